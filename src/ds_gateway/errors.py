@@ -1,0 +1,76 @@
+"""What can go wrong in the gateway, in one tree.
+
+GatewayError
++-- ConfigError       the configuration is wrong; ``problems`` lists every mistake (exit status 2)
++-- JournalError      the journal cannot be used
+|   +-- JournalLockedError    another process holds it
+|   +-- JournalFormatError    a newer program wrote it
+|   +-- JournalIdentityError  it belongs to another gateway id
+|   +-- JournalDamagedError   a row does not carry the bytes that were written
++-- DeviceError       a broker or a port; retried for ever, so it is seen in states and logs only
++-- UplinkError       a stream's uplink stopped; the reason is in its status
++-- ControlError      the control socket: nobody there, or it refused
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """Root of every error that the gateway raises on purpose. Its text is fit for an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a configuration: where it is, what it is, and the way out."""
+
+    file: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """As an editor can jump to it: ``file:line: key: message``."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong. ``problems`` has every mistake found, in file order."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class JournalError(GatewayError):
+    """The journal cannot be used; the text says what to do."""
+
+
+class JournalLockedError(JournalError):
+    """Another process holds the journal's lock."""
+
+
+class JournalFormatError(JournalError):
+    """The journal was written by a newer program; nothing in it was changed."""
+
+
+class JournalIdentityError(JournalError):
+    """The journal belongs to a gateway with another id."""
+
+
+class JournalDamagedError(JournalError):
+    """A row's checksum does not match its bytes."""
+
+
+class DeviceError(GatewayError):
+    """A broker or a port cannot be used now."""
+
+
+class UplinkError(GatewayError):
+    """A stream's uplink cannot go on without an operator."""
+
+
+class ControlError(GatewayError):
+    """The control socket did not answer, or refused."""

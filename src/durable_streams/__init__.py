@@ -1,0 +1,1 @@
+"""Client, idempotent producer and server for the Durable Streams protocol."""

@@ -1,0 +1,170 @@
+"""What can go wrong, in one tree.
+
+    DurableStreamError                 code, status, url, headers
+    +-- StreamNotFoundError            404
+    +-- StreamExistsError              409 on create: the stream exists with another configuration
+    +-- StreamClosedError              409 with ``Stream-Closed``: no more appends, ever
+    +-- SeqConflictError               409 on append: ``Stream-Seq`` went backwards
+    +-- ContentTypeMismatchError       409 on append: the stream has another content type
+    +-- RetentionGoneError             410: the offset, or the stream, is gone
+    +-- UnauthorizedError              401 and 403 without producer headers: credentials
+    +-- BadRequestError                400: the server refuses this very request
+    +-- PayloadTooLargeError           413
+    +-- RateLimitedError               429 after the last retry
+    +-- StreamConsumedError            a response was read a second time (the caller's mistake)
+    +-- FetchError                     no usable answer: network, timeout, proxy, 5xx after the last retry
+    +-- MessageError                   one message cannot be sent (not JSON, too large); others go on
+    +-- ProducerError                  an idempotent producer cannot go on; ``records`` are the unacknowledged
+        +-- StaleEpochError            403 with ``Producer-Epoch``: somebody claimed a higher epoch
+        +-- SequenceGapError           409 with ``Producer-Expected-Seq``
+        +-- ProducerStoppedError       a batch before this one failed for good
+
+Exceptions of the HTTP library never leak: the two fronts translate them once and keep them as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class DurableStreamError(Exception):
+    """Root of every error that this package raises.
+
+    ``code`` is a stable word for programs, ``status`` the HTTP status (None without an answer), ``url`` the
+    stream, ``headers`` the answer's headers with lower-case names.
+    """
+
+    code: str = "ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.url = url
+        self.headers = _NO_HEADERS if headers is None else headers
+
+
+class StreamNotFoundError(DurableStreamError):
+    """There is no stream at this URL (404)."""
+
+    code = "NOT_FOUND"
+
+
+class StreamExistsError(DurableStreamError):
+    """The stream exists with another content type, expiry or closure (409 on create)."""
+
+    code = "CONFLICT_EXISTS"
+
+
+class StreamClosedError(DurableStreamError):
+    """The stream is closed: no append can ever succeed again (409 with ``Stream-Closed``)."""
+
+    code = "STREAM_CLOSED"
+
+
+class SeqConflictError(DurableStreamError):
+    """``Stream-Seq`` was not greater than the last one (409, PROTOCOL section 5.2)."""
+
+    code = "CONFLICT_SEQ"
+
+
+class ContentTypeMismatchError(DurableStreamError):
+    """The append's content type is not the stream's (409, PROTOCOL section 5.2)."""
+
+    code = "CONFLICT_CONTENT_TYPE"
+
+
+class RetentionGoneError(DurableStreamError):
+    """The offset lies before the earliest retained position, or the stream was deleted (410)."""
+
+    code = "RETENTION_EXPIRED"
+
+
+class UnauthorizedError(DurableStreamError):
+    """The server refused the credentials (401, or 403 without producer headers)."""
+
+    code = "UNAUTHORIZED"
+
+
+class BadRequestError(DurableStreamError):
+    """The server refuses this request and would refuse it again (400)."""
+
+    code = "BAD_REQUEST"
+
+
+class PayloadTooLargeError(DurableStreamError):
+    """The body exceeds a limit of the server or of a proxy in front of it (413)."""
+
+    code = "PAYLOAD_TOO_LARGE"
+
+
+class RateLimitedError(DurableStreamError):
+    """The server asked to slow down (429) and did so until the last retry."""
+
+    code = "RATE_LIMITED"
+
+
+class StreamConsumedError(DurableStreamError):
+    """A response is one-shot and was read a second time."""
+
+    code = "ALREADY_CONSUMED"
+
+
+class FetchError(DurableStreamError):
+    """No usable answer: connection, timeout, an answer that is not a stream server's, or 5xx to the end."""
+
+    code = "FETCH_ERROR"
+
+
+class MessageError(DurableStreamError, ValueError):
+    """One message cannot be sent: not valid JSON, or larger than a batch may be."""
+
+    code = "BAD_MESSAGE"
+
+
+class ProducerError(DurableStreamError):
+    """An idempotent producer cannot go on. ``records`` holds the messages that were not acknowledged."""
+
+    code = "PRODUCER"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        records: Sequence[bytes] = (),
+    ) -> None:
+        super().__init__(message, status=status, url=url, headers=headers)
+        self.records = tuple(records)
+
+
+class StaleEpochError(ProducerError):
+    """Another producer with this id claimed a higher epoch (403, PROTOCOL section 5.2.1)."""
+
+    code = "STALE_EPOCH"
+
+
+class SequenceGapError(ProducerError):
+    """The server expects an earlier sequence number (409, PROTOCOL section 5.2.1)."""
+
+    code = "SEQUENCE_GAP"
+
+
+class ProducerStoppedError(ProducerError):
+    """A batch before this one failed for good; sending this one would reorder the stream."""
+
+    code = "PRODUCER_STOPPED"
