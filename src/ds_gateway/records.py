@@ -32,6 +32,11 @@ class Record:
     stream: str
     device: str
     tail: bytes
+    about: bytes = b""
+    """The device's fields and units as a JSON object, or nothing.
+
+    The journal puts a ``device`` record with it before the first reading of an epoch, and when it changes.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +104,30 @@ def telemetry_tail(
     )
 
 
-def control_element(
-    *, record_id: str, gateway: str, time_ns: int, kind: str, info: dict[str, object]
-) -> bytes:
-    """Render a control record (``birth``, ``probe``, ``loss``, ...): ``kind`` and ``info``, never ``data``."""
-    return orjson.dumps(
-        {
-            "id": record_id,
-            "gateway": gateway,
-            "device": "@gateway",
-            "time": rfc3339(time_ns),
-            "kind": kind,
-            "info": info,
-        }
+def telemetry_prefix(*, gateway: str, device: str) -> bytes:
+    """The part of a telemetry record's tail that all readings of a device have in common."""
+    return b'"gateway":%b,"device":%b,"time":"' % (orjson.dumps(gateway), orjson.dumps(device))
+
+
+def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes) -> bytes:
+    """As `telemetry_tail` without ``received_ns``, for a source that kept the `telemetry_prefix`."""
+    return b'%b%b","data":%b}' % (prefix, rfc3339(time_ns).encode(), data)
+
+
+def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: bytes) -> bytes:
+    """Render a control record (``birth``, ``device``, ``loss``, ...) without its id: a kind and info, never data.
+
+    ``info`` is a JSON object, already encoded.
+    """
+    return b'"gateway":%b,"device":%b,"time":"%b","kind":%b,"info":%b}' % (
+        orjson.dumps(gateway),
+        orjson.dumps(device),
+        rfc3339(time_ns).encode(),
+        orjson.dumps(kind),
+        info,
     )
+
+
+def element(record_id: str, tail: bytes) -> bytes:
+    """Put the id in front of a tail: the record's final bytes."""
+    return b'{"id":"%b",%b' % (record_id.encode("ascii"), tail)

@@ -1,0 +1,240 @@
+"""What one transaction does: decided here in memory, written afterwards in one go.
+
+A plan changes the books as it goes. If its rows cannot be written, the books are read again from the disk.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.errors import JournalDamagedError
+from ds_gateway.journal import rows
+from ds_gateway.records import Record, Rejected, control_tail, element
+from durable_streams import SealedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.state import State
+    from ds_gateway.records import Item
+
+QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_DELETES: Final = 2_000
+"""Segments deleted in one transaction: small transactions keep the write-ahead log small."""
+
+
+class Plan:
+    """The rows of one transaction, and what it consists of."""
+
+    def __init__(
+        self,
+        state: State,
+        read: Callable[[str], bytes | None],
+        *,
+        url: str,
+        segment_max_bytes: int,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.rows: dict[str, bytes | None] = {}
+        self.parts: set[str] = set()
+        """Which of A, B and C the transaction carries."""
+        self.new_books: list[Book] = []
+        self._state = state
+        self._read_disk = read
+        self._url = url
+        self._segment_max_bytes = segment_max_bytes
+        self._now_ns = now_ns
+        self._touched: dict[int, Book] = {}
+        self._announced: set[int] = set()
+
+    @property
+    def commit(self) -> int:
+        """Number of the transaction."""
+        return self._state.counters.commit + 1
+
+    def touch(self, book: Book) -> None:
+        """The stream's row is to be written."""
+        self._touched[book.number] = book
+
+    # -- A: accept
+
+    def accept(self, items: Iterable[Item]) -> None:
+        """Give records their positions and final bytes; keep what was rejected aside."""
+        elements: dict[int, list[bytes]] = {}
+        for item in items:
+            match item.payload:
+                case Record() as record:
+                    self._render(record, elements)
+                case Rejected() as rejected:
+                    self._quarantine(rejected)
+                case None:
+                    pass
+        for number, rendered in elements.items():
+            self._write_segments(self._state.books[number], rendered)
+
+    def _render(self, record: Record, elements: dict[int, list[bytes]]) -> None:
+        state = self._state
+        book = state.by_name.get(record.stream)
+        if book is None:
+            book = state.new_book(record.stream, self._url)
+            self.new_books.append(book)
+        rendered = elements.setdefault(book.number, [])
+        if record.about:
+            self._announce(book, record, rendered)
+        position = book.next_position + len(rendered)
+        rendered.append(element(book.record_id(state.identity.short_install, position), record.tail))
+
+    def _announce(self, book: Book, record: Record, rendered: list[bytes]) -> None:
+        known = self._state.announced.setdefault(book.number, {})
+        checksum = zlib.crc32(record.about)
+        if known.get(record.device) == checksum:
+            return
+        known[record.device] = checksum
+        self._announced.add(book.number)
+        identity = self._state.identity
+        tail = control_tail(
+            gateway=identity.gateway,
+            device=record.device,
+            time_ns=self._now_ns(),
+            kind="device",
+            info=record.about,
+        )
+        position = book.next_position + len(rendered)
+        rendered.append(element(book.record_id(identity.short_install, position), tail))
+
+    def _write_segments(self, book: Book, rendered: list[bytes]) -> None:
+        start = 0
+        while start < len(rendered):
+            end, size = start, 2
+            while end < len(rendered) and (end == start or size + len(rendered[end]) <= self._segment_max_bytes):
+                size += len(rendered[end]) + 1
+                end += 1
+            segment = rows.make_segment(book.next_position, rendered[start:end])
+            row = rows.encode_segment(segment)
+            number, _ = book.accept(segment.count, len(row) + rows.ROW_OVERHEAD_BYTES)
+            self.rows[rows.segment_key(book.number, number)] = row
+            start = end
+        self.touch(book)
+        self.parts.add("A")
+
+    def _quarantine(self, rejected: Rejected) -> None:
+        counters = self._state.counters
+        row = rows.encode_json(
+            {
+                "source": rejected.source,
+                "device": rejected.device,
+                "reason": rejected.reason,
+                "time_ns": rejected.time_ns,
+                "raw": rejected.raw.hex(),
+            }
+        )
+        self.rows[rows.quarantine_key(counters.quarantine_next)] = row
+        counters.quarantine_next += 1
+        counters.quarantined += 1
+        counters.quarantine_size += len(row) + rows.ROW_OVERHEAD_BYTES
+        while counters.quarantine_size > QUARANTINE_MAX_BYTES and (
+            counters.quarantine_first < counters.quarantine_next - 1
+        ):
+            key = rows.quarantine_key(counters.quarantine_first)
+            old = self._read(key)
+            counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
+            counters.quarantine_first += 1
+            self.rows[key] = None
+        self.parts.add("A")
+
+    def gate(self, source: str, changes: Mapping[str, bytes | None]) -> None:
+        """Carry a gate's rows."""
+        for name, value in changes.items():
+            self.rows[rows.gate_key(source, name)] = None if value is None else rows.protect(value)
+
+    # -- B: seal
+
+    def seal(self, book: Book, max_bytes: int) -> SealedBatch:
+        """Seal as many of the oldest open segments as fit; at least one."""
+        joined: list[bytes] = []
+        size, length, count = 0, 1, 0
+        number = book.open_segment
+        while number < book.next_segment:
+            row, segment = self._segment(book, number)
+            if joined and length + len(segment.joined) + 1 > max_bytes:
+                break
+            joined.append(segment.joined)
+            length += len(segment.joined) + 1
+            size += len(row) + rows.ROW_OVERHEAD_BYTES
+            count += segment.count
+            number += 1
+        run = book.seal(number - 1, count, size)
+        self.touch(book)
+        self.parts.add("B")
+        return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)
+
+    def sealed_batch(self, book: Book) -> SealedBatch | None:
+        """The batch that was sealed before and is not resolved, with the same bytes."""
+        run = book.sealed
+        if run is None:
+            return None
+        joined = [
+            self._segment(book, number)[1].joined for number in range(run.first_segment, run.last_segment + 1)
+        ]
+        return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)
+
+    def _segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
+        key = rows.segment_key(book.number, number)
+        row = self._read(key)
+        if row is None:
+            raise JournalDamagedError(f"journal row {key} of stream {book.name} is missing")
+        return row, rows.decode_segment(key, row)
+
+    def _read(self, key: str) -> bytes | None:
+        return self.rows[key] if key in self.rows else self._read_disk(key)
+
+    # -- C: resolve and trim
+
+    def resolve(self, book: Book, seq: int, offset: str) -> None:
+        """The batch with this number is in the stream; keep it for repair."""
+        if book.sealed is None or book.sealed.seq != seq:
+            return  # resolved before: the same answer was told twice
+        number, run = book.resolve(offset)
+        self.rows[rows.kept_key(book.number, number)] = rows.encode_json({**asdict(run), "offset": offset})
+        self.touch(book)
+        self.parts.add("C")
+
+    def trim(self, book: Book, keep_bytes: int) -> None:
+        """Delete the oldest kept batches until ``keep_bytes`` are kept, a bounded number of rows at a time."""
+        deleted = 0
+        while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
+            key = rows.kept_key(book.number, book.first_kept)
+            row = self._read(key)
+            if row is None:
+                raise JournalDamagedError(f"journal row {key} of stream {book.name} is missing")
+            kept = rows.decode_json(key, row)
+            for number in range(kept["first_segment"], kept["last_segment"] + 1):
+                self.rows[rows.segment_key(book.number, number)] = None
+                deleted += 1
+            book.drop_kept(kept["last_segment"], kept["size"])
+            self.rows[key] = None
+        if deleted:
+            self.touch(book)
+            self.parts.add("C")
+
+    def forget_announcements(self, book: Book) -> None:
+        """A new epoch announces its devices again."""
+        if self._state.announced.pop(book.number, None) is not None:
+            self._announced.add(book.number)
+
+    # -- the end
+
+    def finish(self) -> dict[str, bytes | None]:
+        """The rows of the transaction; empty when there is nothing to commit."""
+        for number, book in self._touched.items():
+            self.rows[rows.stream_key(number)] = rows.encode_json(book.to_row())
+        for number in self._announced:
+            known = self._state.announced.get(number)
+            self.rows[rows.announced_key(number)] = None if known is None else rows.encode_json(dict(known))
+        if self.rows:
+            self._state.counters.commit += 1
+            self.rows[rows.COUNTERS] = rows.encode_json(asdict(self._state.counters))
+        return self.rows

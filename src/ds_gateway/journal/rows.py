@@ -1,0 +1,139 @@
+"""How rows look: pure functions from values to bytes and back.
+
+| key                      | row                                                                   |
+|--------------------------|-----------------------------------------------------------------------|
+| `a/meta`                 | format number, gateway id, install id                                 |
+| `c/counters`             | number of the last commit, quarantine bounds, counters                |
+| `d/<stream>`             | what was announced about each device of the stream                    |
+| `g/<source>/<name>`      | a source's gate: packet ids, sessions                                 |
+| `k/<stream>`             | the stream: name, producer, positions, sealed batch                   |
+| `q/<number>`             | quarantine: bytes that did not become a record                        |
+| `r/<stream>/<number>`    | a resolved batch that is kept for repair                              |
+| `s/<stream>/<number>`    | a segment: the records of one stream accepted in one transaction      |
+
+`<stream>` and `<number>` are dense counters. Every row begins with the CRC-32 of the rest. The small ones sort
+before the many, so that opening reads the former without scanning the latter.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from ds_gateway.errors import JournalDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT: Final = 1
+META: Final = "a/meta"
+COUNTERS: Final = "c/counters"
+ROW_OVERHEAD_BYTES: Final = 150
+"""What SQLite and the index need for a row beside its value, roughly; for the journal's own accounting."""
+
+_CRC: Final = struct.Struct("<I")
+_SEGMENT: Final = struct.Struct("<QI")
+
+
+def announced_key(stream: int) -> str:
+    """Key of a stream's announced devices."""
+    return f"d/{stream:06d}"
+
+
+def gate_key(source: str, name: str) -> str:
+    """Key of one row of a source's gate."""
+    return f"g/{source}/{name}"
+
+
+def stream_key(stream: int) -> str:
+    """Key of a stream's state."""
+    return f"k/{stream:06d}"
+
+
+def quarantine_key(number: int) -> str:
+    """Key of a quarantined payload."""
+    return f"q/{number:012d}"
+
+
+def kept_key(stream: int, number: int) -> str:
+    """Key of a resolved batch."""
+    return f"r/{stream:06d}/{number:012d}"
+
+
+def segment_key(stream: int, number: int) -> str:
+    """Key of a segment."""
+    return f"s/{stream:06d}/{number:012d}"
+
+
+def protect(payload: bytes) -> bytes:
+    """Put the checksum in front."""
+    return _CRC.pack(zlib.crc32(payload)) + payload
+
+
+def unprotect(key: str, row: bytes) -> bytes:
+    """Check and remove the checksum. Raises `JournalDamagedError`."""
+    payload = row[_CRC.size :]
+    if len(row) < _CRC.size or _CRC.unpack_from(row)[0] != zlib.crc32(payload):
+        raise JournalDamagedError(
+            f"journal row {key} is damaged: its checksum does not match its {len(row)} bytes"
+        )
+    return payload
+
+
+def encode_json(value: dict[str, Any]) -> bytes:
+    """Encode a small row."""
+    return protect(orjson.dumps(value))
+
+
+def decode_json(key: str, row: bytes) -> dict[str, Any]:
+    """Decode a small row. Raises `JournalDamagedError`."""
+    value = orjson.loads(unprotect(key, row))
+    if not isinstance(value, dict):
+        raise JournalDamagedError(f"journal row {key} is damaged: not an object")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive records of one stream: final bytes, position of the first, and where each one ends."""
+
+    first_position: int
+    lengths: tuple[int, ...]
+    joined: bytes
+    """The elements, joined by commas: ready to be put between the brackets of a batch."""
+
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return len(self.lengths)
+
+    def elements(self) -> list[bytes]:
+        """Each record by itself."""
+        found, start = [], 0
+        for length in self.lengths:
+            found.append(self.joined[start : start + length])
+            start += length + 1
+        return found
+
+
+def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:
+    """Put records together."""
+    return Segment(first_position, tuple(map(len, elements)), b",".join(elements))
+
+
+def encode_segment(segment: Segment) -> bytes:
+    """Encode a segment: position, count, lengths, elements."""
+    head = _SEGMENT.pack(segment.first_position, segment.count)
+    return protect(head + struct.pack(f"<{segment.count}I", *segment.lengths) + segment.joined)
+
+
+def decode_segment(key: str, row: bytes) -> Segment:
+    """Decode a segment. Raises `JournalDamagedError`."""
+    payload = unprotect(key, row)
+    first_position, count = _SEGMENT.unpack_from(payload)
+    start = _SEGMENT.size + 4 * count
+    return Segment(first_position, struct.unpack_from(f"<{count}I", payload, _SEGMENT.size), payload[start:])

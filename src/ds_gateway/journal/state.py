@@ -1,0 +1,157 @@
+"""The journal's memory: what opening reads from the small rows, and what every transaction carries on."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ds_gateway.errors import JournalFormatError, JournalIdentityError
+from ds_gateway.journal import rows
+from ds_gateway.journal.book import Book
+
+if TYPE_CHECKING:
+    from ds_gateway.journal.disk import Disk
+
+_FIRST_OF_THE_MANY: Final = "q/"
+"""Keys from here on are numerous and are not read at open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this journal belongs to; frozen when it is made."""
+
+    gateway: str
+    install: str
+    """26 letters and digits, made once."""
+
+    @property
+    def short_install(self) -> str:
+        """What record ids begin with."""
+        return self.install[:8]
+
+    @property
+    def producer_id(self) -> str:
+        """The producer id on every stream."""
+        return f"{self.gateway}-{self.install}"
+
+
+@dataclass(slots=True)
+class Counters:
+    """What is counted over the journal's whole life."""
+
+    commit: int = 0
+    quarantine_first: int = 1
+    quarantine_next: int = 1
+    quarantine_size: int = 0
+    quarantined: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """Everything but the segments themselves."""
+
+    identity: Identity
+    counters: Counters = field(default_factory=Counters)
+    books: dict[int, Book] = field(default_factory=dict)
+    by_name: dict[str, Book] = field(default_factory=dict)
+    announced: dict[int, dict[str, int]] = field(default_factory=dict)
+    """For each stream, the checksum of what was last announced about each device."""
+    gates: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Rows of each source's gate, as they were at open."""
+
+    def add(self, book: Book) -> None:
+        """Know a stream."""
+        self.books[book.number] = book
+        self.by_name[book.name] = book
+
+    def new_book(self, name: str, url: str) -> Book:
+        """Begin a stream."""
+        book = Book(
+            number=len(self.books) + 1,
+            name=name,
+            url=url,
+            producer_id=self.identity.producer_id,
+            incarnation=random_letters(6),
+        )
+        self.add(book)
+        return book
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments and of the quarantine."""
+        return self.counters.quarantine_size + sum(book.size for book in list(self.books.values()))
+
+
+def random_letters(count: int) -> str:
+    """Lower-case letters and digits that are not easily mistaken for one another (base 32)."""
+    return base64.b32encode(secrets.token_bytes(count)).decode("ascii").lower()[:count]
+
+
+def new_identity(gateway: str) -> Identity:
+    """Make the identity of a new journal."""
+    install = base64.b32encode(uuid.uuid4().bytes).decode("ascii").rstrip("=").lower()
+    return Identity(gateway, install)
+
+
+def load(disk: Disk, gateway: str) -> State:
+    """Read the state, or begin a new journal for ``gateway``.
+
+    Raises `JournalFormatError`, `JournalIdentityError` or `JournalDamagedError`; the journal is unchanged then.
+    """
+    meta = disk.read(rows.META)
+    if meta is None:
+        return _begin(disk, gateway)
+    state = State(_check_meta(rows.decode_json(rows.META, meta), gateway))
+    for key in disk.keys_before(_FIRST_OF_THE_MANY):
+        row = disk.read(key)
+        if row is not None:
+            _load_row(state, key, row)
+    return state
+
+
+def move_streams(disk: Disk, state: State, url: str) -> None:
+    """Begin a new epoch at the configured server for every stream that has nothing unresolved at its old one."""
+    moved = [book for book in state.books.values() if book.url != url and book.move_to(url)]
+    if moved:
+        with disk.transaction():
+            for book in moved:
+                disk.write(rows.stream_key(book.number), rows.encode_json(book.to_row()))
+
+
+def _begin(disk: Disk, gateway: str) -> State:
+    identity = new_identity(gateway)
+    meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}
+    with disk.transaction():
+        disk.write(rows.META, rows.encode_json(meta))
+    return State(identity)
+
+
+def _check_meta(meta: dict[str, Any], gateway: str) -> Identity:
+    if meta["format"] > rows.FORMAT:
+        raise JournalFormatError(
+            f"the journal has format {meta['format']}, this program knows formats up to {rows.FORMAT}: run the "
+            "version that wrote it, or a newer one; nothing was changed"
+        )
+    if meta["gateway"] != gateway:
+        raise JournalIdentityError(
+            f"the journal belongs to gateway {meta['gateway']!r}, but the configuration says {gateway!r}: set "
+            "gateway.id back, or give the new gateway a data_dir of its own"
+        )
+    return Identity(meta["gateway"], meta["install"])
+
+
+def _load_row(state: State, key: str, row: bytes) -> None:
+    kind, _, rest = key.partition("/")
+    match kind:
+        case "c":
+            state.counters = Counters(**rows.decode_json(key, row))
+        case "d":
+            state.announced[int(rest)] = rows.decode_json(key, row)
+        case "g":
+            source, _, name = rest.partition("/")
+            state.gates.setdefault(source, {})[name] = rows.unprotect(key, row)
+        case "k":
+            state.add(Book.from_row(rows.decode_json(key, row)))

@@ -1,0 +1,124 @@
+"""One stream of the journal, as the store that a durable producer pulls from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import orjson
+
+from ds_gateway.journal.finder import IdFinder
+from ds_gateway.journal.state import random_letters
+from ds_gateway.journal.writer import Change, Demand, Resolution
+from ds_gateway.records import control_tail, element
+from durable_streams import ProducerState, SealedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.plan import Plan
+    from ds_gateway.journal.writer import Writer
+
+
+class StreamStore:
+    """A `durable_streams.ProducerStore` over one stream. Used on the event loop."""
+
+    def __init__(self, writer: Writer, stream: int, *, birth: Mapping[str, object]) -> None:
+        self._writer = writer
+        self._stream = stream
+        self._birth = dict(birth)
+
+    @property
+    def _book(self) -> Book:
+        # Looked up each time: after a rolled back transaction the books are new objects.
+        return self._writer.state.books[self._stream]
+
+    async def load(self) -> ProducerState:
+        """Return what the journal knows of the stream's producer."""
+        book = self._book
+        return ProducerState(
+            producer_id=book.producer_id,
+            epoch=book.epoch,
+            claimed=book.claimed,
+            anchor=book.anchor,
+            resolved_seq=book.resolved_seq,
+            batch=await self._demand(0) if book.sealed is not None else None,
+        )
+
+    async def save_anchor(self, offset: str) -> None:
+        """Commit the first anchor."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            book.anchor = offset
+            plan.touch(book)
+
+        await self._change(apply)
+
+    async def save_epoch(self, epoch: int) -> None:
+        """Commit a new epoch; its devices are announced again."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            book.begin_epoch(epoch)
+            plan.forget_announcements(book)
+            plan.touch(book)
+
+        await self._change(apply)
+
+    async def save_claim(self, epoch: int) -> None:
+        """Commit that the claim was confirmed."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            book.confirm_claim(epoch)
+            plan.touch(book)
+
+        await self._change(apply)
+
+    async def next_batch(self, max_bytes: int) -> SealedBatch:
+        """Wait for the next sealed batch; durable on return."""
+        return await self._demand(max_bytes)
+
+    async def resolve(self, batch: SealedBatch, offset: str) -> None:
+        """Tell the writer; it commits this with whatever comes next, at the latest after a second.
+
+        A crash before that costs a look into the stream, nothing else: the sealed batch is still there, and the
+        read-back finds it.
+        """
+        self._writer.submit(Resolution(self._stream, batch.seq, offset))
+
+    def claim_body(self, epoch: int) -> bytes:
+        """Return a fresh ``birth`` record, alone in its batch."""
+        return self._control("birth", epoch)
+
+    def probe_body(self) -> bytes:
+        """Return a fresh ``probe`` record."""
+        return self._control("probe", self._book.epoch)
+
+    def _control(self, kind: str, epoch: int) -> bytes:
+        tail = control_tail(
+            gateway=self._writer.state.identity.gateway,
+            device="@gateway",
+            time_ns=time.time_ns(),
+            kind=kind,
+            info=orjson.dumps({**self._birth, "epoch": epoch}),
+        )
+        return b"[" + element(f"b.{epoch}.{random_letters(16)}", tail) + b"]"
+
+    def finder(self, batch: SealedBatch) -> IdFinder:
+        """Return a finder for the sealed batch."""
+        book = self._book
+        assert book.sealed is not None and book.sealed.seq == batch.seq, "only the sealed batch is looked for"  # noqa: PT018
+        prefix = book.record_id(self._writer.state.identity.short_install, 0)[:-1]
+        return IdFinder(prefix, book.sealed.first_position, book.sealed.count, book.high_water)
+
+    async def _change(self, apply: Callable[[Book, Plan], None]) -> None:
+        done: Future[None] = Future()
+        self._writer.submit(Change(self._stream, apply, done))
+        await asyncio.wrap_future(done)
+
+    async def _demand(self, max_bytes: int) -> SealedBatch:
+        batch: Future[SealedBatch] = Future()
+        self._writer.submit(Demand(self._stream, max_bytes, batch))
+        return await asyncio.wrap_future(batch)

@@ -1,0 +1,400 @@
+"""The one writer: a thread that takes what is due and commits it, one transaction at a time.
+
+It is self-clocking. While a commit is on its way to the disk, sources and uplinks queue up; all of it makes the
+next transaction. A transaction carries, in this order:
+
+    C  resolutions of batches that are in their streams, claims, anchors
+    A  records from the intakes, with the rows of the sources' gates
+    B  the next batch of every stream whose uplink waits for one and whose turn it is
+
+Only after the commit are sources told (they acknowledge then) and batches handed out (they are sent then).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.errors import JournalDamagedError, JournalError
+from ds_gateway.journal.disk import DiskFullError
+from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.state import State, load
+from ds_gateway.logs import event, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.disk import Disk
+    from ds_gateway.journal.intake import Intake
+    from ds_gateway.records import Item
+    from durable_streams import SealedBatch
+
+_log = logger("journal")
+
+GROUP_MAX_ITEMS: Final = 5_000
+GROUP_MAX_BYTES: Final = 4 * 1024 * 1024
+LAZY_SECONDS: Final = 1.0
+"""How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
+TURN_SECONDS: Final = 1.0
+"""The thread turns at least this often, so that a watchdog can tell an idle writer from a dead one."""
+FULL_RECHECK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """What the writer decides by."""
+
+    gateway: str
+    url: str
+    """Base URL of the stream server that new streams belong to."""
+    max_bytes: int
+    min_free_bytes: int
+    retain_bytes: int
+    batch_max_bytes: int
+    max_delay_seconds: float
+    commit_interval_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change to one stream's state that its uplink waits for."""
+
+    stream: int
+    apply: Callable[[Book, Plan], None]
+    done: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A batch is in its stream, before this offset."""
+
+    stream: int
+    seq: int
+    offset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """An uplink waits for its next batch."""
+
+    stream: int
+    max_bytes: int
+    batch: Future[SealedBatch]
+
+
+class Writer:
+    """Owns the connection, the state and the thread. Everything public is safe from any thread."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        state: State,
+        settings: WriterSettings,
+        *,
+        on_stream: Callable[[Book], None],
+        on_point: Callable[[str, frozenset[str]], None],
+        clock: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.state = state
+        self.settings = settings
+        self.full = False
+        self.failure: BaseException | None = None
+        self.alive_at = clock()
+        self._disk = disk
+        self._on_stream = on_stream
+        self._on_point = on_point
+        self._clock = clock
+        self._now_ns = now_ns
+        self._condition = threading.Condition()
+        self._intakes: list[Intake] = []
+        self._new_intakes: list[Intake] = []
+        self._changes: list[Change] = []
+        self._resolutions: list[Resolution] = []
+        self._lazy_since: float | None = None
+        self._demands: dict[int, Demand] = {}
+        self._sealed_at: dict[int, float] = {}
+        self._committed_at = 0.0
+        self._full_checked_at = float("-inf")
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    # -- from any thread
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Commit everything that is queued and end; False when that took too long."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """There may be work."""
+        with self._condition:
+            self._condition.notify()
+
+    def add_intake(self, intake: Intake) -> None:
+        """Take from this intake from now on."""
+        with self._condition:
+            self._new_intakes.append(intake)
+            self._condition.notify()
+
+    def submit(self, request: Change | Resolution | Demand) -> None:
+        """Queue a request of an uplink. Raises `JournalError` when the writer is gone."""
+        with self._condition:
+            if self.failure is not None or self._stopping:
+                raise JournalError("the journal is closed") from self.failure
+            match request:
+                case Change():
+                    self._changes.append(request)
+                case Resolution():
+                    self._resolutions.append(request)
+                case Demand(stream=stream):
+                    self._demands[stream] = request
+            self._condition.notify()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            self._restore_gates(self._adopt_intakes())
+            while True:
+                stopping = self._wait_for_work()
+                self.alive_at = self._clock()
+                worked = self._turn(stopping=stopping)
+                if stopping and not worked:
+                    return
+        except BaseException as error:  # noqa: BLE001 - supervision boundary: whatever ends the writer ends the gateway
+            self.failure = error
+            event(_log, "error", "journal.failed", error=str(error), exc=error)
+        finally:
+            self._fail_waiting()
+            self._disk.close()
+
+    def _fail_waiting(self) -> None:
+        with self._condition:
+            self._stopping = True
+            futures: list[Future[None] | Future[SealedBatch]] = [change.done for change in self._changes]
+            futures += [demand.batch for demand in self._demands.values()]
+        for future in futures:
+            if not future.done():
+                future.set_exception(JournalError("the journal is closed"))
+
+    def _wait_for_work(self) -> bool:
+        """Wait until something is due; return whether the writer is to stop."""
+        with self._condition:
+            now = self._clock()
+            due = self._due_at(now)
+            if not self._stopping and due > now:
+                self._condition.wait(min(due - now, TURN_SECONDS))
+            return self._stopping
+
+    def _due_at(self, now: float) -> float:
+        """When the next transaction is due; at most a turn away."""
+        due = now + TURN_SECONDS
+        if self._changes or self._new_intakes:
+            return now
+        if self._resolutions:
+            if self._lazy_since is None:
+                self._lazy_since = now
+            due = min(due, self._lazy_since + LAZY_SECONDS)
+        if any(len(intake) for intake in self._intakes):
+            earliest = self._committed_at + self.settings.commit_interval_seconds
+            recheck = self._full_checked_at + FULL_RECHECK_SECONDS if self.full else 0.0
+            due = min(due, max(earliest, recheck))
+        resolving = {resolution.stream for resolution in self._resolutions}
+        for number in self._demands:
+            book = self.state.books[number]
+            if book.sealed is not None and number not in resolving:
+                return now
+            if book.open_records:
+                due = min(due, self._seal_due_at(book))
+        return due
+
+    def _seal_due_at(self, book: Book) -> float:
+        """The first record after a pause goes at once; while batches follow one another, records keep company."""
+        if book.open_size >= self.settings.batch_max_bytes:
+            return 0.0
+        return self._sealed_at.get(book.number, float("-inf")) + self.settings.max_delay_seconds
+
+    def _adopt_intakes(self) -> list[Intake]:
+        with self._condition:
+            fresh, self._new_intakes = self._new_intakes, []
+            self._intakes += fresh
+        return fresh
+
+    def _restore_gates(self, intakes: Sequence[Intake]) -> None:
+        for intake in intakes:
+            if intake.gate is not None:
+                intake.gate.restore(self.state.gates.get(intake.source, {}))
+
+    def _turn(self, *, stopping: bool) -> bool:
+        """Plan and commit one transaction; return whether there was anything in it."""
+        self._restore_gates(self._adopt_intakes())
+        with self._condition:
+            changes, self._changes = self._changes, []
+            resolutions, self._resolutions = self._resolutions, []
+            # With the resolutions, in one step: an uplink resolves first and asks afterwards, so whoever is seen
+            # asking has been seen resolving.
+            demands = [demand for demand in self._demands.values() if not demand.batch.cancelled()]
+            self._lazy_since = None
+        settings = self.settings
+        plan = Plan(
+            self.state,
+            self._disk.read,
+            url=settings.url,
+            segment_max_bytes=settings.batch_max_bytes,
+            now_ns=self._now_ns,
+        )
+        taken: list[tuple[Intake, list[Item]]] = []
+        try:
+            for resolution in resolutions:
+                plan.resolve(self.state.books[resolution.stream], resolution.seq, resolution.offset)
+            for change in changes:
+                change.apply(self.state.books[change.stream], plan)
+            self._trim(plan)
+            self._take(plan, taken)
+            batches = self._seal(plan, demands, at_once=stopping)
+            rows_to_write = plan.finish()
+            if rows_to_write:
+                self._commit(rows_to_write, plan.parts)
+        except DiskFullError as error:
+            self._back_out(error, changes, resolutions, taken)
+            return False
+        self._tell(plan, changes, taken, batches)
+        return bool(rows_to_write)
+
+    def _take(self, plan: Plan, taken: list[tuple[Intake, list[Item]]]) -> None:
+        if not any(len(intake) for intake in self._intakes) or self._check_full(plan):
+            return
+        for intake in self._intakes:
+            room = self.settings.max_bytes - self.state.size
+            if room <= 0:
+                self.full = True
+                return
+            items = intake.take(GROUP_MAX_ITEMS, min(GROUP_MAX_BYTES, room))
+            if not items:
+                continue
+            taken.append((intake, items))
+            if intake.gate is None:
+                plan.accept(items)
+            else:
+                plan.accept(intake.gate.admit(items, plan.commit))
+                plan.gate(intake.source, intake.gate.changes())
+
+    def _check_full(self, plan: Plan) -> bool:
+        """Whether there is no room for more records. What is kept for repair gives way first."""
+        settings = self.settings
+        self._full_checked_at = self._clock()
+        was_full = self.full
+        if self.state.size >= settings.max_bytes:
+            for book in list(self.state.books.values()):
+                plan.trim(book, 0)
+        self.full = self.state.size >= settings.max_bytes or self._disk.free_bytes() < settings.min_free_bytes
+        if self.full and not was_full:
+            event(_log, "warning", "journal.full", bytes=self.state.size, max_bytes=settings.max_bytes)
+        elif was_full and not self.full:
+            self._disk.load_ballast()
+            event(_log, "info", "journal.room", bytes=self.state.size)
+        return self.full
+
+    def _trim(self, plan: Plan) -> None:
+        books = list(self.state.books.values())
+        share = self.settings.retain_bytes // max(len(books), 1)
+        for book in books:
+            if book.kept_size > share:
+                plan.trim(book, share)
+
+    def _seal(
+        self, plan: Plan, demands: Sequence[Demand], *, at_once: bool
+    ) -> list[tuple[Demand, SealedBatch | JournalDamagedError]]:
+        now = self._clock()
+        outcomes: list[tuple[Demand, SealedBatch | JournalDamagedError]] = []
+        for demand in demands:
+            book = self.state.books[demand.stream]
+            try:
+                batch = plan.sealed_batch(book)
+                if batch is None and book.open_records and (at_once or self._seal_due_at(book) <= now):
+                    batch = plan.seal(book, demand.max_bytes)
+                    self._sealed_at[book.number] = now
+            except JournalDamagedError as error:
+                # One stream's damage is that stream's halt; the others go on.
+                outcomes.append((demand, error))
+                continue
+            if batch is not None:
+                outcomes.append((demand, batch))
+        return outcomes
+
+    def _commit(self, rows_to_write: dict[str, bytes | None], parts: set[str]) -> None:
+        labels = frozenset(parts)
+        self._on_point("before", labels)
+        with self._disk.transaction():
+            for key, row in rows_to_write.items():
+                if row is None:
+                    self._disk.delete(key)
+                else:
+                    self._disk.write(key, row)
+        self._on_point("after", labels)
+        self._committed_at = self._clock()
+
+    def _back_out(
+        self,
+        error: DiskFullError,
+        changes: list[Change],
+        resolutions: list[Resolution],
+        taken: list[tuple[Intake, list[Item]]],
+    ) -> None:
+        """Nothing of the transaction happened: start again from the disk, and let draining go on."""
+        self._disk.drop_ballast()
+        self.full = True
+        self._full_checked_at = self._clock()
+        event(_log, "error", "journal.disk_full", error=str(error))
+        self.state = load(self._disk, self.settings.gateway)
+        for intake, items in taken:
+            intake.give_back(items)
+        self._restore_gates(self._intakes)
+        with self._condition:
+            self._changes = changes + self._changes
+            self._resolutions = resolutions + self._resolutions
+            self._condition.wait(TURN_SECONDS)
+
+    def _tell(
+        self,
+        plan: Plan,
+        changes: list[Change],
+        taken: list[tuple[Intake, list[Item]]],
+        batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
+    ) -> None:
+        """After the commit, and only then."""
+        for intake, items in taken:
+            if intake.on_committed is not None:
+                intake.on_committed(items, self.state.counters.commit)
+        for change in changes:
+            if change.done.set_running_or_notify_cancel():
+                change.done.set_result(None)
+        for demand, batch in batches:
+            with self._condition:
+                if self._demands.get(demand.stream) is demand:
+                    del self._demands[demand.stream]
+            if not demand.batch.set_running_or_notify_cancel():
+                continue
+            if isinstance(batch, JournalDamagedError):
+                demand.batch.set_exception(batch)
+            else:
+                demand.batch.set_result(batch)
+        for book in plan.new_books:
+            self._on_stream(book)

@@ -1,0 +1,111 @@
+"""Where a producer keeps what must survive a restart: epoch, sequence, batch boundaries and the anchor.
+
+A producer with a `ProducerStore` pulls sealed batches from it, one in flight at a time. The store promises
+that whatever it returned is durable: a batch that was handed out has the same bytes, epoch and sequence number
+after any crash, and it is handed out again until it was resolved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """The body of one POST with its place in the producer's order. Never changes once it exists."""
+
+    epoch: int
+    seq: int
+    body: bytes
+    count: int
+    """Number of messages in the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerState:
+    """What a store knows about one (server URL, stream) when a process starts."""
+
+    producer_id: str
+    epoch: int
+    claimed: bool
+    """Whether the server confirmed this epoch's claim with a 200 that echoed it."""
+    anchor: str | None
+    """Offset that lies before every unresolved batch of ours; None before the stream was first seen."""
+    resolved_seq: int
+    """Last sequence number of this epoch that was resolved; the claim itself is 0."""
+    batch: SealedBatch | None
+    """A batch sealed by an earlier process and not resolved: it may or may not have reached the server."""
+    content_type: str = "application/json"
+
+    @property
+    def sealed_seq(self) -> int:
+        """Last sequence number of this epoch that was sealed."""
+        return self.resolved_seq if self.batch is None else self.batch.seq
+
+
+class Presence(Enum):
+    """What a read-back found out about a batch."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+    PARTIAL = "partial"
+    """Some of its messages but not all: no server that appends a POST as a whole does that."""
+    FOREIGN = "foreign"
+    """Messages under our identity that this store never sealed: somebody else runs with it."""
+
+
+class Finder(Protocol):
+    """Looks for one batch in what a read-back returns, page by page."""
+
+    def feed(self, page: bytes) -> None:
+        """Take the body of one response (a JSON array of messages)."""
+        ...  # pragma: no cover
+
+    def verdict(self) -> Presence:
+        """What was found in all pages fed so far."""
+        ...  # pragma: no cover
+
+
+class ProducerStore(Protocol):
+    """Durable state of one producer on one stream. Every coroutine returns after the commit, not before."""
+
+    async def load(self) -> ProducerState:
+        """Return the state as it is on disk."""
+        ...  # pragma: no cover
+
+    async def save_anchor(self, offset: str) -> None:
+        """Set the first anchor of a stream that this store never wrote to."""
+        ...  # pragma: no cover
+
+    async def save_epoch(self, epoch: int) -> None:
+        """Begin a new epoch, not yet claimed. It is higher than every epoch before."""
+        ...  # pragma: no cover
+
+    async def save_claim(self, epoch: int) -> None:
+        """Record that the server confirmed the claim of this epoch; its next sequence number is 1."""
+        ...  # pragma: no cover
+
+    async def next_batch(self, max_bytes: int) -> SealedBatch:
+        """Wait until messages are due, seal them, and return them once the boundaries are durable.
+
+        Asked again before `resolve`, it returns the same batch.
+        """
+        ...  # pragma: no cover
+
+    async def resolve(self, batch: SealedBatch, offset: str) -> None:
+        """Record that the batch is in the stream, and that ``offset`` lies behind it."""
+        ...  # pragma: no cover
+
+    def claim_body(self, epoch: int) -> bytes:
+        """Return a fresh body for the claim of an epoch: one harmless message, never telemetry."""
+        ...  # pragma: no cover
+
+    def probe_body(self) -> bytes:
+        """Return a fresh body for a probe; a conforming server never appends it."""
+        ...  # pragma: no cover
+
+    def finder(self, batch: SealedBatch) -> Finder:
+        """Return a new finder for the batch."""
+        ...  # pragma: no cover
