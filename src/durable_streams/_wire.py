@@ -85,6 +85,8 @@ class Failure:
 
     reason: str
     sent: bool = True
+    cause: Exception | None = field(default=None, compare=False)
+    """The HTTP library's exception, kept as ``__cause__`` of what is raised in the end."""
 
 
 Answer = Reply | Failure

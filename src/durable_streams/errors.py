@@ -1,6 +1,6 @@
 """What can go wrong, in one tree.
 
-    DurableStreamError                 code, status, url, headers
+    DurableStreamError                 code, status, url, headers, records
     +-- StreamNotFoundError            404
     +-- StreamExistsError              409 on create: the stream exists with another configuration
     +-- StreamClosedError              409 with ``Stream-Closed``: no more appends, ever
@@ -9,15 +9,19 @@
     +-- RetentionGoneError             410: the offset, or the stream, is gone
     +-- UnauthorizedError              401 and 403 without producer headers: credentials
     +-- BadRequestError                400: the server refuses this very request
+    |   +-- InvalidOffsetError         400 on a read: the offset is not one of this stream's
     +-- PayloadTooLargeError           413
     +-- RateLimitedError               429 after the last retry
     +-- StreamConsumedError            a response was read a second time (the caller's mistake)
+    +-- SSENotSupportedError           ``live="sse"`` was asked for and cannot be had
+    +-- ParseError                     what was read is not the JSON or the text it was read as
     +-- FetchError                     no usable answer: network, timeout, proxy, 5xx after the last retry
     +-- MessageError                   one message cannot be sent (not JSON, too large); others go on
     +-- ProducerError                  an idempotent producer cannot go on; ``records`` are the unacknowledged
         +-- StaleEpochError            403 with ``Producer-Epoch``: somebody claimed a higher epoch
         +-- SequenceGapError           409 with ``Producer-Expected-Seq``
         +-- ProducerStoppedError       a batch before this one failed for good
+        +-- ProducerFullError          no room for more until the server confirms some (back-pressure)
 
 Exceptions of the HTTP library never leak: the two fronts translate them once and keep them as ``__cause__``.
 """
@@ -37,10 +41,12 @@ class DurableStreamError(Exception):
     """Root of every error that this package raises.
 
     ``code`` is a stable word for programs, ``status`` the HTTP status (None without an answer), ``url`` the
-    stream, ``headers`` the answer's headers with lower-case names.
+    stream, ``headers`` the answer's headers with lower-case names. ``records`` are the messages that a producer
+    could not deliver because of this error; empty everywhere else.
     """
 
     code: str = "ERROR"
+    records: tuple[bytes, ...] = ()
 
     def __init__(
         self,
@@ -104,6 +110,12 @@ class BadRequestError(DurableStreamError):
     code = "BAD_REQUEST"
 
 
+class InvalidOffsetError(BadRequestError):
+    """The server refused a read (400): the offset is malformed, or a parameter is."""
+
+    code = "INVALID_OFFSET"
+
+
 class PayloadTooLargeError(DurableStreamError):
     """The body exceeds a limit of the server or of a proxy in front of it (413)."""
 
@@ -120,6 +132,18 @@ class StreamConsumedError(DurableStreamError):
     """A response is one-shot and was read a second time."""
 
     code = "ALREADY_CONSUMED"
+
+
+class SSENotSupportedError(DurableStreamError):
+    """Server-sent events were asked for explicitly, and no event stream can be had."""
+
+    code = "SSE_NOT_SUPPORTED"
+
+
+class ParseError(DurableStreamError):
+    """What was read is not valid JSON, or not valid UTF-8."""
+
+    code = "PARSE_ERROR"
 
 
 class FetchError(DurableStreamError):
@@ -168,3 +192,9 @@ class ProducerStoppedError(ProducerError):
     """A batch before this one failed for good; sending this one would reorder the stream."""
 
     code = "PRODUCER_STOPPED"
+
+
+class ProducerFullError(ProducerError):
+    """The producer holds as much as it may until the server confirms some of it; this message was not taken."""
+
+    code = "PRODUCER_FULL"

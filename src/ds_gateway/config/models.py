@@ -1,70 +1,85 @@
 """Every setting of the gateway: its unit, its default and what it is for.
 
-The models are frozen and refuse unknown keys. They know nothing of files: `loader` reads YAML and the
+The models are frozen, strict and refuse unknown keys. They know nothing of files: `loader` reads YAML and the
 environment, resolves ``${credential:...}`` and turns pydantic's errors into problems with file and line.
+
+A message that begins with "must" gets the refused value appended by the loader; other messages name it
+themselves. Messages never contain a secret.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    SecretStr,
     field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?)?[bB]?\s*$")
-_SIZE_UNITS = {
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?\s*$")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+from ds_gateway.config.credential import Credential
+from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
 
-
-def _size(value: Any) -> Any:
-    if isinstance(value, str):
-        match = _SIZE.match(value)
-        if match is None:
-            raise ValueError("a size is a number of bytes, or a number with kB, MB, GB, KiB, MiB or GiB")
-        return int(float(match[1]) * _SIZE_UNITS.get((match[2] or "").lower(), 1))
-    return value
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if match is None:
-            raise ValueError("a duration is a number of seconds, or a number with ms, s, m, h or d")
-        return float(match[1]) * _DURATION_UNITS.get(match[2] or "s", 1.0)
-    return value
-
-
-Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit"
+        )
+    return value
+
+
+def _header_value(value: Credential) -> Credential:
+    # The HTTP library would refuse it much later, with the secret in its message.
+    text = value.get()
+    if not text or not text.isascii() or _CONTROL_CHARACTERS.search(text):
+        raise ValueError("a header's value is not empty, and has only printable ASCII characters")
+    return value
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError("must have a host name or address, and then perhaps : and a port")
+    host, port = match["host"], match["port"]
+    if not host.startswith("[") and any(not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")):
+        # paho's network thread dies silently of a UnicodeError on such a host.
+        raise ValueError("must have a host name whose parts between dots have 1 to 63 characters")
+    if port is not None and not 0 < int(port) < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    return host, None if port is None else int(port)
+
+
+Name = Annotated[str, AfterValidator(_name)]
+HeaderValue = Annotated[Credential, AfterValidator(_header_value)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class GatewaySettings(_Model):
     """Who this box is."""
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+    id: Name = Field(
         description="Name of this gateway, frozen in the journal at the first start; default: the host name."
     )
 
@@ -72,11 +87,11 @@ class GatewaySettings(_Model):
 class TlsSettings(_Model):
     """Certificates; PEM files, read again at each reconnect."""
 
-    ca: str | None = Field(
+    ca: NonEmpty | None = Field(
         None, description="File with the certificate authorities to trust; default: the system's."
     )
-    cert: str | None = Field(None, description="File with the client certificate.")
-    key: str | None = Field(None, description="File with the client certificate's private key.")
+    cert: NonEmpty | None = Field(None, description="File with the client certificate.")
+    key: NonEmpty | None = Field(None, description="File with the client certificate's private key.")
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -89,27 +104,57 @@ class ServerSettings(_Model):
     """The stream server."""
 
     url: str = Field(description="Base URL of the streams, as in https://streams.example.com/v1/stream.")
-    token: SecretStr | None = Field(None, description="Bearer token, as in ${credential:stream_token}.")
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="More headers of every request.")
-    proxy: str | None = Field(None, description="HTTP proxy URL.")
+    token: HeaderValue | None = Field(None, description="Bearer token, as in ${credential:stream_token}.")
+    headers: dict[str, HeaderValue] = Field(
+        default_factory=dict, description="More headers of every request, all taken for secrets."
+    )
+    proxy: str | None = Field(None, repr=False, description="URL of an HTTP proxy, as http://proxy:3128.")
     tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
     create: bool = Field(True, description="Create streams that do not exist yet.")
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if not re.match(r"^https?://[^/\s?#]+(/[^\s?#]*)?$", value):
-            raise ValueError("must be an http:// or https:// URL without query and fragment")
+        match = re.fullmatch(r"https?://([^/\s?#@]+)(/[^\s?#\x00-\x20]*)?", value)
+        if match is None:
+            raise ValueError(
+                "must be an http:// or https:// URL without query and fragment; a user and password go into "
+                "headers"
+            )
+        _host_and_port(match[1])
         return value.rstrip("/")
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s?#]+/?", value):
+            raise ValueError("a proxy is an http:// or https:// URL of a host and a port")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, Credential]) -> dict[str, Credential]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f"{name!r} is no header name")
+            if name.lower().startswith(("producer-", "stream-", "content-")):
+                raise ValueError(f"{name} belongs to the protocol and cannot be set")
+        return value
+
+    @model_validator(mode="after")
+    def _certificates(self) -> Self:
+        if self.tls != TlsSettings() and not self.url.startswith("https:"):
+            raise ValueError("tls is for https:// URLs")
+        return self
 
 
 class BatchSettings(_Model):
     """How records are put together into one POST."""
 
-    max_bytes: Bytes = Field(512 * 1024, ge=1024, description="Largest body of one POST, in bytes.")
-    max_delay_seconds: Seconds = Field(
-        0.05, description="How long records wait for company while others are sent."
+    max_bytes: Bytes = Field(
+        512 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of one POST, in bytes."
     )
+    max_delay_seconds: Seconds = Field(0.05, le=60, description="How long records wait for company, in seconds.")
     parallel: int = Field(4, ge=1, le=64, description="Streams that send at the same time.")
     compression: Literal["none"] = Field("none", description="Compression of bodies.")
 
@@ -129,6 +174,7 @@ class JournalSettings(_Model):
     retain_bytes: Bytes = Field(64 * 1024 * 1024, description="Sent batches kept for repair, in bytes.")
     commit_interval_seconds: Seconds | None = Field(
         None,
+        le=60,
         description="Least time between commits; default: self-clocking, a commit as soon as the last is done.",
     )
 
@@ -136,35 +182,23 @@ class JournalSettings(_Model):
 class FieldSettings(_Model):
     """Where one field of a record comes from: ``value = raw * scale + offset``, in decimal."""
 
-    from_: str | None = Field(
+    from_: NonEmpty | None = Field(
         None, alias="from", description="Name in the payload; default: the field's own name."
     )
-    scale: float | int | None = Field(None, description="Factor.")
-    offset: float | int | None = Field(None, description="Summand, after the factor.")
+    scale: Number | None = Field(None, description="Factor.")
+    offset: Number | None = Field(None, description="Summand, after the factor.")
     unit: str | None = Field(None, description="Unit (UCUM), announced in the stream's device record.")
 
 
-_NAMES_IN_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-
-
 def _stream_pattern(value: str) -> str:
-    for part in value.split("/"):
-        if part in {"", ".", ".."}:
-            raise ValueError("a stream name has no empty part, no '.' and no '..'")
-    if re.search(r"[\s?#%\\\x00-\x1f]", value):
-        raise ValueError("a stream name has no spaces and none of ? # % \\")
+    if any(part in {"", ".", ".."} for part in value.split("/")):
+        raise ValueError("must have no empty part, no '.' and no '..' between slashes")
+    if re.search(r"[\s?#%\\\x00-\x1f\x7f]", value):
+        raise ValueError("must have no spaces and none of ? # % \\")
     return value
 
 
 StreamPattern = Annotated[str, AfterValidator(_stream_pattern)]
-
-
-class DecodeSettings(_Model):
-    """How bytes become fields, when a bare word is not enough."""
-
-    text: dict[str, Any] | None = Field(None, description="The frame as text: one field named value.")
-
-
 Decode = Literal["json", "text"]
 
 
@@ -176,16 +210,20 @@ class DeviceSettings(_Model):
         max_length=65535,
         description="Topic filter; {name} captures one level, a last {name...} the rest; + and # work too.",
     )
-    name: str | None = Field(
+    name: NonEmpty | None = Field(
         None, description="Device name with captures; default: all captures joined by /."
     )
-    stream: StreamPattern = Field(
-        "telemetry/{gateway}", description="Stream name with captures and {gateway}."
-    )
+    stream: StreamPattern = Field("telemetry/{gateway}", description="Stream name with captures and {gateway}.")
     decode: Decode = Field("json", description="How payloads are read: json or text.")
     fields: dict[str, FieldSettings] | None = Field(
         None, description="Fields to keep; default: every decoded one."
     )
+
+
+def _client_id(value: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,64}", value):
+        raise ValueError("must be 1 to 64 printable ASCII characters without spaces")
+    return value
 
 
 class MqttSettings(_Model):
@@ -193,15 +231,13 @@ class MqttSettings(_Model):
 
     url: str = Field(description="mqtt://host:1883 or mqtts://host:8883.")
     version: Literal["5", "3.1.1"] = Field("5", description="MQTT version.")
-    username: str | None = Field(None, description="User name.")
-    password: SecretStr | None = Field(None, description="Password, as in ${credential:mqtt_password}.")
+    username: NonEmpty | None = Field(None, description="User name.")
+    password: Credential | None = Field(None, description="Password, as in ${credential:mqtt_password}.")
     tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
-    client_id: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")] | None = Field(
+    client_id: Annotated[str, AfterValidator(_client_id)] | None = Field(
         None, description="Client id; default: the gateway id and six characters of the install id."
     )
-    keepalive_seconds: Annotated[int, BeforeValidator(_duration), Field(ge=5, le=65535)] = Field(
-        30, description="Keep-alive, in seconds."
-    )
+    keepalive_seconds: WholeSeconds = Field(30, ge=5, le=65535, description="Keep-alive, in seconds.")
     receive_maximum: int = Field(1000, ge=1, le=65535, description="Messages not yet acknowledged (MQTT 5).")
     qos: Literal[0, 1] = Field(1, description="Quality of service of the subscriptions.")
     packet_ids: Literal["auto", "sequential", "unknown"] = Field(
@@ -217,45 +253,50 @@ class MqttSettings(_Model):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        match = re.match(r"^mqtts?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?$", value)
-        if match is None:
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in {"mqtt", "mqtts"} or not _HOST_AND_PORT.fullmatch(rest.rstrip("/")):
             raise ValueError(
                 "must be mqtt://host[:port] or mqtts://host[:port]; user and password have their own keys"
             )
-        host = match[1]
-        if not host.startswith("[") and any(
-            not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")
-        ):
-            # paho's network thread dies silently of a UnicodeError on such a host.
-            raise ValueError(f"{host!r} is no host name: each part between dots has 1 to 63 characters")
-        if match[2] and not 0 < int(match[2][1:]) < 65536:
-            raise ValueError("the port is a number from 1 to 65535")
+        _host_and_port(rest.rstrip("/"))
         return value
 
     @field_validator("qos", mode="before")
     @classmethod
     def _qos(cls, value: Any) -> Any:
-        if value == 2 and not isinstance(value, bool):
+        if value == 2:
             raise ValueError(
                 "qos 2 would lose messages when the gateway is killed (the client confirms them before they are "
                 "stored); use qos: 1, the broker delivers QoS 2 publications at QoS 1 then"
             )
         return value
 
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if self.tls != TlsSettings() and not self.url.startswith("mqtts:"):
+            raise ValueError("tls is for mqtts:// URLs")
+        if self.version == "3.1.1" and self.password is not None and self.username is None:
+            raise ValueError("MQTT 3.1.1 allows no password without a username")
+        return self
+
 
 class LineSettings(_Model):
     """Frames that end with a delimiter."""
 
     delimiter: Annotated[str, Field(min_length=1, max_length=16)] = Field("\n", description="End of a frame.")
-    max_bytes: Bytes = Field(
-        4096, ge=1, le=1024 * 1024, description="Longest frame; a longer one is discarded."
-    )
+    max_bytes: Bytes = Field(4096, ge=1, le=1024 * 1024, description="Longest frame; a longer one is discarded.")
 
 
 class FramingSettings(_Model):
     """How a byte stream is cut into frames."""
 
     line: LineSettings = Field(default_factory=LineSettings, description="Lines.")
+
+
+def _stopbits(value: float) -> float:
+    if value not in {1, 1.5, 2}:
+        raise ValueError("must be 1, 1.5 or 2")
+    return value
 
 
 class SerialSettings(_Model):
@@ -265,24 +306,20 @@ class SerialSettings(_Model):
     baudrate: int = Field(9600, ge=50, le=4_000_000, description="Bits per second.")
     bytesize: Literal[5, 6, 7, 8] = Field(8, description="Data bits.")
     parity: Literal["none", "even", "odd", "mark", "space"] = Field("none", description="Parity.")
-    stopbits: Literal[1, 1.5, 2] = Field(1, description="Stop bits.")
+    stopbits: Annotated[float, AfterValidator(_stopbits)] = Field(1, description="Stop bits: 1, 1.5 or 2.")
     framing: FramingSettings = Field(default_factory=FramingSettings, description="How bytes become frames.")
     decode: Decode = Field("text", description="How frames are read: json or text.")
     fields: dict[str, FieldSettings] | None = Field(
         None, description="Fields to keep; default: every decoded one."
     )
-    stream: StreamPattern = Field(
-        "telemetry/{gateway}", description="Stream name, {gateway} and {name} allowed."
-    )
-    name: str | None = Field(None, description="Device name; default: the source's name.")
+    stream: StreamPattern = Field("telemetry/{gateway}", description="Stream name, {gateway} and {name} allowed.")
+    name: NonEmpty | None = Field(None, description="Device name; default: the source's name.")
 
 
 class ExactlyOnceSettings(_Model):
     """What the uplink may do by itself."""
 
-    recover: Literal["auto", "halt"] = Field(
-        "auto", description="Repair without an operator where that is safe."
-    )
+    recover: Literal["auto", "halt"] = Field("auto", description="Repair without an operator where that is safe.")
     fence_on_start: bool = Field(False, description="Claim a new epoch and read back at every start.")
     read_back: bool = Field(True, description="Look into the stream before an ambiguous batch is sent again.")
 
@@ -291,7 +328,20 @@ class StatusSettings(_Model):
     """The status page."""
 
     listen: str = Field("127.0.0.1:8437", description="Address and port.")
-    token: SecretStr | None = Field(None, description="Bearer token; needed off loopback.")
+    token: HeaderValue | None = Field(None, description="Bearer token; needed off loopback.")
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        if _host_and_port(value)[1] is None:
+            raise ValueError("must be an address, : and a port")
+        return value
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        if self.token is None and _host_and_port(self.listen)[0] not in _LOOPBACK:
+            raise ValueError(f"a page that listens on {self.listen} can be read by others: set status.token")
+        return self
 
 
 class LogSettings(_Model):
@@ -308,20 +358,50 @@ class LimitSettings(_Model):
     max_streams: int = Field(200, ge=1, description="Streams.")
 
 
-SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+SourceName = Annotated[str, AfterValidator(_name)]
 
 
-class Settings(_Model):
-    """The whole configuration."""
+class Settings(BaseSettings):
+    """The whole configuration.
 
-    gateway: GatewaySettings
-    data_dir: str = Field(description="Where the journal lives.")
-    server: ServerSettings
-    batch: BatchSettings = Field(default_factory=BatchSettings)
-    journal: JournalSettings = Field(default_factory=JournalSettings)
-    mqtt: dict[SourceName, MqttSettings] = Field(default_factory=dict)
-    serial: dict[SourceName, SerialSettings] = Field(default_factory=dict)
-    exactly_once: ExactlyOnceSettings = Field(default_factory=ExactlyOnceSettings)
-    status: StatusSettings = Field(default_factory=StatusSettings)
-    log: LogSettings = Field(default_factory=LogSettings)
-    limits: LimitSettings = Field(default_factory=LimitSettings)
+    ``env_prefix`` and ``env_nested_delimiter`` say how overriding variables are called; `overrides` reads them.
+    The library's own reader of the environment is switched off: it passes over misspelt variables, lowers the
+    case of sources' names, and cannot tell which variable a value came from.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        hide_input_in_errors=True,
+        env_prefix="DS_GATEWAY__",
+        env_nested_delimiter="__",
+    )
+
+    gateway: GatewaySettings = Field(description="Who this box is.")
+    data_dir: NonEmpty = Field(description="Folder of the journal; default: see the documentation.")
+    server: ServerSettings = Field(description="The stream server.")
+    batch: BatchSettings = Field(default_factory=BatchSettings, description="How records become POSTs.")
+    journal: JournalSettings = Field(default_factory=JournalSettings, description="The disk buffer.")
+    mqtt: dict[SourceName, MqttSettings] = Field(default_factory=dict, description="Brokers by name.")
+    serial: dict[SourceName, SerialSettings] = Field(default_factory=dict, description="Ports by name.")
+    exactly_once: ExactlyOnceSettings = Field(
+        default_factory=ExactlyOnceSettings, description="What the uplink may do by itself."
+    )
+    status: StatusSettings = Field(default_factory=StatusSettings, description="The status page.")
+    log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds of what captures make.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the loader gives: it has merged the file and the environment already."""
+        return (init_settings,)

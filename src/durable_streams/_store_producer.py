@@ -1,60 +1,79 @@
-"""Runs the machine of `_pull` against a real server and a real store.
+"""A durable producer: drains a `ProducerStore` into one stream, exactly once and in order.
 
-Nothing is decided here: a command is executed, its outcome is fed back. That the process may be killed between
-any two lines is the point; what must survive is in the store before the next command starts.
+Nothing is decided here: the machine of `_pull` gives commands, they are executed, their outcome is fed back. That
+the process may be killed between any two lines is the point; what must survive is in the store before the next
+command starts.
 """
 
 from __future__ import annotations
 
+import random
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from durable_streams import _pull
+from durable_streams import _http, _pull
+from durable_streams._http_async import AsyncCarrier
 from durable_streams._producer import Attempt, producer_request
 from durable_streams._retry import Backoff, RandomSource, retry_after_seconds
 from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    import httpx
 
     from durable_streams._store import ProducerStore
-
-    Exchange = Callable[[Request], Awaitable[Answer]]
+    from durable_streams._types import HeadersLike, ParamsLike
 
 DEFAULT_BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=30.0)
 
 
 async def _nothing_to_renew() -> None:
-    """The credentials are whatever the exchange uses; there is nothing to read again."""
+    """The credentials are whatever the headers say; there is nothing to read again."""
 
 
-class Puller:
-    """Drains one `ProducerStore` into one stream, until it must stop or is cancelled."""
+class StoreProducer:
+    """Drains one store into one stream, until it must stop or is cancelled.
+
+    ``client`` is used for every request and never closed. ``slots`` is entered around every request, so that many
+    producers can share a few. ``observe`` is told every state with its next command. ``renew_credentials`` is
+    awaited when the server refused the present ones.
+    """
 
     def __init__(
         self,
         url: str,
         store: ProducerStore,
-        exchange: Exchange,
         *,
-        random: RandomSource,
+        client: httpx.AsyncClient,
+        headers: HeadersLike | None = None,
+        params: ParamsLike | None = None,
         policy: _pull.Policy | None = None,
         max_batch_bytes: int = 512 * 1024,
         backoff: Backoff = DEFAULT_BACKOFF,
+        random_source: RandomSource | None = None,
+        slots: AbstractAsyncContextManager[object] | None = None,
         observe: Callable[[_pull.Pull, _pull.Command], None] | None = None,
         renew_credentials: Callable[[], Awaitable[None]] = _nothing_to_renew,
     ) -> None:
         self._url = url
         self._store = store
-        self._exchange = exchange
-        self._random = random
+        self._carrier = AsyncCarrier(client, _http.Extras(headers, params))
         self._policy = policy or _pull.Policy()
         self._max_batch_bytes = max_batch_bytes
         self._backoff = backoff
+        self._random = random_source or random.SystemRandom()
+        self._slots = slots or nullcontext()
         self._observe = observe or (lambda _state, _command: None)
         self._renew_credentials = renew_credentials
+
+    async def _exchange(self, request: Request) -> Answer:
+        async with self._slots:
+            return await self._carrier.exchange(request)
 
     async def run(self) -> _pull.Halt:
         """Work until the stream must stop; return why. Cancelling is safe at every point."""

@@ -1,0 +1,55 @@
+# Everything lands in .venv, .cache and node_modules of this folder. Only `install` needs root.
+.DEFAULT_GOAL := help
+.PHONY: help run test check soak bench install setup peers clean
+.DELETE_ON_ERROR:
+
+# Arguments for the command that a target runs, as in: make run ARGS="--seconds 20", make test ARGS="-k journal"
+ARGS ?=
+# Where `make install` installs; DESTDIR is put before every path.
+PREFIX ?= /opt/ds-gateway
+DESTDIR ?=
+export DESTDIR PREFIX PYTHON
+
+# The demo and the tests find a broker that was unpacked here, and Debian's in /usr/sbin, which is not on a
+# normal user's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/peers/mosquitto/bin
+
+# Scripts in .venv name the folder they were made in: a copied or moved tree starts anew.
+$(shell [ ! -e .venv/made-in ] || [ "$$(cat .venv/made-in)" = "$$(pwd)" ] || rm -rf .venv)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup ## set up all that is needed and run the demo (ARGS="--seconds 20 --no-faults --json")
+	@tools/setup-peers mosquitto
+	.venv/bin/ds-gateway demo $(ARGS)
+
+test: setup peers ## set up all that is needed and run the tests (ARGS="-k journal")
+	.venv/bin/pytest -m "not soak" $(ARGS)
+
+check: setup ## lint, formatting and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+soak: setup peers ## the long tests
+	.venv/bin/pytest -m soak $(ARGS)
+
+bench: setup peers ## measure what the README claims
+	.venv/bin/python benchmarks/uplink.py $(ARGS)
+
+install: ## as root: the service with its own Python environment in PREFIX (/opt/ds-gateway)
+	@tools/install-service
+
+setup: .venv/made-in ## the Python environment in .venv
+	@:
+
+peers:
+	@tools/setup-peers mosquitto strace systemd-analyze npm
+
+.venv/made-in: pyproject.toml requirements-dev.txt tools/setup-python tools/make-venv
+	@tools/setup-python
+
+clean: ## remove everything that was made here
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/peers/*/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

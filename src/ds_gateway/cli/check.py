@@ -1,0 +1,83 @@
+"""``ds-gateway check``: is the configuration right? Exit status 0 or 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import typer
+
+from ds_gateway.cli.configuration import load_configuration
+from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ds_gateway.config.loader import Loaded
+
+
+def check(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: FBT002 - an option, not an argument
+    """Check the configuration: tell every mistake with file, line and way out."""
+    if not json:
+        print_summary(summary(load_configuration(config)))
+        return
+    try:
+        answer = {"ok": True, "problems": [], **summary(load_configuration(config))}
+    except ConfigError as error:
+        problems = [
+            {"file": each.file, "line": each.line, "key": each.key, "message": each.message}
+            for each in error.problems
+        ]
+        answer = {"ok": False, "problems": problems}
+    print_json(answer)
+    if not answer["ok"]:
+        raise typer.Exit(2)
+
+
+def summary(loaded: Loaded) -> dict[str, Any]:
+    """What the configuration says, in short; references instead of what they gave."""
+    settings = loaded.settings
+    devices = [device for broker in settings.mqtt.values() for device in broker.devices]
+    streams = {device.stream for device in devices} | {port.stream for port in settings.serial.values()}
+    text = loaded.redact
+    return {
+        "config": str(loaded.path),
+        "gateway": text(settings.gateway.id),
+        "sources": [
+            *({"name": name, "kind": "mqtt", "at": text(source.url)} for name, source in settings.mqtt.items()),
+            *(
+                {"name": name, "kind": "serial", "at": text(source.port)}
+                for name, source in settings.serial.items()
+            ),
+        ],
+        "devices": len(devices) + len(settings.serial),
+        "streams": sorted(text(stream) for stream in streams),
+        "server": text(settings.server.url),
+        "data_dir": text(settings.data_dir),
+        "journal_max_bytes": settings.journal.max_bytes,
+        "digest": loaded.digest,
+    }
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on standard output."""
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_summary(said: dict[str, Any]) -> None:
+    """Print the summary for people."""
+    limit = said["journal_max_bytes"]
+    rows = [
+        ("gateway", said["gateway"]),
+        *(("source", f"{source['name']} ({source['kind']} {source['at']})") for source in said["sources"]),
+        ("devices", f"{said['devices']} configured"),
+        *(("stream", stream) for stream in said["streams"]),
+        ("server", said["server"]),
+        ("data_dir", said["data_dir"]),
+        (
+            "journal",
+            "2 GiB or 10 % of the file system, the smaller" if limit is None else f"{limit} bytes at most",
+        ),
+    ]
+    lines = [f"ok: {said['config']}", *(f"  {label:9}{value}" for label, value in rows)]
+    sys.stdout.write("\n".join(lines) + "\n")

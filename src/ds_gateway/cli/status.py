@@ -1,0 +1,172 @@
+"""``ds-gateway status``: what the running gateway says about itself."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ds_gateway import control
+from ds_gateway.cli.check import print_json
+from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.config.loader import find_control_sockets
+from ds_gateway.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+_GOOD: Final = frozenset({"run", "running", "connected", "open", "ok", "up"})
+_BAD: Final = frozenset({"halted", "parked", "failed", "refused"})
+_MAX_READING: Final = 60
+
+
+def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: FBT002 - an option, not an argument
+    """Show sources, devices, streams and the journal of the running gateway."""
+    data_dir, sockets = find_control_sockets(config, os.environ)
+    result = ask(data_dir, sockets, "status")
+    if json:
+        print_json(result)
+    else:
+        Console().print(render(result, datetime.now(UTC)))
+
+
+def ask(data_dir: str, sockets: Sequence[Path], verb: str, **arguments: Any) -> dict[str, Any]:
+    """The answer of the first gateway that listens. Raises `ControlError`."""
+    for path in sockets:
+        try:
+            return control.call(path, verb, **arguments)
+        except control.NobodyThereError as error:
+            nobody = error
+    if len(sockets) == 1:
+        raise nobody
+    tried = " or ".join(str(path) for path in sockets)
+    raise ControlError(f"no gateway is running on {data_dir} (no control socket at {tried})")
+
+
+def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
+    """The answer as tables. Whatever is missing in it shows as a hyphen."""
+    gateway, server = _mapping(result, "gateway"), _mapping(result, "server")
+    head = _safe(
+        f"gateway {_text(gateway, 'id')}, version {_text(gateway, 'version')}, pid {_text(gateway, 'pid')}, "
+        f"up {_seconds(gateway.get('uptime_seconds'))}, server {_text(server, 'url')}"
+    )
+    return Group(
+        head,
+        _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
+        _table(
+            "devices",
+            result,
+            ("name", "last reading", "age", "accepted"),
+            {
+                "last reading": lambda row: _reading(row.get("last_data")),
+                "age": lambda row: _age(row.get("last_time"), now),
+                "accepted": lambda row: _text(row, "count"),
+            },
+        ),
+        _table(
+            "streams",
+            result,
+            ("name", "state", "accepted", "in journal", "in stream", "last error / what to do"),
+            {
+                "in journal": lambda row: _text(row, "in_journal"),
+                "in stream": lambda row: _text(row, "in_stream"),
+                "last error / what to do": _trouble,
+            },
+        ),
+        _journal(_mapping(result, "journal")),
+    )
+
+
+def _table(
+    title: str,
+    result: Mapping[str, Any],
+    columns: Sequence[str],
+    cells: Mapping[str, Callable[[Mapping[str, Any]], str]] | None = None,
+) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    for column in columns:
+        is_number = column in {"received", "lost", "accepted", "in journal", "in stream", "age"}
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    rows = result.get(title)
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            shown = [
+                (cells or {}).get(column, lambda row, column=column: _text(row, column))(row) for column in columns
+            ]
+            table.add_row(*(_coloured(column, text) for column, text in zip(columns, shown, strict=True)))
+    return table
+
+
+def _coloured(column: str, text: str) -> Text:
+    style = ""
+    if column == "state":
+        style = "green" if text in _GOOD else "red" if text in _BAD else "yellow"
+    return _safe(text, style)
+
+
+def _safe(text: str, style: str = "") -> Text:
+    """Names and readings come from outside: nothing in them is markup or a command to the terminal."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), style=style)
+
+
+def _journal(journal: Mapping[str, Any]) -> Text:
+    parts = [
+        f"journal {_bytes(journal.get('bytes'))} of {_bytes(journal.get('max_bytes'))} used",
+        f"{_bytes(journal.get('free_bytes'))} free on the disk",
+    ]
+    if journal.get("full") is True:
+        parts.append("FULL: sources wait")
+    parts += [f"{name} {journal[name]}" for name in ("quarantined", "lost") if journal.get(name)]
+    return _safe(", ".join(parts), "red" if journal.get("full") is True else "")
+
+
+def _trouble(row: Mapping[str, Any]) -> str:
+    said = [str(row[key]) for key in ("reason", "last_error") if row.get(key)]
+    return "; ".join(dict.fromkeys(said)) or "-"
+
+
+def _mapping(result: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = result.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    return "-" if value is None or value == "" else str(value)
+
+
+def _reading(data: Any) -> str:
+    if not isinstance(data, dict):
+        return "-" if data is None else str(data)[:_MAX_READING]
+    text = ", ".join(f"{key} {value}" for key, value in data.items())
+    return text if len(text) <= _MAX_READING else f"{text[:_MAX_READING]}..."
+
+
+def _age(moment: Any, now: datetime) -> str:
+    try:
+        return _seconds(max((now - datetime.fromisoformat(moment)).total_seconds(), 0.0))
+    except (TypeError, ValueError):
+        return "-"
+
+
+def _seconds(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.1f} s"
+
+
+def _bytes(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-"
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if value >= 2**power:
+            return f"{value / 2**power:.1f} {unit}"
+    return f"{value} B"

@@ -1,0 +1,53 @@
+"""The mistakes found so far, each with its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ds_gateway.config.document import Node, Path, Place, dotted, printable
+from ds_gateway.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT = "environment"
+
+
+class Findings:
+    """Collects problems about a tree; one mistake is told once, however many checks stumble over it."""
+
+    def __init__(self, root: Node, redact: Callable[[str], str]) -> None:
+        self._root = root
+        self._redact = redact
+        self._told: list[tuple[Path, Problem]] = []
+        self._hushed: set[Path] = set()
+
+    def add(self, path: Path, message: str, *, place: Place | None = None) -> None:
+        """A mistake at this path; the place is looked up in the tree unless it is given."""
+        where = self._root.nearest(path).place if place is None else place
+        self._told.append((path, problem(where, path, self._redact(message))))
+
+    def hush(self, path: Path) -> None:
+        """Say nothing about this path: a mistake told elsewhere explains what will be found there."""
+        self._hushed.add(path)
+
+    def is_told(self, path: Path) -> bool:
+        """Whether a mistake at this path, or around it, is told already."""
+        around = [told for told, _ in self._told if told] + list(self._hushed)
+        return any(path[: len(other)] == other for other in around)
+
+    def is_sound(self, path: Path) -> bool:
+        """Whether no mistake is known at this path, around it or below it."""
+        return not self.is_told(path) and not any(told[: len(path)] == path for told, _ in self._told)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All, in file order; those of the environment last."""
+        found = [entry for _, entry in self._told]
+        return sorted(found, key=lambda entry: (entry.file == ENVIRONMENT, entry.line or 0))
+
+
+def problem(place: Place, path: Path, message: str) -> Problem:
+    """The problem at this place; a value from the environment is called by its variable."""
+    key = dotted(path) if place.variable is None else place.variable
+    return Problem(place.file, place.line, key, printable(message))

@@ -1,0 +1,244 @@
+"""The only reader of the configuration file and of the environment.
+
+file -> nodes -> overrides -> plain values (references followed) -> models -> checks across them
+
+Every mistake is found in one go, as a `ConfigError` whose problems name file, line, key, value and way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from ds_gateway.config import checks, document, messages, overrides, places, schema
+from ds_gateway.config.document import Node, Place
+from ds_gateway.config.findings import Findings
+from ds_gateway.config.models import Settings
+from ds_gateway.config.places import DEFAULT_FILE, Machine
+from ds_gateway.config.plain import Plain
+from ds_gateway.config.references import References
+from ds_gateway.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ds_gateway.config.checks import Check
+
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+_DIGEST_CHARACTERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid configuration.
+
+    ``digest`` changes when the file or an override changes, secrets apart; it may be published.
+    ``control_socket`` is where the gateway of this environment listens.
+    """
+
+    settings: Settings
+    path: Path
+    digest: str
+    control_socket: Path
+    redact: Callable[[str], str] = field(repr=False)
+    """Puts references back into a text that may show what they gave."""
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    more_checks: Sequence[Check] = (),
+    machine: Machine | None = None,
+) -> Loaded:
+    """Read and check the configuration; ``path`` None means `DEFAULT_FILE`. Raises `ConfigError`.
+
+    ``more_checks`` are those of higher layers; the command line's `load_configuration` gives them.
+    """
+    machine = machine or Machine.this()
+    file = path or DEFAULT_FILE
+    root, stray = _tree(file, environ)
+    references = References(environ, file.absolute().parent)
+    findings = Findings(root, references.redact)
+    values = _values(root, references, findings)
+    _fill_in(values, environ, machine, findings)
+    _make_absolute(values, file.absolute().parent, findings)
+    settings = _validate(values, root, findings)
+    for check in (checks.check, *more_checks):
+        check(values, findings)
+    problems = [*findings.problems, *stray]
+    if problems or settings is None:
+        raise ConfigError(problems)
+    return Loaded(
+        settings=settings,
+        path=file,
+        digest=_digest(root),
+        control_socket=places.control_socket(environ, settings.data_dir),
+        redact=references.redact,
+    )
+
+
+def find_control_sockets(
+    path: Path | None, environ: Mapping[str, str], *, machine: Machine | None = None
+) -> tuple[str, tuple[Path, ...]]:
+    """The data folder, and where a gateway with this configuration may listen, the likeliest first.
+
+    Needs no credentials and minds no mistakes elsewhere in the file, so that a gateway can be asked by people
+    who may not read its secrets. Without a default file the defaults count. Raises `ConfigError`.
+    """
+    machine = machine or Machine.this()
+    file = path or DEFAULT_FILE
+    if path is None and _is_absent(file):
+        root, _ = overrides.apply(Node({}, Place(str(file), 1)), environ)
+    else:
+        root, _ = _tree(file, environ)
+    only = Node({key: node for key, node in root.entries.items() if key == "data_dir"}, root.place)
+    references = References(environ, file.absolute().parent)
+    findings = Findings(only, references.redact)
+    values = _values(only, references, findings)
+    _fill_in(values, environ, machine, findings)
+    _make_absolute(values, file.absolute().parent, findings)
+    data_dir = values.get("data_dir")
+    problems = [entry for entry in findings.problems if entry.key != "gateway.id"]
+    if problems or not isinstance(data_dir, str):
+        raise ConfigError(problems or [Problem(str(file), None, "data_dir", "must be text")])
+    return data_dir, places.control_sockets(environ, data_dir, file)
+
+
+def _is_absent(file: Path) -> bool:
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # reading it will say why
+    return False
+
+
+def _tree(file: Path, environ: Mapping[str, str]) -> tuple[Node, list[Problem]]:
+    """The file with the overrides in it, and the variables that fit nowhere."""
+    root = document.parse(_text(file), Place(str(file)))
+    if root.value is None:
+        root = Node({}, root.place)
+    if not isinstance(root.value, dict):
+        raise ConfigError([Problem(str(file), root.place.line, "", "must be a mapping, as gateway: {id: line-7}")])
+    return overrides.apply(root, environ)
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise _unreadable(
+            file,
+            "there is no such file: name one with --config FILE, or copy config/gateway.yaml there and edit it",
+        ) from None
+    except PermissionError:
+        raise _unreadable(
+            file,
+            "permission denied: run this as the user of the gateway or as root, or name another --config FILE",
+        ) from None
+    except OSError as error:
+        raise _unreadable(file, f"cannot be read: {error.strerror}; name a file with --config FILE") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise _unreadable(file, f"has more than {MAX_FILE_BYTES} bytes: this is no configuration")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        raise ConfigError([Problem(str(file), line, "", message)]) from None
+
+
+def _unreadable(file: Path, message: str) -> ConfigError:
+    return ConfigError([Problem(str(file), None, "", message)])
+
+
+def _values(root: Node, references: References, findings: Findings) -> dict[str, Any]:
+    values = Plain(references, findings).value(root, Settings, ())
+    assert isinstance(values, dict), "the root is a mapping"
+    return values
+
+
+def _fill_in(values: dict[str, Any], environ: Mapping[str, str], machine: Machine, findings: Findings) -> None:
+    """The defaults that depend on the machine."""
+    gateway = values.setdefault("gateway", {})
+    if isinstance(gateway, dict) and "id" not in gateway and not findings.is_told(("gateway", "id")):
+        if machine.has_own_name:
+            gateway["id"] = machine.host_name
+        else:
+            findings.add(
+                ("gateway", "id"),
+                f"must be set, because the host name {machine.host_name!r} is that of many machines: give this "
+                "gateway a name of its own, as gateway: {id: line-7}",
+            )
+    if "data_dir" not in values and not findings.is_told(("data_dir",)):
+        data_dir = places.default_data_dir(environ, machine)
+        if data_dir is None:
+            findings.add(("data_dir",), "must be set, because neither STATE_DIRECTORY nor HOME is")
+        else:
+            values["data_dir"] = data_dir
+
+
+def _make_absolute(values: dict[str, Any], folder: Path, findings: Findings) -> None:
+    """Paths are relative to the configuration file; certificates must be readable."""
+    data_dir = values.get("data_dir")
+    if isinstance(data_dir, str) and data_dir:
+        values["data_dir"] = str(folder / data_dir)
+        if "\0" in data_dir or data_dir.startswith("~"):
+            findings.add(("data_dir",), f"must be a path without ~ and NUL, not {data_dir!r}")
+    servers: list[tuple[document.Path, Any]] = [(("server",), values.get("server"))]
+    brokers = values.get("mqtt")
+    if isinstance(brokers, dict):
+        servers += [(("mqtt", name), broker) for name, broker in brokers.items()]
+    for path, server in servers:
+        tls = server.get("tls") if isinstance(server, dict) else None
+        if not isinstance(tls, dict):
+            continue
+        for key, name in tls.items():
+            if isinstance(name, str) and name:
+                tls[key] = str(folder / name)
+                _check_readable((*path, "tls", key), tls[key], findings)
+
+
+def _check_readable(path: document.Path, name: str, findings: Findings) -> None:
+    try:
+        with Path(name).open("rb"):
+            pass
+    except OSError as error:
+        findings.add(path, f"{name} cannot be read: {error.strerror}")
+    except ValueError:
+        findings.add(path, "must be a path without NUL")
+
+
+def _validate(values: dict[str, Any], root: Node, findings: Findings) -> Settings | None:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            path = messages.path_of(detail)
+            if not findings.is_told(path):
+                findings.add(path, messages.message_of(detail, root))
+        return None
+
+
+def _digest(root: Node) -> str:
+    canonical = orjson.dumps(_public(root, Settings), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _public(node: Node, annotation: Any) -> Any:
+    """The tree as written, references unfollowed, without secrets."""
+    if schema.is_secret(annotation):
+        return "secret"
+    if isinstance(node.value, dict):
+        return {key: _public(entry, schema.step(annotation, key)) for key, entry in node.entries.items()}
+    if isinstance(node.value, list):
+        return [_public(item, schema.step(annotation, index)) for index, item in enumerate(node.items)]
+    return node.written

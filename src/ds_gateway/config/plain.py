@@ -1,0 +1,83 @@
+"""From the tree to the plain values that the models take.
+
+On the way unknown and unsupported keys are told and left out, empty keys count as not given, and references
+are followed; what is secret becomes a `Credential` that can be read again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from ds_gateway.config import schema
+from ds_gateway.config.credential import Credential
+from ds_gateway.config.references import ReferenceProblemError, References
+from ds_gateway.config.unsupported import unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel
+
+    from ds_gateway.config.document import Node, Path
+    from ds_gateway.config.findings import Findings
+
+
+class Plain:
+    """One pass over the tree."""
+
+    def __init__(self, references: References, findings: Findings) -> None:
+        self._references = references
+        self._findings = findings
+
+    def value(self, node: Node, annotation: Any, path: Path) -> Any:
+        """The plain value of a node that is to be of this type."""
+        model = schema.as_model(annotation)
+        if isinstance(node.value, dict):
+            if model is not None:
+                return self._model(node, model, path)
+            entries = node.entries.items()
+            return {key: self.value(entry, schema.step(annotation, key), (*path, key)) for key, entry in entries}
+        if isinstance(node.value, list):
+            inner = schema.step(annotation, 0)
+            return [self.value(item, inner, (*path, index)) for index, item in enumerate(node.items)]
+        if isinstance(node.value, str):
+            return self._text(node.value, annotation, path)
+        return node.value
+
+    def _model(self, node: Node, model: type[BaseModel], path: Path) -> dict[str, Any]:
+        known = schema.fields(model)
+        values: dict[str, Any] = {}
+        for key, entry in node.entries.items():
+            here = (*path, key)
+            message = unsupported(model, key, entry)
+            if message is not None:
+                self._findings.add(here, message, place=entry.place)
+            elif key not in known:
+                self._unknown(path, key, [name for name in known if name not in node.entries], entry)
+            elif entry.value is not None:
+                values[key] = self.value(entry, schema.step(model, key), here)
+        return values
+
+    def _unknown(self, path: Path, key: str, free: Iterable[str], entry: Node) -> None:
+        nearest = difflib.get_close_matches(key.lower().replace("-", "_"), free, n=1, cutoff=0.6)
+        if nearest:
+            hint = f"did you mean {nearest[0]}?"
+            self._findings.hush((*path, nearest[0]))
+        else:
+            hint = f"there are {', '.join(sorted(free))}" if free else "all keys that there are, are here"
+        self._findings.add((*path, key), f"unknown key; {hint}", place=entry.place)
+
+    def _text(self, text: str, annotation: Any, path: Path) -> Any:
+        try:
+            expanded = self._references.expand(text)
+        except ReferenceProblemError as error:
+            self._findings.add(path, str(error))
+            return None
+        if expanded is None:
+            return text
+        if not schema.is_secret(annotation):
+            return expanded.value
+        if not expanded.value:
+            self._findings.add(path, f"{text} is empty")
+        return Credential(expanded.value, expanded.read)

@@ -1,0 +1,65 @@
+"""Keys and values that the documented configuration has and this version does not: told as such."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.config.models import (
+    BatchSettings,
+    DeviceSettings,
+    FramingSettings,
+    JournalSettings,
+    MqttSettings,
+    SerialSettings,
+    ServerSettings,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from ds_gateway.config.document import Node
+
+_KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
+    Settings: frozenset({"downlink", "metrics"}),
+    JournalSettings: frozenset({"max_age"}),
+    MqttSettings: frozenset({"dedupe_key", "commands"}),
+    DeviceSettings: frozenset({"commands", "time", "max_rate"}),
+    SerialSettings: frozenset({"usb", "rs485", "poll", "commands", "devices", "time", "max_rate"}),
+    FramingSettings: frozenset(
+        {"slip", "cobs", "nmea", "dsmr", "sync", "stx_etx", "fixed", "length", "idle", "delimiter", "modbus"}
+    ),
+}
+
+_VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str]]] = {
+    (ServerSettings, "url"): frozenset({"embedded"}),
+    (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
+    (JournalSettings, "when_full"): frozenset({"shed_oldest", "shed_newest"}),
+}
+
+_MAPPINGS: Final = frozenset({(DeviceSettings, "decode"), (SerialSettings, "decode")})
+"""Words that the documented configuration also allows as a mapping, as in ``decode: {regex: ...}``."""
+
+_HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
+    (ServerSettings, "url"): "give the URL of a server, as of durable-streams serve",
+    (JournalSettings, "when_full"): "use backpressure",
+    (BatchSettings, "compression"): "use none",
+    (DeviceSettings, "decode"): "use json or text",
+    (SerialSettings, "decode"): "use json or text",
+    (SerialSettings, "devices"): "a port is one device",
+    (SerialSettings, "usb"): "give the port's path in /dev/serial/by-id",
+}
+
+
+def unsupported(model: type[BaseModel], key: str, node: Node) -> str | None:
+    """The message for this entry, or None if it is nothing of the kind."""
+    known = (
+        key in _KEYS.get(model, ())
+        or (isinstance(node.value, str) and node.value in _VALUES.get((model, key), ()))
+        or ((model, key) in _MAPPINGS and isinstance(node.value, dict))
+    )
+    if not known:
+        return None
+    what = f"{node.value} is " if isinstance(node.value, str) and (model, key) in _VALUES else ""
+    hint = _HINTS.get((model, key))
+    return f"{what}not supported in this version" + (f": {hint}" if hint else "")

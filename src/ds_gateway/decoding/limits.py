@@ -1,0 +1,32 @@
+"""How large a payload and its fields may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from ds_gateway.decoding.errors import UndecodableError
+
+Decoder: TypeAlias = Callable[[bytes], bytes]
+
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""Longest payload that is looked at."""
+
+MAX_DATA_BYTES: Final = 1024 * 1024 - 8 * 1024
+"""Longest object of fields: with its envelope the record stays under the 1 MiB where many proxies say 413."""
+
+
+def bounded(decode: Decoder) -> Decoder:
+    """The same decoder with both limits."""
+
+    def decode_bounded(payload: bytes) -> bytes:
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise UndecodableError(f"the payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are taken")
+        data = decode(payload)
+        if len(data) > MAX_DATA_BYTES:
+            raise UndecodableError(
+                f"the fields have {len(data)} bytes as JSON; at most {MAX_DATA_BYTES} fit in a record"
+            )
+        return data
+
+    return decode_bounded

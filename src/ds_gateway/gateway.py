@@ -1,0 +1,303 @@
+"""The composition root: builds the parts, lets them run, watches them, and takes them down in order.
+
+    start   journal -> control socket -> sources -> READY -> uplinks, as their streams appear
+    stop    sources -> their last records are committed -> bounded drain -> uplinks -> journal -> control socket
+
+Nothing that is away (a broker, a port, the server) delays the start: it shows in the status, and is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ds_gateway import __version__
+from ds_gateway.control import ControlServer
+from ds_gateway.journal import Intake, Journal, JournalLimits
+from ds_gateway.logs import event, logger
+from ds_gateway.mapping import MqttPipeline, SerialPipeline
+from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.serial_port import SerialSource
+from ds_gateway.status import About, SourceStatus, document
+from ds_gateway.uplink import Uplinks, http_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ds_gateway.config.loader import Loaded
+    from ds_gateway.config.models import MqttSettings
+    from ds_gateway.journal.book import Book
+    from ds_gateway.notify import Notifier
+    from ds_gateway.records import Item
+
+_log = logger("gateway")
+
+SETTLE_SECONDS: Final = 10.0
+"""How long the last records of the sources may take to be committed at the end."""
+DRAIN_SECONDS: Final = 5.0
+"""How long the journal may be drained at the end. What remains is sent after the next start."""
+SUPERVISION_SECONDS: Final = 1.0
+STALLED_SECONDS: Final = 45.0
+"""A part that should turn every second and has not for so long is dead: the watchdog is no longer fed."""
+
+MQTT_QUEUE_ITEMS: Final = 200_000
+"""Above every Receive Maximum: what bounds an MQTT source is its own window, and the bytes of its queue."""
+SERIAL_QUEUE_ITEMS: Final = 100_000
+SOURCE_STOP_SECONDS: Final = 5.0
+
+
+class _Source:
+    """A source with what belongs to it."""
+
+    def __init__(
+        self,
+        name: str,
+        source: MqttSource | SerialSource,
+        pipeline: MqttPipeline | SerialPipeline,
+        intake: Intake,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.pipeline = pipeline
+        self.intake = intake
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(
+            name=self.name,
+            snapshot=self.source.snapshot(),
+            waiting_bytes=self.intake.waiting_bytes,
+            readings=self.pipeline.devices(),
+        )
+
+
+class Gateway:
+    """One gateway process. `run` returns its exit status."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        notifier: Notifier,
+        *,
+        on_point: Callable[[str, frozenset[str]], None] = lambda _when, _parts: None,
+    ) -> None:
+        self._loaded = loaded
+        self._notifier = notifier
+        self._on_point = on_point
+        self._stop_asked = asyncio.Event()
+        self._sources: list[_Source] = []
+        settings = loaded.settings
+        self._about = About(
+            gateway=settings.gateway.id,
+            version=__version__,
+            pid=os.getpid(),
+            started_at=datetime.now(UTC),
+            started_monotonic=time.monotonic(),
+            server_url=settings.server.url,
+            config_path=str(loaded.path),
+            config_digest=loaded.digest,
+            data_dir=settings.data_dir,
+        )
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT (0), or until the journal fails (1).
+
+        Raises `GatewayError` when it cannot start.
+        """
+        settings = self._loaded.settings
+        loop = asyncio.get_running_loop()
+        client = http_client(settings.server)
+        self._uplinks = Uplinks(settings.server, settings.batch, settings.exactly_once, client)
+        try:
+            self._journal = self._open_journal(loop)
+        except BaseException:
+            await client.aclose()
+            raise
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_asked.set)
+        try:
+            async with ControlServer(self._loaded.control_socket, {"status": self._status}):
+                self._start()
+                await self._supervise()
+                await self._stop()
+        finally:
+            await self._uplinks.close()
+            await asyncio.to_thread(self._journal.stop)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        failed = self._journal.failure is not None
+        event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
+        return 1 if failed else 0
+
+    def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
+        settings = self._loaded.settings
+
+        def on_stream(book: Book) -> None:
+            loop.call_soon_threadsafe(self._add_stream, book.number, book.name, book.url)
+
+        return Journal.open(
+            Path(settings.data_dir),
+            gateway=settings.gateway.id,
+            url=settings.server.url,
+            limits=JournalLimits(
+                max_bytes=settings.journal.max_bytes,
+                min_free_bytes=settings.journal.min_free_bytes,
+                retain_bytes=settings.journal.retain_bytes,
+                batch_max_bytes=settings.batch.max_bytes,
+                max_delay_seconds=settings.batch.max_delay_seconds,
+                commit_interval_seconds=settings.journal.commit_interval_seconds,
+            ),
+            on_stream=on_stream,
+            on_point=self._on_point,
+        )
+
+    # -- start
+
+    def _start(self) -> None:
+        settings = self._loaded.settings
+        for name, mqtt in settings.mqtt.items():
+            self._sources.append(self._mqtt_source(name, mqtt))
+        for name, serial in settings.serial.items():
+            serial_pipeline = SerialPipeline(name, settings.gateway.id, serial)
+            intake = self._journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
+            source = SerialSource(
+                name, serial, pipeline=serial_pipeline, intake=intake, random=random.SystemRandom()
+            )
+            self._sources.append(_Source(name, source, serial_pipeline, intake))
+        self._journal.start()
+        for each in self._sources:
+            each.source.start()
+        for number, name, url in self._journal.streams():
+            self._add_stream(number, name, url)
+        event(
+            _log,
+            "info",
+            "gateway.started",
+            gateway=self._about.gateway,
+            version=__version__,
+            sources=len(self._sources),
+            data_dir=self._about.data_dir,
+            server=self._about.server_url,
+        )
+        self._notifier.ready(self._line())
+
+    def _mqtt_source(self, name: str, settings: MqttSettings) -> _Source:
+        gateway = self._loaded.settings
+        pipeline = MqttPipeline(name, gateway.gateway.id, settings.devices, gateway.limits)
+        intakes: list[Intake] = []
+
+        def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
+            intake = self._journal.intake(name, max_items=MQTT_QUEUE_ITEMS, gate=gate, on_committed=on_committed)
+            intakes.append(intake)
+            return intake
+
+        source = MqttSource(
+            name,
+            settings,
+            client_id=settings.client_id or f"{gateway.gateway.id}-{self._journal.identity.install[:6]}",
+            filters=pipeline.filters,
+            pipeline=pipeline,
+            intake_factory=make_intake,
+            data_dir=Path(gateway.data_dir),
+        )
+        return _Source(name, source, pipeline, intakes[0])
+
+    def _add_stream(self, number: int, name: str, url: str) -> None:
+        birth = {"version": __version__, "config": self._about.config_digest}
+        self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
+
+    # -- while it runs
+
+    async def _supervise(self) -> None:
+        feed_seconds = min(SUPERVISION_SECONDS, (self._notifier.watchdog_seconds or 60.0) / 4)
+        last_line = ""
+        while not self._stop_asked.is_set():
+            if not self._journal.running:
+                return
+            stalled = self._stalled()
+            if stalled:
+                event(_log, "error", "gateway.stalled", parts=", ".join(stalled))
+            else:
+                self._notifier.watchdog()
+            line = self._line()
+            if line != last_line:
+                self._notifier.status(line)
+                last_line = line
+            try:
+                async with asyncio.timeout(feed_seconds):
+                    await self._stop_asked.wait()
+            except TimeoutError:
+                continue
+
+    def _stalled(self) -> list[str]:
+        """Parts that should have turned and have not."""
+        parts = {"journal": self._journal.alive_at}
+        parts.update({each.name: each.source.alive_at for each in self._sources})
+        oldest = time.monotonic() - min(STALLED_SECONDS, (self._notifier.watchdog_seconds or 60.0) * 0.75)
+        return [name for name, alive_at in parts.items() if alive_at < oldest]
+
+    def _line(self) -> str:
+        """One line for the service manager."""
+        snapshot = self._journal.snapshot()
+        waiting = [
+            f"{each.name}: {status.reason}" for each in self._sources if (status := each.source.snapshot()).reason
+        ]
+        uplinks = self._uplinks.snapshots()
+        troubled = [
+            f"{stream.name}: {uplink.reason}"
+            for stream in snapshot.streams
+            if (uplink := uplinks.get(stream.number)) is not None and uplink.reason
+        ]
+        backlog = sum(stream.in_journal for stream in snapshot.streams)
+        words = [f"{len(self._sources)} sources, {len(snapshot.streams)} streams"]
+        if snapshot.full:
+            words.append("THE JOURNAL IS FULL")
+        if waiting or troubled:
+            # Not with a count that changes every second: the line would be told as often.
+            words.append(f"{backlog} records to send" if backlog < 1000 else "catching up")
+            words += [*waiting, *troubled]
+        return "; ".join(words)[:500]
+
+    def _status(self, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return document(
+            self._about,
+            [each.status() for each in self._sources],
+            self._journal.snapshot(),
+            self._uplinks.snapshots(),
+        )
+
+    # -- stop
+
+    async def _stop(self) -> None:
+        self._notifier.stopping("stopping: no more intake")
+        event(_log, "info", "gateway.stopping")
+        stops = [asyncio.to_thread(each.source.stop, SOURCE_STOP_SECONDS) for each in self._sources]
+        for each, ended in zip(self._sources, await asyncio.gather(*stops), strict=True):
+            if not ended:
+                event(_log, "error", "gateway.source.stuck", source=each.name)
+        if not self._journal.running:
+            return
+        await _until(self._settled, SETTLE_SECONDS)
+        self._notifier.status("stopping: sending what is left")
+        await _until(self._drained, DRAIN_SECONDS)
+        backlog = sum(stream.in_journal for stream in self._journal.snapshot().streams)
+        event(_log, "info", "gateway.drained", backlog=backlog)
+
+    def _settled(self) -> bool:
+        return self._journal.full or not any(len(each.intake) for each in self._sources)
+
+    def _drained(self) -> bool:
+        left = any(stream.in_journal for stream in self._journal.snapshot().streams)
+        return not left or not self._uplinks.sending
+
+
+async def _until(condition: Callable[[], bool], timeout_seconds: float) -> None:
+    """Wait for a condition, but not longer than the timeout; what it is for can go on without."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition() and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)  # noqa: ASYNC110 - counters that threads change have no event

@@ -1,0 +1,41 @@
+"""Mistakes in a mapping that can be found before anything runs.
+
+Each function raises `MappingError`, a ValueError that also says which setting is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.mapping.errors import MappingError
+from ds_gateway.mapping.pipelines import SerialPipeline
+from ds_gateway.mapping.routes import DeviceRule, compile_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ds_gateway.config.models import DeviceSettings, SerialSettings
+
+_ANY_GATEWAY: Final = "gateway"
+
+
+def check_device(device: DeviceSettings) -> None:
+    """Check the topic filter, the name and the stream of one MQTT device."""
+    DeviceRule(device, _ANY_GATEWAY)
+
+
+def check_devices(devices: Sequence[DeviceSettings]) -> None:
+    """Check all devices of one broker, each by itself and with those before it; the error has its index."""
+    compile_rules(devices, _ANY_GATEWAY)
+
+
+def check_serial(source_name: str, settings: SerialSettings) -> None:
+    """Check the port's address, the name and the stream of a serial source."""
+    if "://" in settings.port:
+        scheme = settings.port.partition("://")[0]
+        raise MappingError(
+            f"port {settings.port!r}: {scheme}:// is not supported; give the path of a device, best one from "
+            "/dev/serial/by-id",
+            key="port",
+        )
+    SerialPipeline(source_name, _ANY_GATEWAY, settings)

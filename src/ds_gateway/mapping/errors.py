@@ -1,0 +1,19 @@
+"""What can be wrong with a mapping: in the configuration, or in a name that came from outside."""
+
+from __future__ import annotations
+
+
+class MappingError(ValueError):
+    """A mistake in the configuration. ``key`` is the setting it is in, as ``topic`` or ``stream``.
+
+    ``index`` is the place of the device in its source's list, where the mistake concerns one of several.
+    """
+
+    def __init__(self, message: str, *, key: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.index = index
+
+
+class RefusedNameError(ValueError):
+    """A name made of captures is refused; the text is the reason that the quarantine shows."""

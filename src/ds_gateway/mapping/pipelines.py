@@ -1,0 +1,174 @@
+"""What a source's thread calls for each message or frame: bytes in, `Record` or `Rejected` out.
+
+A pipeline belongs to one thread; only ``devices()`` may be called from others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from ds_gateway.decoding import MAX_PAYLOAD_BYTES, UndecodableError, build_decoder
+from ds_gateway.mapping.errors import MappingError, RefusedNameError
+from ds_gateway.mapping.routes import Route, RouteTable, compile_rules, listed_fields, subscriptions
+from ds_gateway.mapping.streams import StreamTemplate, check_device_name
+from ds_gateway.records import Record, Rejected, telemetry_prefix, telemetry_tail_after
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ds_gateway.config.models import DeviceSettings, LimitSettings, SerialSettings
+    from ds_gateway.records import Frame
+
+MAX_KEPT_READING_BYTES: Final = 4096
+"""Largest last reading that is kept for ``status``: every device holds one in memory."""
+
+MAX_KEPT_RAW_BYTES: Final = 64 * 1024
+"""What is kept for the quarantine of a payload that was refused for its size."""
+
+_MAX_SHOWN_TOPIC: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LastReading:
+    """The newest reading of a device, for ``status``.
+
+    ``time_ns`` (UTC, nanoseconds since 1970) and ``data`` (a JSON object) are None before the first reading;
+    ``data`` is None too if it was larger than `MAX_KEPT_READING_BYTES`. ``units`` are by field.
+    """
+
+    device: str
+    stream: str
+    time_ns: int | None
+    data: bytes | None
+    units: Mapping[str, str]
+    count: int
+    rejected: int
+
+
+class _Device:
+    """What is kept of a device. Written by the pipeline's thread; `_last` and `_fields` are replaced whole."""
+
+    __slots__ = ("_about", "_count", "_fields", "_last", "_prefix", "_rejected", "_route")
+
+    def __init__(self, route: Route, gateway_id: str) -> None:
+        self._route = route
+        self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device)
+        self._last: tuple[int | None, bytes | None] = (None, None)
+        self._fields = route.fields
+        self._about = _about(route.fields)
+        self._count = 0
+        self._rejected = 0
+
+    def read(self, source: str, route: Route, payload: bytes, time_ns: int) -> Record | Rejected:
+        try:
+            data = route.decode(payload)
+        except UndecodableError as error:
+            self._rejected += 1
+            return _rejected(source, route.device, str(error), payload, time_ns)
+        if route.fields is not self._fields:
+            self._learn(route.fields)
+        self._last = (time_ns, data if len(data) <= MAX_KEPT_READING_BYTES else None)
+        self._count += 1
+        tail = telemetry_tail_after(self._prefix, time_ns, data)
+        return Record(route.stream, route.device, tail, self._about)
+
+    def _learn(self, fields: Mapping[str, str | None]) -> None:
+        """Several entries may make one device: it has the fields of all, and is not announced at each change."""
+        if not fields.keys() <= self._fields.keys():
+            self._fields = {**fields, **self._fields}
+            self._about = _about(self._fields)
+
+    def last_reading(self) -> LastReading:
+        time_ns, data = self._last
+        return LastReading(
+            device=self._route.device,
+            stream=self._route.stream,
+            time_ns=time_ns,
+            data=data,
+            units={name: unit for name, unit in self._fields.items() if unit is not None},
+            count=self._count,
+            rejected=self._rejected,
+        )
+
+
+class MqttPipeline:
+    """Messages of one broker. The constructor raises `MappingError` (a ValueError) for a wrong device."""
+
+    def __init__(
+        self, source_name: str, gateway_id: str, devices: Sequence[DeviceSettings], limits: LimitSettings
+    ) -> None:
+        rules = compile_rules(devices, gateway_id)
+        self.filters = subscriptions(rules)
+        """What to subscribe to: no filter twice, and none that another one contains."""
+        self._source = source_name
+        self._gateway_id = gateway_id
+        self._routes = RouteTable(rules, limits)
+        self._devices: dict[str, _Device] = {}
+
+    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
+        """The record of a message that was received at ``time_ns``, or why it is none."""
+        try:
+            route = self._routes.route(topic)
+        except RefusedNameError as error:
+            shown = ascii(topic[:_MAX_SHOWN_TOPIC])[1:-1]
+            return _rejected(self._source, shown, f"topic {shown}: {error}", payload, time_ns)
+        device = self._devices.get(route.device)
+        if device is None:
+            device = self._devices[route.device] = _Device(route, self._gateway_id)
+        return device.read(self._source, route, payload, time_ns)
+
+    def devices(self) -> dict[str, LastReading]:
+        """Last reading of each device seen since the start, by its name. Any thread."""
+        # dict.copy is one step under the interpreter lock, so a device that appears meanwhile does no harm.
+        return {name: device.last_reading() for name, device in self._devices.copy().items()}
+
+
+class SerialPipeline:
+    """Frames of one port, which is one device. The constructor raises `MappingError` for wrong settings."""
+
+    def __init__(self, source_name: str, gateway_id: str, settings: SerialSettings) -> None:
+        name = source_name if settings.name is None else settings.name
+        try:
+            check_device_name(name)
+        except RefusedNameError as error:
+            raise MappingError(str(error), key="name") from error
+        values = {"gateway": gateway_id, "name": name}
+        try:
+            stream = StreamTemplate(settings.stream, tuple(values)).render(values)
+        except RefusedNameError as error:
+            raise MappingError(str(error), key="stream") from error
+        self._source = source_name
+        self._route = Route(
+            device=name,
+            stream=stream,
+            decode=build_decoder(settings.decode, settings.fields),
+            fields=listed_fields(settings.fields),
+        )
+        self._device = _Device(self._route, gateway_id)
+
+    def __call__(self, frame: Frame) -> Record | Rejected:
+        """The record of a frame, or why it is none."""
+        return self._device.read(self._source, self._route, frame.data, frame.time_ns)
+
+    def devices(self) -> dict[str, LastReading]:
+        """Last reading of the device, by its name. Any thread."""
+        return {self._route.device: self._device.last_reading()}
+
+
+def _about(fields: Mapping[str, str | None]) -> bytes:
+    """What the device's ``device`` record says; nothing where the configuration lists no fields."""
+    if not fields:
+        return b""
+    described = {name: {} if unit is None else {"unit": unit} for name, unit in sorted(fields.items())}
+    return orjson.dumps({"fields": described})
+
+
+def _rejected(source: str, device: str, reason: str, payload: bytes, time_ns: int) -> Rejected:
+    raw = payload
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raw = payload[:MAX_KEPT_RAW_BYTES]
+        reason = f"{reason}; the first {MAX_KEPT_RAW_BYTES} bytes are kept"
+    return Rejected(source=source, device=device, reason=reason, raw=raw, time_ns=time_ns)

@@ -1,0 +1,15 @@
+"""MQTT ingest: broker -> journal, without loss, and without duplicates where the broker makes that possible.
+
+    socket -> packets -> publication -> item --(intake)--> gate, in the journal's transaction
+    broker <- PUBACKs <- acks.mark <------------------------- committed
+
+`source` owns the network thread, `_connection` is the only importer of paho, `dedupe` holds the rules.
+"""
+
+from __future__ import annotations
+
+from ds_gateway.mqtt.dedupe import DedupeGate
+from ds_gateway.mqtt.snapshot import MqttSnapshot
+from ds_gateway.mqtt.source import MqttSource
+
+__all__ = ["DedupeGate", "MqttSnapshot", "MqttSource"]

@@ -1,0 +1,320 @@
+"""One connection to a broker, from CONNECT to its end. The only importer of paho.
+
+paho speaks everything but PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ and
+DISCONNECT, and it keeps the connection alive. Received bytes are cut into packets here, so that one `recv`
+serves many of them, and PUBACKs of a whole group leave as one write; paho alone makes four `recv` and a `send` a
+message. It has no hook for that, so four private names of it are used; a test fails if they change.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ds_gateway.mqtt.events import Connack, Event, Suback
+from ds_gateway.mqtt.packets import PUBLISH, PacketBuffer, ProtocolError, parse_publication
+from ds_gateway.mqtt.transport import Address, explain, open_socket, tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from ds_gateway.config.models import MqttSettings
+
+RECEIVE_BYTES: Final = 64 * 1024
+# One pass over a TLS connection: what OpenSSL holds decrypted is invisible to a selector, so it is read to the end,
+# but not for ever.
+_MAX_READS: Final = 16
+_FOREVER: Final = 0xFFFFFFFF
+_RETAIN_ONLY_IF_NEW: Final = 1
+_PUBACK: Final = 0x40
+_PUBACK_LENGTH: Final = 2
+_puback = struct.Struct(">BBH").pack
+
+PAHO_PRIVATE_NAMES: Final = ("_create_socket", "_sock_recv", "_packet_queue", "_reset_sockets")
+
+
+class _PacketClient(Client):
+    """paho, given a connected socket and whole packets."""
+
+    ready_socket: socket.socket | None = None
+    _packet = b""
+
+    def take(self, packet: bytes) -> MQTTErrorCode:
+        """Handle one whole packet."""
+        self._packet = packet
+        return self.loop_read()
+
+    def send_pubacks(self, mids: Sequence[int]) -> None:
+        """Queue the PUBACKs of all packet ids as one write (MQTT 3.4; in MQTT 5 this short form means success)."""
+        packets = b"".join([_puback(_PUBACK, _PUBACK_LENGTH, mid) for mid in mids])
+        self._packet_queue(_PUBACK, packets, 0, 1)
+
+    def close(self) -> None:
+        """Close the socket without a word."""
+        self._reset_sockets()
+
+    def _create_socket(self) -> Any:
+        return self.ready_socket
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        data, self._packet = self._packet[:bufsize], self._packet[bufsize:]
+        if not data:
+            raise BlockingIOError
+        return data
+
+
+class Connection:
+    """One connection. Network thread only; nothing here blocks but `open`."""
+
+    def __init__(self, settings: MqttSettings, client_id: str) -> None:
+        self._settings = settings
+        self._v5 = settings.version == "5"
+        self._address = Address.parse(settings.url)
+        self._socket: socket.socket | None = None
+        self._packets = PacketBuffer()
+        self._events: list[Event] = []
+        self._subscribing: dict[int, tuple[str, ...]] = {}
+        self.connected = False
+        self.ended: str | None = None
+        """Why the connection is over; None while it is not."""
+        self._client = self._build(client_id)
+
+    def open(self, timeout_seconds: float) -> None:
+        """Connect and shake hands. Raises `DeviceError` with the reason."""
+        context = tls_context(self._settings.tls) if self._address.secure else None
+        self._socket = self._client.ready_socket = open_socket(self._address, context, timeout_seconds)
+
+    def greet(self) -> None:
+        """Send CONNECT. Answered by a `Connack`, or by the end of the connection."""
+        properties = None
+        if self._v5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = _FOREVER
+            properties.ReceiveMaximum = self._settings.receive_maximum
+        self._client.connect_async(
+            self._address.host,
+            self._address.port,
+            self._settings.keepalive_seconds,
+            properties=properties,
+            **({"clean_start": False} if self._v5 else {}),
+        )
+        self._client.reconnect()
+        self.write()
+
+    @property
+    def address(self) -> str:
+        """Where the broker is, for people."""
+        return str(self._address)
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 when there is none."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait to be written."""
+        return self._client.want_write()
+
+    @property
+    def has_decrypted(self) -> bool:
+        """Whether bytes can be read that no selector sees."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def read(self) -> list[Event]:
+        """Read what is there and return what happened, in order."""
+        for _ in range(_MAX_READS):
+            data = self._receive()
+            if data is None or not self._take(data) or not self.has_decrypted:
+                break
+        events, self._events = self._events, []
+        return events
+
+    def write(self) -> None:
+        """Write what waits, as far as the socket takes it."""
+        if self._client.want_write():
+            self._client.loop_write()
+
+    def keep_alive(self) -> None:
+        """Send a PINGREQ when it is due, and end the connection when no answer comes."""
+        self._client.loop_misc()
+        self.write()
+
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """Send the PUBACKs, in this order, in one write."""
+        self._client.send_pubacks(mids)
+        self.write()
+
+    def subscribe(self, filters: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        """Ask for these filters, and for no longer those. Answered by one `Suback` when both are done."""
+        mid = None
+        if unsubscribe:
+            _, mid = self._client.unsubscribe(list(unsubscribe))
+        qos = self._settings.qos
+        if filters and self._v5:
+            options = SubscribeOptions(qos=qos, retainHandling=_RETAIN_ONLY_IF_NEW)
+            _, mid = self._client.subscribe([(topic, options) for topic in filters])
+        elif filters:
+            _, mid = self._client.subscribe([(topic, qos) for topic in filters])
+        # The broker answers in order, so the later of the two answers is the one to wait for.
+        if mid is not None:
+            self._subscribing[mid] = tuple(filters)
+        self.write()
+
+    def disconnect(self) -> None:
+        """Say goodbye; the broker keeps the session."""
+        if self.ended is None:
+            self._client.disconnect()
+            self.write()
+
+    def close(self) -> None:
+        """Close the socket. Harmless when repeated."""
+        self._end("closed by the gateway")
+
+    def _build(self, client_id: str) -> _PacketClient:
+        client = _PacketClient(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if self._v5 else False,
+            protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
+            # With it, paho would fall back to MQTT 3.1 when a broker refuses 3.1.1.
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        if self._settings.username is not None:
+            password = self._settings.password
+            client.username_pw_set(
+                self._settings.username, None if password is None else password.get_secret_value()
+            )
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        # Without it paho writes from inside its callbacks.
+        client.on_socket_register_write = _leave_it_to_the_loop
+        return client
+
+    def _receive(self) -> bytes | None:
+        """Return bytes; None when none are there or the connection is over."""
+        if self.ended is not None or self._socket is None:
+            return None
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            self._end(f"connection lost: {explain(error)}")
+            return None
+        if not data:
+            self._end("the broker closed the connection")
+            return None
+        return data
+
+    def _take(self, data: bytes) -> bool:
+        """Handle received bytes; False when the connection is over."""
+        try:
+            for packet in self._packets.feed(data):
+                if packet[0] >> 4 == PUBLISH and self.connected:
+                    self._events.append(parse_publication(packet, properties=self._v5))
+                else:
+                    self._take_other(packet)
+                if self.ended is not None:
+                    return False
+        except ProtocolError as error:
+            self._end(str(error))
+            return False
+        return True
+
+    def _take_other(self, packet: bytes) -> None:
+        if not self.connected and packet[0] >> 4 != PacketTypes.CONNACK:
+            raise ProtocolError("the broker sent something else before its CONNACK")
+        if not self.connected and not self._v5 and packet[3:4] == b"\x01":
+            # paho, told not to fall back to MQTT 3.1, returns here without a callback.
+            raise ProtocolError("the broker refuses MQTT 3.1.1")
+        code = self._client.take(packet)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._end(f"the broker broke the protocol: {code.name}")
+
+    def _on_connect(
+        self, _client: Client, _data: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties
+    ) -> None:
+        if reason.is_failure:
+            self._end(f"the broker refuses the connection: {_told(reason, properties)}")
+            return
+        self.connected = True
+        self._events.append(Connack(session_present=flags.session_present))
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _data: Any,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            text = _told(reason, properties)
+            if text == "Session taken over":
+                text += " (another client uses the same client id)"
+            self._end(f"the broker ended the connection: {text}")
+        else:
+            self._end(f"connection lost: {reason.getName()}")
+
+    def _on_subscribe(
+        self,
+        _client: Client,
+        _data: Any,
+        mid: int,
+        reasons: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        filters = self._subscribing.pop(mid, ())
+        if len(filters) != len(reasons):
+            self._end("the broker's SUBACK does not fit the subscription")
+            return
+        refused: dict[str, str] = {}
+        for topic, reason in zip(filters, reasons, strict=True):
+            if reason.is_failure:
+                refused[topic] = _told(reason, properties)
+            elif reason.value < self._settings.qos:
+                refused[topic] = f"granted at QoS {reason.value} only"
+        granted = tuple(topic for topic in filters if topic not in refused)
+        self._events.append(Suback(granted=granted, refused=refused))
+
+    def _on_unsubscribe(
+        self,
+        _client: Client,
+        _data: Any,
+        mid: int,
+        _reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        if self._subscribing.pop(mid, None) is not None:
+            self._events.append(Suback(granted=(), refused={}))
+
+    def _end(self, reason: str) -> None:
+        if self.ended is None:
+            self.ended = reason
+        self._client.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _told(reason: ReasonCode, properties: Properties | None) -> str:
+    """The reason's name, and the broker's own words where it gave any."""
+    words = getattr(properties, "ReasonString", None)
+    return f"{reason.getName()} ({words})" if words else str(reason.getName())
+
+
+def _leave_it_to_the_loop(*_: object) -> None:
+    """Writing is done in one place."""

@@ -1,0 +1,100 @@
+"""Items on their way into the journal, and what the broker still waits for: pure bookkeeping, bounded.
+
+The intake says no when it is full. Then items wait here, in order, until it takes them; what may wait is bounded
+by the broker's window as long as the broker keeps to it, and by `full` when it does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ds_gateway.mqtt.tokens import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ds_gateway.records import Item
+
+OVERRUN: Final = 4
+"""mosquitto 2.0 overruns the window it was given; beyond this many windows nothing more is read."""
+
+
+class Offers(Protocol):
+    """What is needed of `ds_gateway.journal.intake.Intake`."""
+
+    def offer(self, items: Sequence[Item]) -> bool:
+        """Queue all of the items or none."""
+        ...  # pragma: no cover
+
+    def __len__(self) -> int:
+        """Items queued."""
+        ...  # pragma: no cover
+
+
+class Handover:
+    """Network thread only."""
+
+    def __init__(self, intake: Offers, *, window: int, max_unacked_bytes: int) -> None:
+        self._intake = intake
+        self._max_unacked = window * OVERRUN
+        self._max_unacked_bytes = max_unacked_bytes
+        self._waiting: list[Item] = []
+        self._refused = False
+        self._unacked_bytes = 0
+        self.unacked = 0
+        """QoS 1 messages of this connection that have no PUBACK yet."""
+        self.lost_qos0 = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be read from the broker until something is committed."""
+        return self.unacked > self._max_unacked or self._unacked_bytes > self._max_unacked_bytes
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the intake refused items that wait here now."""
+        return bool(self._waiting)
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Take what was received in one pass, and offer it together with what waits."""
+        for item in items:
+            if isinstance(item.token, Delivery) and item.token.qos:
+                self.unacked += 1
+                self._unacked_bytes += item.size_bytes
+        self._waiting.extend(items)
+        self.offer()
+
+    def offer(self) -> bool:
+        """Offer what waits. False if the intake has no room: QoS 0 messages among it are lost then, and counted."""
+        if not self._waiting:
+            return True
+        if self._intake.offer(self._waiting):
+            self._waiting = []
+            return True
+        self._refused = True
+        kept = [item for item in self._waiting if not isinstance(item.token, Delivery) or item.token.qos]
+        self.lost_qos0 += len(self._waiting) - len(kept)
+        self._waiting = kept
+        return False
+
+    def committed(self, items: Iterable[Item], generation: int) -> list[int]:
+        """Return the packet ids to acknowledge on this connection, in the order received."""
+        mids = []
+        for item in items:
+            token = item.token
+            if isinstance(token, Delivery) and token.qos and token.generation == generation:
+                mids.append(token.mid)
+                self.unacked -= 1
+                self._unacked_bytes -= item.size_bytes
+        return mids
+
+    def disconnected(self) -> None:
+        """Forget what the broker will deliver again. Tokens of sessions stay: they are told only once."""
+        self._waiting = [item for item in self._waiting if not isinstance(item.token, Delivery)]
+        self.unacked = self._unacked_bytes = 0
+
+    def has_room(self) -> bool:
+        """Whether a new connection would get anywhere: after a refusal the intake has to empty itself first."""
+        if self._refused and len(self._intake) == 0:
+            self._refused = False
+        return self.offer() and not self._refused

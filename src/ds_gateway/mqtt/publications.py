@@ -1,0 +1,70 @@
+"""Publications -> items: the pipeline's answer, with what the gate needs to know of the delivery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ds_gateway.mqtt.packets import Publication, digest_of, topic_digest
+from ds_gateway.mqtt.tokens import Delivery
+from ds_gateway.records import Item, Record, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MAX_TOPICS: Final = 4096
+
+
+class Pipeline(Protocol):
+    """Decoding and mapping: a message becomes a record, or bytes kept aside with a reason."""
+
+    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
+        """Return the outcome; ``time_ns`` is when the message was received. Does not raise."""
+        ...  # pragma: no cover
+
+
+class Publications:
+    """Builds items. Topics are decoded and digested once as long as there are not too many of them."""
+
+    def __init__(self, source: str, pipeline: Pipeline, clock: Callable[[], int]) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._clock = clock
+        self._topics: dict[bytes, tuple[str | None, bytes]] = {}
+
+    def item(self, publication: Publication, *, acked: int, generation: int) -> Item:
+        """Return the item of one publication that just came in."""
+        topic, digest = self._topics.get(publication.topic) or self._learn(publication.topic)
+        payload, now = publication.payload, self._clock()
+        outcome: Record | Rejected
+        if topic is None:
+            outcome = Rejected(self._source, "", "the topic is not UTF-8", payload, now)
+        else:
+            outcome = self._pipeline(topic, payload, now)
+        return Item(
+            outcome,
+            Delivery(
+                publication.mid,
+                publication.dup,
+                publication.qos,
+                publication.retain,
+                digest,
+                digest_of(publication),
+                acked,
+                generation,
+            ),
+        )
+
+    @staticmethod
+    def marker(token: object) -> Item:
+        """Return an item that only keeps the token's place in the order."""
+        return Item(None, token)
+
+    def _learn(self, raw: bytes) -> tuple[str | None, bytes]:
+        try:
+            topic = raw.decode()
+        except UnicodeDecodeError:
+            topic = None
+        if len(self._topics) >= _MAX_TOPICS:
+            self._topics.clear()
+        known = self._topics[raw] = (topic, topic_digest(raw))
+        return known

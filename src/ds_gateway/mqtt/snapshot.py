@@ -1,0 +1,34 @@
+"""What people and metrics see of an MQTT source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+State = Literal["connecting", "connected", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSnapshot:
+    """One moment of a source. ``reason`` says what it waits for, or what is wrong although it is connected."""
+
+    name: str
+    state: State
+    reason: str
+    connected_since: datetime | None
+    received: int
+    duplicates_dropped: int
+    unacked: int
+    lost_qos0: int
+    last_message_time: datetime | None
+    reconnects: int
+    session_present: bool
+    packet_ids: str
+    """The verdict about the broker's numbering: sequential or unknown, and whether it was configured."""
+    sessions_lost: int
+    """Times that the broker had forgotten the session: messages may be missing."""
+    ids_missing: int
+    """Packet ids that a sequential broker skipped: messages it may have dropped."""

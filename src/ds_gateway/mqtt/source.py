@@ -1,0 +1,294 @@
+"""One broker, one network thread: connect, take, hand over, and acknowledge what is committed.
+
+The thread never waits for the journal. What is received goes to the intake at the end of each read pass; what
+is committed comes back through `MqttSource._on_committed` (in the writer's thread) and a wake-up. Then, in this
+order: the mark is written, the PUBACKs are sent, on the connection that brought the messages and on no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ds_gateway.errors import DeviceError
+from ds_gateway.mqtt._connection import Connection
+from ds_gateway.mqtt.dedupe import DedupeGate
+from ds_gateway.mqtt.dialogue import Committed, Dialogue
+from ds_gateway.mqtt.events import Connack, Event, Suback
+from ds_gateway.mqtt.handover import OVERRUN, Handover, Offers
+from ds_gateway.mqtt.liveness import Liveness
+from ds_gateway.mqtt.marks import MarkFile, boot_id
+from ds_gateway.mqtt.poller import Poller
+from ds_gateway.mqtt.publications import Pipeline, Publications
+from ds_gateway.mqtt.status import Status
+from ds_gateway.mqtt.wakeup import Wakeup
+from durable_streams._retry import Backoff, RandomSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ds_gateway.config.models import MqttSettings
+    from ds_gateway.mqtt.snapshot import MqttSnapshot
+    from ds_gateway.mqtt.subscription import Plan
+    from ds_gateway.records import Item
+
+_log = logging.getLogger("ds_gateway.mqtt")
+
+CONNECT_SECONDS: Final = 10.0
+# Name resolution knows no timeout of its own; the resolver's defaults end within this.
+_RESOLVE_SECONDS: Final = 50.0
+_TURN_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 0.1
+
+
+class IntakeFactory(Protocol):
+    """Makes the intake of this source: ``Intake(name, gate=gate, on_committed=on_committed, ...)``."""
+
+    def __call__(self, *, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Offers:
+        """Return the intake."""
+        ...  # pragma: no cover
+
+
+class MqttSource:
+    """A broker as a source of items. Threads: `start`, `stop`, `snapshot` and `alive_at` from any.
+
+    ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
+    raise. ``data_dir`` keeps the mark. ``max_unacked_bytes`` bounds what waits for a commit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: MqttSettings,
+        *,
+        client_id: str,
+        filters: Sequence[str],
+        pipeline: Pipeline,
+        intake_factory: IntakeFactory,
+        data_dir: Path,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: RandomSource | None = None,
+        backoff: Backoff | None = None,
+        stable_seconds: float = 10.0,
+        connect_seconds: float = CONNECT_SECONDS,
+        max_unacked_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._client_id = client_id
+        self._mark_path = data_dir / "mqtt" / f"{name}.acks.mark"
+        self._monotonic = monotonic
+        self._random = random or Random()  # noqa: S311 - jitter
+        self._backoff = backoff or Backoff(first_seconds=0.5, max_seconds=30.0)
+        self._stable_seconds = stable_seconds
+        self._connect_seconds = connect_seconds
+        window = settings.receive_maximum
+        self.gate = DedupeGate(
+            packet_ids=settings.packet_ids,
+            # In MQTT 3.1.1 the window is the broker's secret; what is bounded here is what is ever unacknowledged.
+            learn_after=window if settings.version == "5" else window * OVERRUN,
+        )
+        intake = intake_factory(gate=self.gate, on_committed=self._on_committed)
+        self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes)
+        self._dialogue = Dialogue(filters, settings.qos)
+        self._publications = Publications(name, pipeline, clock)
+        self._status = Status(name, clock)
+        self._liveness = Liveness(monotonic)
+        self._commits: deque[Committed] = deque()
+        self._wakeup = Wakeup()
+        self._mark: MarkFile | None = None
+        self._stop_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the network thread. The broker may be away."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Disconnect and end the thread; False if it did not end in time.
+
+        For half of the time at most it waits until the messages already received are committed and acknowledged.
+        """
+        self._stop_at = self._monotonic() + timeout_seconds / 2
+        self._wakeup.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def snapshot(self) -> MqttSnapshot:
+        """Return what is known at this moment."""
+        return self._status.snapshot(self._dialogue.view, self._handover)
+
+    @property
+    def alive_at(self) -> float:
+        """When the thread last turned (``monotonic``); now, while it is in a wait that has a name and a deadline."""
+        return self._liveness.alive_at
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the network thread runs."""
+        return self._thread.is_alive()
+
+    def _on_committed(self, items: Sequence[Item], commit: int) -> None:
+        """Take the writer's report. Writer thread: neither blocks nor raises."""
+        self._commits.append(Committed(items, commit, self.gate.view()))
+        self._wakeup.set()
+
+    # Everything below runs in the network thread.
+
+    def _run(self) -> None:
+        poller = Poller(self._wakeup)
+        attempt = 0
+        try:
+            while self._stop_at is None:
+                connected_for = self._connect_once(poller)
+                attempt = 0 if connected_for >= self._stable_seconds else attempt + 1
+                self._pause(poller, self._backoff.delay(max(attempt - 1, 0), self._random))
+        finally:
+            poller.close()
+            self._wakeup.close()
+            if self._mark is not None:
+                self._mark.close()
+
+    def _connect_once(self, poller: Poller) -> float:
+        """Make one connection and serve it to its end. Return the seconds it was connected."""
+        connection = Connection(self._settings, self._client_id)
+        reason = "stopped"
+        try:
+            if self._prepare(poller):
+                self._status.connecting(connection.address)
+                with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):
+                    connection.open(self._connect_seconds)
+                self._dialogue.connecting()
+                self._write_mark()
+                connection.greet()
+                reason = self._serve(connection, poller)
+        except (DeviceError, OSError) as error:
+            reason = str(error)
+        except Exception as error:
+            # Supervision boundary: whatever goes wrong with one message or one packet, the thread must live and
+            # the broker must keep what has no PUBACK. The connection is dropped and made anew.
+            _log.exception("mqtt.failed source=%s", self._name)
+            reason = f"internal error: {type(error).__name__}: {error}"
+        finally:
+            poller.forget()
+            connection.close()
+            self._handover.disconnected()
+        _log.info("mqtt.disconnected source=%s reason=%r", self._name, reason)
+        return self._status.disconnected(reason)
+
+    def _prepare(self, poller: Poller) -> bool:
+        """Wait until the journal is there and has room; False when stopped meanwhile."""
+        if self._mark is None:
+            self._mark = MarkFile(self._mark_path, boot_id())
+            self._handover.add([self._publications.marker(self._dialogue.opening(self._mark.read()))])
+        while not (self._dialogue.opened and self._handover.has_room()):
+            if self._stop_at is not None:
+                return False
+            self._status.waiting("the journal takes nothing now; the broker keeps the messages")
+            poller.wait(-1, read=False, write=False, timeout_seconds=_RETRY_SECONDS)
+            self._settle(None)
+            self._liveness.turn()
+        return self._stop_at is None
+
+    def _serve(self, connection: Connection, poller: Poller) -> str:
+        """Serve the connection until it ends. Return the reason."""
+        connack_by = self._monotonic() + self._connect_seconds
+        keep_alive_at = self._monotonic() + _TURN_SECONDS
+        while connection.ended is None:
+            self._liveness.turn()
+            stopping = self._stop_at is not None
+            reads = not stopping and not self._handover.full
+            buffered = reads and connection.has_decrypted
+            readable = poller.wait(
+                connection.fileno(),
+                read=reads,
+                write=connection.wants_write,
+                timeout_seconds=0 if buffered else self._patience(stopping=stopping),
+            )
+            self._settle(connection)
+            if reads and (readable or buffered):
+                self._take(connection, connection.read())
+            else:
+                self._handover.offer()
+            connection.write()
+            now = self._monotonic()
+            if now >= keep_alive_at:
+                connection.keep_alive()
+                keep_alive_at = now + _TURN_SECONDS
+            if not connection.connected and now >= connack_by:
+                return f"no CONNACK within {self._connect_seconds:g} s"
+            if self._stop_at is not None and (self._handover.unacked == 0 or now >= self._stop_at):
+                connection.disconnect()
+                return "stopped"
+        return connection.ended
+
+    def _patience(self, *, stopping: bool) -> float:
+        return _RETRY_SECONDS if stopping or self._handover.waiting else _TURN_SECONDS
+
+    def _take(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Hand over what one read pass brought, in its order."""
+        items: list[Item] = []
+        for event in events:
+            match event:
+                case Connack():
+                    token, plan = self._dialogue.connack(event)
+                    self._handover.add([self._publications.marker(token)])
+                    self._write_mark()
+                    self._ask(connection, plan)
+                    self._status.connected(session_present=event.session_present)
+                    _log.info("mqtt.connected source=%s session_present=%s", self._name, event.session_present)
+                case Suback():
+                    items.append(self._publications.marker(self._dialogue.suback(event)))
+                    self._status.refused(event.refused)
+                case _:
+                    items.append(
+                        self._publications.item(
+                            event, acked=self._dialogue.mark.commit, generation=self._dialogue.generation
+                        )
+                    )
+        self._status.received(sum(item.token is not None and item.payload is not None for item in items))
+        self._handover.add(items)
+
+    def _settle(self, connection: Connection | None) -> None:
+        """Act on what was committed: mark, PUBACKs, and a subscription that waited for R0."""
+        mids: list[int] = []
+        wanted: Plan | None = None
+        before = self._dialogue.mark
+        with contextlib.suppress(IndexError):  # the end of the deque
+            while True:
+                report = self._commits.popleft()
+                wanted = self._dialogue.committed(report) or wanted
+                self._status.dropped(report.view.duplicates)
+                acknowledged = self._handover.committed(report.items, self._dialogue.generation)
+                if connection is not None and acknowledged:
+                    mids += acknowledged
+                    self._dialogue.acknowledging(report.commit)
+        if self._dialogue.mark != before:
+            self._write_mark()
+        if connection is not None and connection.ended is None:
+            if mids:
+                connection.acknowledge(mids)
+            self._ask(connection, wanted)
+
+    def _ask(self, connection: Connection, plan: Plan | None) -> None:
+        if plan:
+            connection.subscribe(plan.subscribe, plan.unsubscribe)
+
+    def _write_mark(self) -> None:
+        assert self._mark is not None
+        self._mark.write(self._dialogue.mark)
+
+    def _pause(self, poller: Poller, seconds: float) -> None:
+        deadline = self._monotonic() + seconds
+        while self._stop_at is None and (left := deadline - self._monotonic()) > 0:
+            self._liveness.turn()
+            poller.wait(-1, read=False, write=False, timeout_seconds=min(left, _TURN_SECONDS))
+            self._settle(None)

@@ -1,0 +1,92 @@
+"""The source's account of itself: written by the network thread, read by any."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ds_gateway.mqtt.snapshot import MqttSnapshot, State
+from ds_gateway.records import NANOSECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.mqtt.dedupe import GateView
+    from ds_gateway.mqtt.handover import Handover
+
+
+class Status:
+    """Counters and states. Each field is replaced whole; a snapshot may be a message apart between two fields."""
+
+    def __init__(self, name: str, clock: Callable[[], int]) -> None:
+        self._name = name
+        self._clock = clock
+        self._state: State = "connecting"
+        self._reason = ""
+        self._connected_ns: int | None = None
+        self._session_present = False
+        self._connections = 0
+        self._received = 0
+        self._dropped = 0
+        self._last_message_ns: int | None = None
+
+    def connecting(self, address: str) -> None:
+        """A connection is being made. The reason for the last failure stays until it is there."""
+        self._state = "connecting"
+        self._reason = self._reason or f"to {address}"
+
+    def connected(self, *, session_present: bool) -> None:
+        """The broker took us."""
+        self._state, self._reason = "connected", ""
+        self._connected_ns = self._clock()
+        self._session_present = session_present
+        self._connections += 1
+
+    def refused(self, refused: Mapping[str, str]) -> None:
+        """The broker answered the subscription."""
+        self._reason = "; ".join(
+            f"the broker refuses the subscription to {topic!r}: {reason}" for topic, reason in refused.items()
+        )
+
+    def waiting(self, reason: str) -> None:
+        """Nothing can be done before something outside changes."""
+        self._state, self._reason = "waiting", reason
+
+    def disconnected(self, reason: str) -> float:
+        """The connection is over, or there never was one. Return the seconds it was connected."""
+        since, self._connected_ns = self._connected_ns, None
+        self.waiting(reason)
+        return 0.0 if since is None else (self._clock() - since) / NANOSECONDS
+
+    def received(self, count: int) -> None:
+        """Messages came in."""
+        if count:
+            self._received += count
+            self._last_message_ns = self._clock()
+
+    def dropped(self, count: int) -> None:
+        """The gate dropped copies."""
+        self._dropped += count
+
+    def snapshot(self, view: GateView, handover: Handover) -> MqttSnapshot:
+        """Return what is known at this moment."""
+        return MqttSnapshot(
+            name=self._name,
+            state=self._state,
+            reason=self._reason,
+            connected_since=_instant(self._connected_ns),
+            received=self._received,
+            duplicates_dropped=self._dropped,
+            unacked=handover.unacked,
+            lost_qos0=handover.lost_qos0,
+            last_message_time=_instant(self._last_message_ns),
+            reconnects=max(self._connections - 1, 0),
+            session_present=self._session_present,
+            packet_ids=view.verdict,
+            sessions_lost=view.sessions_lost,
+            ids_missing=view.ids_missing,
+        )
+
+
+def _instant(time_ns: int | None) -> datetime | None:
+    return None if time_ns is None else datetime.fromtimestamp(time_ns / NANOSECONDS, UTC)

@@ -1,0 +1,108 @@
+"""A connected socket to a broker, with TLS or without; every failure says its reason."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from ds_gateway.errors import DeviceError
+
+if TYPE_CHECKING:
+    from ds_gateway.config.models import TlsSettings
+
+_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+    secure: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read an mqtt:// or mqtts:// URL that the configuration has already checked."""
+        parts = urlsplit(url)
+        return cls(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+
+    def __str__(self) -> str:
+        """As people write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Build a context from the files as they are now. Raises `DeviceError` that names the file at fault."""
+    if settings.ca is not None:
+        _must_be_readable(settings.ca)
+    try:
+        context = ssl.create_default_context(cafile=settings.ca)
+    except ssl.SSLError as error:
+        raise DeviceError(f"tls.ca: {settings.ca} has no certificate in PEM form ({error.reason})") from error
+    if settings.cert is not None and settings.key is not None:
+        _must_be_readable(settings.cert)
+        _must_be_readable(settings.key)
+        try:
+            context.load_cert_chain(settings.cert, settings.key)
+        except ssl.SSLError as error:
+            raise DeviceError(
+                f"tls.cert and tls.key: {settings.cert} and {settings.key} are not a certificate and its key "
+                f"in PEM form ({error.reason})"
+            ) from error
+    return context
+
+
+def open_socket(address: Address, context: ssl.SSLContext | None, timeout_seconds: float) -> socket.socket:
+    """Connect and shake hands, each step within the timeout. Raises `DeviceError` with the reason."""
+    try:
+        plain = socket.create_connection((address.host, address.port), timeout=timeout_seconds)
+    except OSError as error:
+        raise DeviceError(f"no connection to {address}: {explain(error)}") from error
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if context is None:
+            return plain
+        secure = context.wrap_socket(plain, server_hostname=address.host, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise DeviceError(f"no connection to {address}: {explain(error)}") from error
+    try:
+        secure.do_handshake()
+    except OSError as error:
+        secure.close()
+        raise DeviceError(f"no TLS connection to {address}: {explain(error)}") from error
+    return secure
+
+
+def explain(error: Exception) -> str:
+    """Say in plain words why a connection failed."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the broker's certificate is not accepted: {error.verify_message} (see tls.ca)"
+        case ssl.SSLError(reason=str() as reason):
+            text = reason.lower().replace("_", " ")
+            if "certificate required" in text:
+                return f"{text}: the broker wants a client certificate (see tls.cert and tls.key)"
+            return text
+        case TimeoutError():
+            return "no answer in time"
+        case socket.gaierror():
+            return f"the host name is not known: {error.strerror}"
+        case OSError(strerror=str() as text):
+            return text
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _must_be_readable(path: str) -> None:
+    try:
+        with open(path, "rb"):  # noqa: PTH123 - only whether it opens, and the path as it was configured
+            pass
+    except OSError as error:
+        raise DeviceError(f"tls: cannot read {path}: {error.strerror}") from error

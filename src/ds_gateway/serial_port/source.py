@@ -1,0 +1,248 @@
+"""One thread for one serial port: read, frame, decode, offer to the journal. It never waits for a commit.
+
+    waiting --opened--> open --unplugged, or any error--> waiting      (and so on until `SerialSource.stop`)
+
+A port is always opened by its configured path again, so that a device that was replugged is found by its
+stable name. What the journal's queue does not take is lost, and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from ds_gateway.errors import DeviceError
+from ds_gateway.framing import build_framer
+from ds_gateway.logs import event, logger
+from ds_gateway.records import Frame, Item
+from ds_gateway.serial_port.port import Port, open_port
+from durable_streams._retry import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ds_gateway.config.models import SerialSettings
+    from ds_gateway.records import Record, Rejected
+    from durable_streams._retry import RandomSource
+
+_log = logger("serial_port")
+
+_READ_BYTES: Final = 4096
+_TURN_SECONDS: Final = 1.0
+"""The longest wait between two turns of the loop, so that `SerialSource.alive_at` proves that it turns."""
+
+_OVERFLOW_LOG_SECONDS: Final = 10.0
+_REOPEN: Final = Backoff(first_seconds=0.2, max_seconds=2.0)
+
+
+class ItemSink(Protocol):
+    """What is needed of `ds_gateway.journal.intake.Intake`."""
+
+    def offer(self, items: Sequence[Item]) -> bool:
+        """Queue all of the items, or none; never waits."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class SerialSnapshot:
+    """What is known of a port at one instant. Counters are since the start."""
+
+    state: Literal["waiting", "open"] = "waiting"
+    reason: str = "not started"
+    """Why it is waiting, for an operator; empty while it is open."""
+    received_frames: int = 0
+    received_bytes: int = 0
+    overlong: int = 0
+    """Frames discarded because they were longer than allowed."""
+    overflow_lost: int = 0
+    """Readings lost because the journal's queue was full."""
+    last_frame_time_ns: int | None = None
+    """UTC, nanoseconds since 1970."""
+    reopens: int = 0
+    """How often the port was opened after the first time."""
+
+
+class SerialSource:
+    """A serial port that is read from `start` to `stop`, whether or not its device is there.
+
+    ``pipeline`` is called in the source's thread. ``now_ns`` is the wall clock (UTC, nanoseconds since 1970),
+    ``monotonic`` the clock of deadlines, in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: SerialSettings,
+        *,
+        pipeline: Callable[[Frame], Record | Rejected],
+        intake: ItemSink,
+        random: RandomSource,
+        open_port: Callable[[SerialSettings], Port] = open_port,
+        now_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._pipeline = pipeline
+        self._intake = intake
+        self._random = random
+        self._open_port = open_port
+        self._now_ns = now_ns
+        self._monotonic = monotonic
+        self._framer = build_framer(settings.framing)
+        self._thread: threading.Thread | None = None
+        self._wake: _Wake | None = None
+        self._stopping = threading.Event()
+        self._alive_at = monotonic()
+        self._opens = 0
+        self._next_overflow_log = monotonic()
+        # Replaced whole by the source's thread; others only read the reference.
+        self._snapshot = SerialSnapshot()
+
+    def start(self) -> None:
+        """Begin to read. A port that is not there is waited for in the thread, never here."""
+        if self._thread is not None:
+            raise RuntimeError(f"the serial source {self.name} was started already")
+        self._wake = wake = _Wake()
+        self._thread = threading.Thread(target=self._run, args=(wake,), name=f"serial-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> bool:
+        """Close the port and end the thread; False if it has not ended in time. Bytes not read yet are lost."""
+        if self._thread is None or self._wake is None:
+            return True
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            return False
+        self._wake.close()
+        self._wake = None
+        return True
+
+    def snapshot(self) -> SerialSnapshot:
+        """State and counters. Any thread."""
+        return self._snapshot
+
+    @property
+    def alive_at(self) -> float:
+        """When the thread last turned, on the monotonic clock; it does so at least every second. Any thread."""
+        return self._alive_at
+
+    def _run(self, wake: _Wake) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            self._alive_at = self._monotonic()
+            received = self._snapshot.received_bytes
+            try:
+                reason = self._read_once_opened(wake)
+            # Supervision boundary: a mistake in a framer or a decoder must not end the thread, which nobody would
+            # notice from outside; the port is opened anew, and the frames of the failed read are lost.
+            except Exception as error:  # noqa: BLE001
+                event(_log, "error", "serial.port.failed", exc=error, source=self.name)
+                reason = f"internal error: {error!r}"
+            # A device that talked was well: begin with short waits again.
+            attempt = 0 if self._snapshot.received_bytes != received else attempt
+            self._wait_because(reason)
+            self._pause(_REOPEN.delay(attempt, self._random), wake)
+            attempt += 1
+        self._wait_because("stopped")
+
+    def _read_once_opened(self, wake: _Wake) -> str:
+        """Open the port and read until it is gone. Return why it is."""
+        try:
+            port = self._open_port(self._settings)
+        except DeviceError as error:
+            return str(error)
+        try:
+            self._note_opened()
+            return self._read_until_gone(port.fileno(), wake)
+        except OSError as error:
+            return f"{self._settings.port} is gone: {error.strerror or error}"
+        finally:
+            with contextlib.suppress(OSError):
+                port.close()
+
+    def _read_until_gone(self, descriptor: int, wake: _Wake) -> str:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(wake.descriptor, select.POLLIN)
+        while not self._stopping.is_set():
+            ready = dict(poll.poll(_TURN_SECONDS * 1000))
+            self._alive_at = self._monotonic()
+            if descriptor in ready:
+                data = os.read(descriptor, _READ_BYTES)
+                if not data:
+                    return f"{self._settings.port} is gone, or another program reads from it"
+                self._take(data, self._now_ns())
+        return "stopped"
+
+    def _take(self, data: bytes, time_ns: int) -> None:
+        """Make items of the frames that ``data`` completes, and offer them."""
+        frames = self._framer.feed(data)
+        items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in frames]
+        lost = len(items) if items and not self._intake.offer(items) else 0
+        last = self._snapshot
+        self._snapshot = replace(
+            last,
+            received_frames=last.received_frames + len(frames),
+            received_bytes=last.received_bytes + len(data),
+            overlong=self._framer.overlong,
+            overflow_lost=last.overflow_lost + lost,
+            last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
+        )
+        if lost:
+            self._log_overflow()
+
+    def _note_opened(self) -> None:
+        # Reading begins anywhere: the first bytes may be the tail of a frame.
+        self._framer.reset(discard_to_boundary=True)
+        self._opens += 1
+        self._snapshot = replace(self._snapshot, state="open", reason="", reopens=self._opens - 1)
+        event(_log, "info", "serial.port.opened", source=self.name, port=self._settings.port)
+
+    def _wait_because(self, reason: str) -> None:
+        # The same reason again, every two seconds for days, is no news.
+        if reason not in {self._snapshot.reason, "stopped"}:
+            event(_log, "warning", "serial.port.waiting", source=self.name, reason=reason)
+        self._snapshot = replace(self._snapshot, state="waiting", reason=reason)
+
+    def _log_overflow(self) -> None:
+        now = self._monotonic()
+        if now >= self._next_overflow_log:
+            self._next_overflow_log = now + _OVERFLOW_LOG_SECONDS
+            lost = self._snapshot.overflow_lost
+            event(_log, "error", "serial.queue.overflow", source=self.name, lost_so_far=lost)
+
+    def _pause(self, seconds: float, wake: _Wake) -> None:
+        """Wait, in turns, unless woken."""
+        deadline = self._monotonic() + seconds
+        while not self._stopping.is_set():
+            self._alive_at = now = self._monotonic()
+            if now >= deadline or wake.wait(min(deadline - now, _TURN_SECONDS)):
+                return
+
+
+class _Wake:
+    """A pipe that ends a wait in `select.poll` from another thread."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._write_end = os.pipe()
+
+    def set(self) -> None:
+        os.write(self._write_end, b"\0")
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was set within that time."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        os.close(self._write_end)

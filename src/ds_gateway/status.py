@@ -1,0 +1,139 @@
+"""What ``ds-gateway status --json`` prints: snapshots of all parts, put together. Pure.
+
+The shape is public: keys may be added, none is renamed or removed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ds_gateway.mqtt import MqttSnapshot
+from ds_gateway.records import rfc3339
+from ds_gateway.serial_port import SerialSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ds_gateway.journal import JournalSnapshot, StreamSnapshot
+    from ds_gateway.mapping import LastReading
+    from ds_gateway.uplink import UplinkSnapshot
+
+Snapshot = MqttSnapshot | SerialSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The running program."""
+
+    gateway: str
+    version: str
+    pid: int
+    started_at: datetime
+    started_monotonic: float
+    server_url: str
+    config_path: str
+    config_digest: str
+    data_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """One source at one instant."""
+
+    name: str
+    snapshot: Snapshot
+    waiting_bytes: int
+    """Bytes that wait for the journal."""
+    readings: Mapping[str, LastReading]
+
+
+def document(
+    about: About,
+    sources: list[SourceStatus],
+    journal: JournalSnapshot,
+    uplinks: Mapping[int, UplinkSnapshot],
+) -> dict[str, Any]:
+    """Return the status as JSON values."""
+    return {
+        "gateway": {
+            "id": about.gateway,
+            "version": about.version,
+            "pid": about.pid,
+            "started_at": about.started_at.isoformat(timespec="seconds"),
+            "uptime_seconds": round(time.monotonic() - about.started_monotonic, 1),
+            "config": about.config_path,
+            "config_digest": about.config_digest,
+            "data_dir": about.data_dir,
+        },
+        "server": {"url": about.server_url},
+        "sources": [_source(source) for source in sources],
+        "devices": [_device(source.name, reading) for source in sources for reading in source.readings.values()],
+        "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],
+        "journal": {
+            "bytes": journal.bytes,
+            "max_bytes": journal.max_bytes,
+            "free_bytes": journal.free_bytes,
+            "full": journal.full,
+            "quarantined": journal.quarantined,
+            "lost": sum(_lost(source.snapshot) for source in sources),
+        },
+    }
+
+
+def _lost(snapshot: Snapshot) -> int:
+    return snapshot.lost_qos0 if isinstance(snapshot, MqttSnapshot) else snapshot.overflow_lost
+
+
+def _source(source: SourceStatus) -> dict[str, Any]:
+    snapshot = source.snapshot
+    values = {key: _plain(value) for key, value in dataclasses.asdict(snapshot).items()}
+    is_mqtt = isinstance(snapshot, MqttSnapshot)
+    return {
+        **values,
+        "name": source.name,
+        "kind": "mqtt" if is_mqtt else "serial",
+        "received": snapshot.received if isinstance(snapshot, MqttSnapshot) else snapshot.received_frames,
+        "lost": _lost(snapshot),
+        "waiting_bytes": source.waiting_bytes,
+    }
+
+
+def _plain(value: object) -> object:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+
+
+def _device(source: str, reading: LastReading) -> dict[str, Any]:
+    return {
+        "name": reading.device,
+        "stream": reading.stream,
+        "source": source,
+        "last_time": None if reading.time_ns is None else rfc3339(reading.time_ns),
+        "last_data": None if reading.data is None else orjson.loads(reading.data),
+        "units": dict(reading.units),
+        "count": reading.count,
+        "rejected": reading.rejected,
+    }
+
+
+def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None) -> dict[str, Any]:
+    last_ok = None if uplink is None or uplink.last_ok_time is None else int(uplink.last_ok_time * 1e9)
+    return {
+        "name": stream.name,
+        "url": stream.url if uplink is None else uplink.url,
+        "state": "starting" if uplink is None else uplink.state,
+        "reason": "" if uplink is None else uplink.reason,
+        "accepted": stream.accepted,
+        "in_journal": stream.in_journal,
+        "in_stream": stream.in_stream,
+        "in_flight": stream.in_flight,
+        "epoch": stream.epoch,
+        "failures": 0 if uplink is None else uplink.failures,
+        "last_error": "" if uplink is None else uplink.last_error,
+        "last_ok_time": None if last_ok is None else rfc3339(last_ok),
+    }

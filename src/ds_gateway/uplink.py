@@ -1,0 +1,228 @@
+"""From the journal to the streams: one durable producer for each stream, all over one HTTP client.
+
+What an answer means and what comes next is decided in `durable_streams`; here is what the gateway adds: which
+stream goes where, with which credentials, and what an operator is told about it.
+
+| state    | means                                                                                     |
+|----------|-------------------------------------------------------------------------------------------|
+| starting | looking for the stream, claiming it, or asking the server what it remembers               |
+| idle     | everything accepted is in the stream                                                      |
+| sending  | a batch is on its way                                                                     |
+| waiting  | the server or the way to it is in trouble; tried again for ever                           |
+| halted   | only this stream stopped: sending on could lose or repeat records. Its records are kept   |
+| parked   | the stream itself has ended (closed, deleted)                                             |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from ds_gateway.errors import JournalDamagedError, UplinkError
+from ds_gateway.logs import event, logger
+from ds_gateway.mapping import stream_path
+from durable_streams import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, StoreProducer, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
+    from durable_streams import ProducerStore
+
+_log = logger("uplink")
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+ANSWER_TIMEOUT_SECONDS: Final = 30.0
+DEFECT_PAUSE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSnapshot:
+    """One stream's uplink, for people to look at."""
+
+    url: str
+    state: str
+    reason: str
+    """What is wrong and what to do; empty when nothing is."""
+    last_error: str
+    last_ok_time: float | None
+    """When the server last took a batch; seconds since 1970."""
+    failures: int
+    epoch: int
+
+
+def http_client(settings: ServerSettings) -> httpx.AsyncClient:
+    """Return the client for all streams of one server. Raises `UplinkError` for certificates that cannot be used.
+
+    The environment's proxy variables do not count: what the gateway does is in its configuration.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.tls.ca)
+        if settings.tls.cert is not None:
+            context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise UplinkError(f"server.tls: the certificates cannot be used: {error}") from error
+    return httpx.AsyncClient(
+        verify=context,
+        proxy=settings.proxy,
+        trust_env=False,
+        timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+    )
+
+
+def request_headers(settings: ServerSettings) -> Mapping[str, Callable[[], str]]:
+    """Return the headers of every request, read again for each: a credential's file may change."""
+    headers: dict[str, Callable[[], str]] = {
+        name: (lambda secret=secret: secret.get_secret_value())  # type: ignore[misc]
+        for name, secret in settings.headers.items()
+    }
+    token = settings.token
+    if token is not None:
+        headers["authorization"] = lambda: f"Bearer {token.get_secret_value()}"
+    return headers
+
+
+class Uplink:
+    """One stream: runs its producer, and keeps what an operator wants to know."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+        self.state = "starting"
+        self.reason = ""
+        self.last_error = ""
+        self.last_ok_time: float | None = None
+        self.failures = 0
+        self.epoch = 0
+
+    async def run(self, make_producer: Callable[[Uplink], StoreProducer]) -> None:
+        """Work until cancelled. A stream that stopped stays stopped; the rest of the gateway goes on."""
+        while True:
+            try:
+                halt = await make_producer(self).run()
+            except JournalDamagedError as error:
+                self.stop("halted", f"{error}; its records cannot be sent, restore the journal from a copy")
+                return
+            except Exception as error:  # noqa: BLE001 - supervision boundary: a defect here must not stop the others
+                # Starting over is safe: whatever the producer believed is read from the journal again.
+                self.state, self.last_error = "waiting", f"defect: {error!r}"
+                event(_log, "error", "uplink.defect", stream=self.name, error=repr(error), exc=error)
+                await asyncio.sleep(DEFECT_PAUSE_SECONDS)
+                continue
+            self.stop("parked" if halt.stop.parked else "halted", halt.reason)
+            return
+
+    def stop(self, state: str, reason: str) -> None:
+        """Say that the stream's uplink has stopped, and why."""
+        self.state, self.reason, self.last_error = state, reason, reason
+        event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
+
+    def observe(self, state: Pull, command: Command) -> None:
+        """Follow the producer."""
+        self.epoch = state.stored.epoch
+        self.failures = state.failures
+        if state.trouble:
+            self.last_error = state.trouble
+        match command:
+            case Halt():
+                pass  # told when the run ends
+            case Wait(failures=failures):
+                if failures == 0:
+                    event(_log, "warning", "uplink.waiting", stream=self.name, reason=state.trouble)
+                self.state, self.reason = "waiting", state.trouble
+            case Resolve(batch=batch):
+                if self.failures or self.state == "waiting":
+                    event(_log, "info", "uplink.recovered", stream=self.name)
+                self.last_ok_time = time.time()
+                self.state, self.reason = "idle", ""
+                event(_log, "debug", "uplink.batch.acked", stream=self.name, seq=batch.seq, records=batch.count)
+            case PostBatch() if not state.trouble:
+                self.state, self.reason = "sending", ""
+            case _ if not state.trouble:
+                self.state = "idle" if state.stage is Stage.IDLE else "starting"
+                self.reason = ""
+
+    def snapshot(self) -> UplinkSnapshot:
+        """How it is now."""
+        return UplinkSnapshot(
+            url=self.url,
+            state=self.state,
+            reason=self.reason,
+            last_error=self.last_error,
+            last_ok_time=self.last_ok_time,
+            failures=self.failures,
+            epoch=self.epoch,
+        )
+
+
+class Uplinks:
+    """All streams' uplinks. Used on the event loop."""
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        batch: BatchSettings,
+        exactly_once: ExactlyOnceSettings,
+        client: httpx.AsyncClient,
+    ) -> None:
+        self._base_url = server.url
+        self._headers = request_headers(server)
+        self._policy = Policy(create=server.create, read_back=exactly_once.read_back)
+        self._max_batch_bytes = batch.max_bytes
+        self._client = client
+        self._slots = asyncio.Semaphore(batch.parallel)
+        self._uplinks: dict[int, Uplink] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def add(self, number: int, name: str, url: str, store: ProducerStore) -> None:
+        """Begin to send a stream's records, if that is not going on yet.
+
+        ``url`` is the base URL that the stream's producer belongs to; with another one than the configured, a
+        batch is unresolved there, and sending it here could store it twice.
+        """
+        if number in self._uplinks:
+            return
+        uplink = self._uplinks[number] = Uplink(name, f"{self._base_url}/{stream_path(name)}")
+        if url != self._base_url:
+            uplink.stop(
+                "halted",
+                f"a batch is unresolved at {url}: nobody knows whether it arrived there. Set server.url back to "
+                "it until the stream is idle, then change it",
+            )
+            return
+        self._tasks[number] = asyncio.create_task(
+            uplink.run(lambda uplink: self._producer(uplink, store)), name=f"uplink {name}"
+        )
+
+    def _producer(self, uplink: Uplink, store: ProducerStore) -> StoreProducer:
+        return StoreProducer(
+            uplink.url,
+            store,
+            client=self._client,
+            headers=self._headers,
+            policy=self._policy,
+            max_batch_bytes=self._max_batch_bytes,
+            slots=self._slots,
+            observe=uplink.observe,
+        )
+
+    @property
+    def sending(self) -> bool:
+        """Whether some stream is making progress: neither in trouble nor stopped."""
+        return any(uplink.state in {"starting", "sending", "idle"} for uplink in self._uplinks.values())
+
+    def snapshots(self) -> dict[int, UplinkSnapshot]:
+        """Each stream's uplink by the stream's number."""
+        return {number: uplink.snapshot() for number, uplink in self._uplinks.items()}
+
+    async def close(self) -> None:
+        """End all tasks. What was on its way is ambiguous, and looked up at the next start."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._client.aclose()

@@ -1,0 +1,188 @@
+"""Performs the effects of flows with `httpx.AsyncClient`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import httpx
+
+from durable_streams import _http
+from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
+from durable_streams._urls import with_params
+from durable_streams._wire import Answer, Failure, Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from durable_streams._types import ReadErrorHandler
+
+T = TypeVar("T")
+
+
+def own_client() -> httpx.AsyncClient:
+    """Return a client of our own: the shared TLS context, no redirects."""
+    return httpx.AsyncClient(verify=_http.shared_tls_context(), timeout=_http.DEFAULT_TIMEOUT_SECONDS)
+
+
+class AsyncCarrier:
+    """Runs flows with one client. An injected client is never closed, one of our own is."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient | None,
+        extras: _http.Extras,
+        *,
+        timeout: float | None = None,
+        on_error: ReadErrorHandler | None = None,
+    ) -> None:
+        self.client = client if client is not None else own_client()
+        self.extras = extras
+        self.timeout = timeout
+        self._owned = client is None
+        self._on_error = on_error
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncGenerator[bytes] | None = None
+
+    def borrow(self, extras: _http.Extras, *, on_error: ReadErrorHandler | None = None) -> AsyncCarrier:
+        """Return a carrier with the same client, which stays this one's."""
+        return AsyncCarrier(self.client, extras, timeout=self.timeout, on_error=on_error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the open body, and of the client if it is our own."""
+        await self._close_body()
+        if self._owned:
+            await self.client.aclose()
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Perform a flow's effects until it returns."""
+        outcome = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+                outcome = await self._perform(effect)
+        finally:
+            flow.close()
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Request():
+                return await self.exchange(effect)
+            case Open(request):
+                return await self._open(request)
+            case NextChunk():
+                return await self._next_chunk()
+            case CloseBody():
+                return await self._close_body()
+            case Sleep(seconds):
+                return await anyio.sleep(seconds)
+            case Consult(error):
+                changes = await _settle(self._on_error(error)) if self._on_error is not None else None
+                if changes is None:
+                    return False
+                self.extras.adopt(changes)
+                return True
+
+    async def exchange(self, request: Request) -> Answer:
+        """Perform one request with its whole answer. Several may run at the same time."""
+        call = await self._arguments(request)
+        try:
+            match request.method:
+                case "PUT":
+                    response = await self.client.put(**call, content=request.body)
+                case "POST":
+                    response = await self.client.post(**call, content=request.body)
+                case "HEAD":
+                    response = await self.client.head(**call)
+                case "DELETE":
+                    response = await self.client.delete(**call)
+                case _:
+                    response = await self.client.request(request.method, **call)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _http.failure_from(error, request)
+        return _http.reply_from(response, response.content)
+
+    async def _open(self, request: Request) -> Answer:
+        await self._close_body()
+        call = await self._arguments(request)
+        call.pop("follow_redirects")
+        try:
+            built = self.client.build_request(request.method, **call)
+            self._response = await self.client.send(built, stream=True, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _http.failure_from(error, request)
+        self._chunks = _generator(self._response)
+        if self._response.status_code == 200:
+            return _http.reply_from(self._response)
+        return await self._error_reply(self._response)
+
+    async def _error_reply(self, response: httpx.Response) -> Answer:
+        body = bytearray()
+        while len(body) < _http.MAX_ERROR_BODY_BYTES:
+            chunk = await self._next_chunk()
+            if isinstance(chunk, Failure) or not chunk:
+                break
+            body += chunk
+        await self._close_body()
+        return _http.reply_from(response, bytes(body))
+
+    async def _next_chunk(self) -> bytes | Failure:
+        if self._chunks is None:
+            return b""
+        try:
+            return await anext(self._chunks, b"")
+        except httpx.HTTPError as error:
+            return Failure(f"the answer broke off: {type(error).__name__}: {error}", cause=error)
+
+    async def _close_body(self) -> None:
+        response, self._response = self._response, None
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            await chunks.aclose()
+        if response is not None:
+            await response.aclose()
+
+    async def _arguments(self, request: Request) -> dict[str, Any]:
+        headers = [(name, await self._value(value)) for name, value in self.extras.headers.items()]
+        params = [
+            pair
+            for name, value in self.extras.params.items()
+            for pair in _http.flatten(name, await self._value(value))
+        ]
+        return {
+            "url": with_params(request.url, request.params, params),
+            "headers": _http.merge_headers(dict(request.headers), headers),
+            "timeout": _http.timeout_for(request, self.timeout, self.client),
+            "follow_redirects": False,
+        }
+
+    @staticmethod
+    async def _value(value: Any) -> Any:
+        return await _settle(value()) if callable(value) else value
+
+
+async def _generator(response: httpx.Response) -> AsyncGenerator[bytes]:
+    """`aiter_bytes` as a generator that can be closed at once, instead of by the garbage collector."""
+    chunks = response.aiter_bytes()
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _settle(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,328 @@
+r"""An idempotent producer that keeps its messages in memory, as a pure state machine.
+
+    add --> OPEN --seal--> READY --send--> FLYING --answer--> settled
+                             ^                |
+                             +--- try again --+
+
+Rules (PROTOCOL section 5.2.1):
+
+- A batch is sealed when it is full, when it has lingered, or at a flush: never just because a request ended.
+- Batches are sent in order, several at a time; the first of an epoch flies alone, because the server takes no
+  other number before it.
+- A number is sent again only with the same bytes. Whether it may have arrived before is remembered.
+- "Expected an earlier number" is the end only for a batch that was sent when everything before it was confirmed;
+  for any other it means that requests overtook each other.
+- A producer that may claim epochs first sends a probe: a number so high that no server takes it, answered with the
+  next one it would take. So an epoch that an earlier process used up is never mistaken for a fresh one.
+- A new epoch (claimed after a fence, or by `restart`) begins when nothing flies. Then all unconfirmed batches are
+  numbered again, from 0, in their order.
+- A batch that fails for good takes those behind it along: sending them would reorder the stream.
+
+What an answer means is decided by `_producer.judge`, what to do about it by `_reactions`. This machine keeps the
+order. It does no I/O; drivers call `next_flight`, `wake_at` and `_reactions.answered`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from durable_streams._batches import Batch, Flight, WindowSettings
+from durable_streams._messages import body_of
+from durable_streams._producer import PROBE_SEQ, Attempt, producer_request
+from durable_streams._types import IdempotentAppendResult
+from durable_streams._wire import (
+    MAX_PRODUCER_INTEGER,
+    STREAM_CLOSED,
+    Answer,
+    is_json,
+)
+from durable_streams.errors import (
+    DurableStreamError,
+    MessageError,
+    ProducerStoppedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from durable_streams._exchange import RetryPolicy
+
+MAX_CLAIMS: Final = 10
+"""Epochs claimed in a row without one confirmed batch: then two producers are fighting, and this one gives in."""
+
+
+class Window:
+    """The machine. Not thread-safe: whoever drives it from threads holds a lock."""
+
+    def __init__(self, settings: WindowSettings, policy: RetryPolicy, *, epoch: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.next_seq = 0
+        self.pending_count = 0
+        """Messages taken and neither confirmed nor failed."""
+        self.pending_bytes = 0
+        self.in_flight_count = 0
+        self.error: DurableStreamError | None = None
+        """Why the producer stopped, if it did; only `restart` makes it go on."""
+        self._policy = policy
+        self._json = is_json(settings.content_type)
+        self._open: Batch | None = None
+        self._unconfirmed: deque[Batch] = deque()
+        self.epoch_known = not settings.auto_claim
+        """False as long as a probe must tell whether an earlier process used this epoch up."""
+        self.epoch_established = False
+        """Whether the server confirmed a number of this epoch: then several batches may fly."""
+        self.appended = False
+        """Whether a batch was appended in this epoch: then its numbers are ours alone."""
+        self._claim: int | None = None
+        self._claims = 0
+        self._split: Batch | None = None
+
+    # -- Messages in -------------------------------------------------------------------------------
+
+    def add(self, message: bytes, now: float, *, closing: bool = False) -> Batch:
+        """Take one encoded message. Raises what stopped the producer, or `MessageError` if it can never fit."""
+        if self.error is not None:
+            raise self.stopped([message])
+        size = len(message) + 1
+        if size + 2 > self.settings.max_batch_bytes:
+            raise MessageError(
+                f"a message of {len(message)} bytes exceeds max_batch_bytes={self.settings.max_batch_bytes}"
+            )
+        batch = self._open
+        if batch is not None and (closing or batch.size_bytes + size > self.settings.max_batch_bytes):
+            self._seal()
+            batch = None
+        if batch is None:
+            batch = self._open = Batch([], opened_at=now)
+        batch.messages.append(message)
+        batch.size_bytes += size
+        self.pending_count += 1
+        self.pending_bytes += size
+        if closing:
+            batch.closing = True
+            self._seal()
+        return batch
+
+    def flush(self) -> Sequence[Batch]:
+        """Let nothing linger that is here now; return all batches that are not settled yet."""
+        flying = list(self._unconfirmed)
+        if self._open is None:
+            return flying
+        self._open.opened_at = -math.inf
+        return [*flying, self._open]
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything taken is confirmed or has failed, and nothing flies."""
+        return self._open is None and not self._unconfirmed and self.in_flight_count == 0
+
+    def restart(self) -> None:
+        """Begin a new epoch as soon as nothing flies, and forget why the producer stopped."""
+        self.error = None
+        self._claims = 0
+        self.epoch_known = True
+        self._claim = max(self._claim or 0, self.epoch + 1)
+        self.apply_plans()
+
+    # -- Requests out ------------------------------------------------------------------------------
+
+    def next_flight(self, now: float) -> Flight | None:
+        """Return the next request that is due now, or None."""
+        self.apply_plans()
+        if self._planning or self.in_flight_count >= self._width:
+            return None
+        batch = self._first_waiting()
+        if batch is None and self._open is not None and self._due(self._open, now):
+            batch = self._seal()
+        if batch is None or batch.not_before > now:
+            return None
+        if not self.epoch_known:
+            return self._launch_probe(batch)
+        in_turn = batch is self._unconfirmed[0]
+        return self._launch(batch, in_turn=in_turn) if in_turn or not batch.needs_turn else None
+
+    def wake_at(self, now: float) -> float | None:
+        """When `next_flight` is worth asking again without an answer or a message in between; None: never."""
+        if self._planning or self.in_flight_count >= self._width:
+            return None
+        batch = self._first_waiting()
+        if batch is not None:
+            waits_for_turn = batch.needs_turn and batch is not self._unconfirmed[0]
+            return None if waits_for_turn else max(batch.not_before, now)
+        if self._open is None:
+            return None
+        return self._open.opened_at + self.settings.linger_seconds
+
+    @property
+    def _width(self) -> int:
+        return self.settings.max_in_flight if self.epoch_established else 1
+
+    @property
+    def _planning(self) -> bool:
+        return self._claim is not None or self._split is not None
+
+    def _first_waiting(self) -> Batch | None:
+        return next((batch for batch in self._unconfirmed if not batch.flying), None)
+
+    def _due(self, batch: Batch, now: float) -> bool:
+        return now >= batch.opened_at + self.settings.linger_seconds
+
+    def _seal(self) -> Batch:
+        assert self._open is not None, "only an open batch can be sealed"
+        batch, self._open = self._open, None
+        self._number(batch)
+        self._unconfirmed.append(batch)
+        return batch
+
+    def _number(self, batch: Batch) -> None:
+        batch.epoch, batch.seq = self.epoch, self.next_seq
+        self.next_seq += 1
+
+    def _launch(self, batch: Batch, *, in_turn: bool) -> Flight:
+        batch.needs_turn = False
+        flight = self._fly(batch, Attempt(batch.epoch, batch.seq, repeated=batch.doubtful), in_turn=in_turn)
+        if not batch.closing:
+            return flight
+        headers = {**flight.request.headers, STREAM_CLOSED: "true"}
+        return replace(flight, request=replace(flight.request, headers=headers))
+
+    def _launch_probe(self, batch: Batch) -> Flight:
+        # With the batch's own body: a server that takes any number stores nothing that nobody appended.
+        flight = self._fly(batch, Attempt(self.epoch, PROBE_SEQ), in_turn=False)
+        return replace(flight, probe=True)
+
+    def _fly(self, batch: Batch, attempt: Attempt, *, in_turn: bool) -> Flight:
+        settings = self.settings
+        batch.flying = True
+        self.in_flight_count += 1
+        body = body_of(batch.messages, settings.content_type)
+        request = producer_request(
+            settings.url, settings.producer_id, attempt, body, content_type=settings.content_type
+        )
+        return Flight(batch, attempt, request, in_turn)
+
+    # -- What comes of a flight; decided by `_reactions` --------------------------------------------
+
+    def land(self, flight: Flight) -> None:
+        """Take note that a flight has its answer, whatever it says."""
+        flight.batch.flying = False
+        self.in_flight_count -= 1
+
+    def counts(self, batch: Batch) -> bool:
+        """Whether a batch is still to be confirmed, as opposed to stopped by the failure of one before it."""
+        return batch in self._unconfirmed
+
+    def confirm(self, batch: Batch, result: IdempotentAppendResult) -> None:
+        """The batch is in the stream."""
+        if batch in self._unconfirmed:
+            self._unconfirmed.remove(batch)
+            self.epoch_established = True
+            self._claims = 0
+            self.appended = self.appended or not result.duplicate
+        self._settle(batch, result)
+
+    def postpone(self, batch: Batch, answer: Answer, now: float) -> bool:
+        """Send the batch again later. False: it was sent often enough."""
+        batch.attempts += 1
+        if batch.attempts >= self.settings.max_attempts:
+            return False
+        batch.not_before = now + self._policy.delay(batch.attempts - 1, answer)
+        return True
+
+    def plan_claim(self, epoch: int) -> bool:
+        """Claim an epoch as soon as nothing flies. False: enough were claimed in vain."""
+        self.epoch_known = True
+        if self._claim is None:
+            self._claims += 1
+        if self._claims > MAX_CLAIMS or epoch > MAX_PRODUCER_INTEGER:
+            return False
+        self._claim = max(self._claim or 0, epoch)
+        return True
+
+    def plan_split(self, batch: Batch) -> bool:
+        """Halve a batch as soon as nothing flies. False: it cannot be halved.
+
+        The numbers behind it are given out anew. A doubtful one may still arrive late, so it must not be given to
+        other bytes.
+        """
+        behind = list(self._unconfirmed)[self._unconfirmed.index(batch) :]
+        if len(batch.messages) < 2 or any(other.doubtful for other in behind):
+            return False
+        self._split = batch
+        return True
+
+    def stop(self, failed: Batch, error: DurableStreamError) -> None:
+        """The batch has failed for good: so have all behind it, but for those that fly and may yet arrive."""
+        if failed not in self._unconfirmed:
+            self._settle(failed, self.stopped(failed.messages))
+            return
+        if failed.doubtful:
+            error.add_note("An earlier attempt at this batch went without an answer: it may have been stored.")
+        behind = list(self._unconfirmed)[self._unconfirmed.index(failed) + 1 :]
+        for _ in range(len(behind) + 1):
+            self._unconfirmed.pop()
+        if self._open is not None:
+            behind.append(self._open)
+            self._open = None
+        self.error = error
+        error.records = tuple(failed.messages)
+        self._settle(failed, error)
+        for batch in behind:
+            if not batch.flying:
+                self._settle(batch, self.stopped(batch.messages))
+
+    def stopped(self, messages: Sequence[bytes]) -> ProducerStoppedError:
+        """The error of messages behind a failed batch."""
+        cause = self.error
+        stopped = ProducerStoppedError(
+            f"a batch before this one failed: {cause}" if cause else "a batch before this one failed",
+            status=cause.status if cause else None,
+            url=self.settings.url,
+            records=messages,
+        )
+        stopped.__cause__ = cause
+        return stopped
+
+    def apply_plans(self) -> None:
+        """Do what waited for the last flight to land."""
+        if self.in_flight_count > 0:
+            return
+        if self._claim is not None:
+            self.epoch, self.next_seq, self._claim = self._claim, 0, None
+            self.epoch_established = self.appended = False
+            self._renumber(self._unconfirmed)
+        if self._split is not None:
+            self._halve(self._split)
+            self._split = None
+
+    def _settle(self, batch: Batch, outcome: IdempotentAppendResult | DurableStreamError) -> None:
+        if isinstance(outcome, DurableStreamError):
+            batch.error = outcome
+        else:
+            batch.result = outcome
+        self.pending_count -= len(batch.messages)
+        self.pending_bytes -= batch.size_bytes - 2
+
+    def _halve(self, batch: Batch) -> None:
+        if batch not in self._unconfirmed:
+            return  # it failed, or was confirmed, while the others landed
+        position = self._unconfirmed.index(batch)
+        half = len(batch.messages) // 2
+        rest = Batch(batch.messages[half:], batch.opened_at, closing=batch.closing, rest=batch.rest)
+        del batch.messages[half:]
+        batch.closing, batch.rest = False, rest
+        for each in (batch, rest):
+            each.size_bytes = 2 + sum(len(message) + 1 for message in each.messages)
+        self._unconfirmed.insert(position + 1, rest)
+        self.next_seq = batch.seq
+        self._renumber(list(self._unconfirmed)[position:])
+
+    def _renumber(self, batches: Sequence[Batch] | deque[Batch]) -> None:
+        for batch in batches:
+            self._number(batch)
+            batch.doubtful = batch.needs_turn = False
+            batch.attempts, batch.not_before = 0, 0.0

@@ -1,0 +1,20 @@
+"""A durable stream server: the protocol's rules over a store, as one ASGI application."""
+
+from durable_streams.server._app import Limits, StreamApp
+from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
+from durable_streams.server._memory import MemoryStore
+from durable_streams.server._serve import ServerThread, is_loopback
+from durable_streams.server._sqlite import SqliteStore
+
+__all__ = [
+    "Limits",
+    "MemoryStore",
+    "ServerThread",
+    "SqliteStore",
+    "StoreError",
+    "StoreFormatError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StreamApp",
+    "is_loopback",
+]

@@ -1,0 +1,317 @@
+"""The server as one ASGI application over a store.
+
+It turns HTTP into requests, asks the rules (in the store's transaction where something may change) and sends
+what they say. Any path is a stream; forks and subscriptions are answered with 501.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import random
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_streams import _wire
+from durable_streams.server import _commands, _reads, _requests, _rules
+from durable_streams.server._errors import StoreError, StoreFullError
+from durable_streams.server._http import METHODS, PREFLIGHT, DisconnectedError, Exchange
+from durable_streams.server._requests import ReadRequest, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from durable_streams.server._http import Receive, Scope, Send
+    from durable_streams.server._rules import Answer
+    from durable_streams.server._store import Page, Store, Stream
+
+logger = logging.getLogger("durable_streams.server")
+
+_SWEEP_SECONDS: Final = 30.0
+_NOT_FOUND: Final = RefusedError(404, _rules.NOT_FOUND.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server allows, and how long it waits."""
+
+    long_poll_timeout_seconds: float = 30.0
+    sse_seconds: float = 60.0
+    """Length of one event stream; the client then connects again (PROTOCOL section 10.2)."""
+    max_body_bytes: int = 16 * 1024 * 1024
+    page_bytes: int = 1024 * 1024
+    """Size of one answer to a read; one message alone may be larger."""
+    body_idle_seconds: float = 30.0
+    """Time without a byte after which an unfinished request is given up."""
+
+
+class StreamApp:
+    """An ASGI application that serves the streams of a store.
+
+    With a ``token`` every request needs ``Authorization: Bearer <token>``. `start` and `close` are called by
+    the lifespan protocol, or by whoever runs the application without it. ``clock`` gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+        random_source: _reads.RandomSource | None = None,
+    ) -> None:
+        self._store = store
+        self._token = token
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._random = random_source or random.Random()  # noqa: S311 - jitter
+        self._stopping = False
+        self._sweeper: asyncio.Task[None] | None = None
+        self._methods: Mapping[str, Callable[[Exchange, str], Awaitable[None]]] = {
+            "PUT": self._create,
+            "POST": self._append,
+            "GET": self._read,
+            "HEAD": self._describe,
+            "DELETE": self._delete,
+        }
+
+    async def start(self) -> None:
+        """Begin the upkeep: expired streams are deleted now and then."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep_for_ever())
+
+    def stop_waiting(self) -> None:
+        """End all live reads; to be called from the event loop before the server stops."""
+        self._stopping = True
+        self._store.stop_waiting()
+
+    async def close(self) -> None:
+        """End the upkeep and close the store."""
+        self.stop_waiting()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait({self._sweeper})
+        await self._store.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            idle = self._limits.body_idle_seconds
+            await self._serve(Exchange(scope, receive, send, body_idle_seconds=idle))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] == "lifespan.startup":
+            await self.start()
+            await send({"type": "lifespan.startup.complete"})
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            await self._route(exchange)
+        except RefusedError as refused:
+            await self._give_up(exchange, refused.status, refused.reason)
+        except DisconnectedError:
+            logger.debug("request.abandoned: %s %r", exchange.method, exchange.raw_path)
+        except StoreFullError as error:
+            logger.warning("store.full: %s", error)
+            await self._give_up(exchange, 507, "no space left: nothing was stored")
+        except StoreError:
+            logger.exception("store.failed")
+            await self._give_up(exchange, 500, "the store failed")
+        except Exception:
+            # Supervision boundary: one request's failure must not show a traceback to the client.
+            logger.exception("request.failed: %s %r", exchange.method, exchange.raw_path)
+            await self._give_up(exchange, 500, "internal error")
+
+    async def _give_up(self, exchange: Exchange, status: int, reason: str) -> None:
+        if exchange.answered:
+            return  # an answer that ends in the middle is how its reader learns of the failure
+        with contextlib.suppress(DisconnectedError):
+            await exchange.refuse(status, reason)
+
+    async def _route(self, exchange: Exchange) -> None:
+        if exchange.method == "OPTIONS":
+            await exchange.answer(204, PREFLIGHT)
+            return
+        if not self._authorized(exchange):
+            await exchange.refuse(401, "a valid bearer token is needed", [("www-authenticate", "Bearer")])
+            return
+        path = _requests.stream_path(exchange.raw_path)
+        handle = self._methods.get(exchange.method)
+        if handle is None:
+            await exchange.refuse(405, f"{exchange.method[:20]} is not supported", [("allow", METHODS)])
+            return
+        await handle(exchange, path)
+
+    def _authorized(self, exchange: Exchange) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        return right and scheme.lower() == "bearer"
+
+    # --- Writing ------------------------------------------------------------------------------------------
+
+    async def _create(self, exchange: Exchange, path: str) -> None:
+        request = _requests.create_request(exchange.headers)
+        raw = await exchange.body(self._limits.max_body_bytes)
+        body = _requests.body(request.settings.content_type, raw)
+        work = partial(_commands.create, path=path, request=request, body=body, now=self._clock())
+        answer = await self._store.transact(work)
+        location = (("location", exchange.url),) if answer.status == 201 else ()
+        await self._send(exchange, answer, location)
+
+    async def _append(self, exchange: Exchange, path: str) -> None:
+        request = _requests.append_request(exchange.headers)
+        raw = await exchange.body(self._limits.max_body_bytes)
+        body = _requests.body(request.content_type, raw)
+        answer = _rules.malformed_append(request, body)
+        if answer is None:
+            work = partial(_commands.append, path=path, request=request, body=body, now=self._clock())
+            answer = await self._store.transact(work)
+        await self._send(exchange, answer)
+
+    async def _delete(self, exchange: Exchange, path: str) -> None:
+        now = self._clock()
+        await self._send(exchange, await self._store.transact(partial(_commands.delete, path=path, now=now)))
+
+    async def _send(
+        self, exchange: Exchange, answer: Answer, more_headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        headers = answer.headers + more_headers
+        if answer.status >= 400:
+            await exchange.refuse(answer.status, answer.reason, headers)
+        else:
+            await exchange.answer(answer.status, headers)
+
+    # --- Reading ------------------------------------------------------------------------------------------
+
+    async def _describe(self, exchange: Exchange, path: str) -> None:
+        stream = await self._store.find(path)
+        if stream is None or _rules.expired(stream, self._clock()):
+            raise _NOT_FOUND
+        await self._send(exchange, _rules.describe(stream))
+
+    async def _read(self, exchange: Exchange, path: str) -> None:
+        request = _requests.read_request(exchange.query)
+        page = await self._page(path, request.start)
+        if page.start > page.stream.tail:
+            raise RefusedError(400, "the offset lies beyond the end of the stream")
+        await self._renew(page.stream)
+        if request.live == "long-poll":
+            await self._long_poll(exchange, request, page)
+        elif request.live == "sse":
+            await self._send_events(exchange, request, page)
+        else:
+            await self._catch_up(exchange, request, page)
+
+    async def _page(self, path: str, start: int | None, stream: Stream | None = None) -> Page:
+        """The page at ``start``, of the very same stream if one is given. Raises `RefusedError` (404)."""
+        page = await self._store.read(path, start, self._limits.page_bytes)
+        if page is None or _rules.expired(page.stream, self._clock()):
+            raise _NOT_FOUND
+        if stream is not None and page.stream.id != stream.id:
+            raise _NOT_FOUND
+        return page
+
+    async def _renew(self, stream: Stream) -> None:
+        change = _rules.renewal(stream, self._clock())
+        if change is None:
+            return
+        try:
+            await self._store.transact(
+                partial(_commands.renew, path=stream.path, stream_id=stream.id, change=change)
+            )
+        except StoreError as error:
+            logger.warning("store.deadline_not_renewed: %s", error)  # a full disk must not prevent reading
+
+    async def _catch_up(self, exchange: Exchange, request: ReadRequest, page: Page) -> None:
+        headers = _reads.page_headers(page)
+        if request.start is None:
+            await exchange.answer(200, (*headers, ("cache-control", "no-store")), _reads.content(page))
+            return
+        tag = _reads.entity_tag(page)
+        headers += (("etag", tag), ("cache-control", self._cache_control(page)))
+        if _reads.matches(exchange.headers.get("if-none-match"), tag):
+            await exchange.answer(304, headers)
+        else:
+            await exchange.answer(200, headers, _reads.content(page))
+
+    async def _long_poll(self, exchange: Exchange, request: ReadRequest, page: Page) -> None:
+        if not page.messages and not page.final:
+            page = await self._wait_for_page(exchange, page)
+        headers = _reads.page_headers(page)
+        if not page.final:
+            cursor = _reads.cursor(self._clock(), request.cursor, self._random)
+            headers += ((_wire.STREAM_CURSOR, str(cursor)),)
+        if page.messages:
+            headers += (("etag", _reads.entity_tag(page)), ("cache-control", self._cache_control(page)))
+            await exchange.answer(200, headers, _reads.content(page))
+        else:
+            await exchange.answer(204, (*headers, ("cache-control", "no-store")))
+
+    async def _wait_for_page(self, exchange: Exchange, page: Page) -> Page:
+        """The page once it holds something, or is final, or the time of a long-poll is over."""
+        stream = page.stream
+        with self._store.watch(stream.id) as news:
+            # What came between the first read and the watch would otherwise be waited for in vain.
+            page = await self._page(stream.path, page.start, stream)
+            if page.messages or page.final:
+                return page
+            async with exchange.set_on_disconnect(news):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.long_poll_timeout_seconds):
+                        await news.wait()
+            return await self._page(stream.path, page.start, stream)
+
+    async def _send_events(self, exchange: Exchange, request: ReadRequest, page: Page) -> None:
+        headers: tuple[tuple[str, str], ...] = (
+            ("content-type", "text/event-stream"),
+            ("cache-control", "no-cache"),
+        )
+        if not _reads.sent_as_text(page.stream):
+            headers += ((_wire.SSE_DATA_ENCODING, "base64"),)
+        cursor = _reads.cursor(self._clock(), request.cursor, self._random)
+        await exchange.start_streaming(headers)
+        with contextlib.suppress(TimeoutError, RefusedError), self._store.watch(page.stream.id) as news:
+            # A deleted stream just ends the events: the client connects again and is told.
+            async with exchange.set_on_disconnect(news), asyncio.timeout(self._limits.sse_seconds):
+                await self._send_pages(exchange, page, cursor, news)
+        await exchange.send_piece(b"", last=True)
+
+    async def _send_pages(self, exchange: Exchange, page: Page, cursor: int, news: asyncio.Event) -> None:
+        stream = page.stream
+        first = True
+        while True:
+            if first or page.messages or page.final:
+                cursor = max(cursor, _reads.cursor(self._clock(), None, self._random))
+                await exchange.send_piece(_reads.events(page, cursor))
+            if page.final or self._stopping or exchange.disconnected:
+                return
+            if page.up_to_date and not first:
+                await news.wait()
+            first = False
+            news.clear()
+            page = await self._page(stream.path, page.end, stream)
+
+    def _cache_control(self, page: Page) -> str:
+        return _reads.cache_control(page, self._clock(), shared=self._token is None)
+
+    # --- Upkeep -------------------------------------------------------------------------------------------
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            work: Callable[[Any], None] = partial(_commands.sweep, now=self._clock())
+            try:
+                await self._store.transact(work)
+            except StoreError as error:
+                logger.warning("store.sweep_failed: %s", error)
+            await asyncio.sleep(_SWEEP_SECONDS)

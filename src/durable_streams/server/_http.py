@@ -1,0 +1,190 @@
+"""One HTTP exchange over ASGI: headers in, body in with a limit, an answer out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_streams import _wire
+from durable_streams.server._requests import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_EXPOSED: Final = (
+    _wire.STREAM_NEXT_OFFSET,
+    _wire.STREAM_CLOSED,
+    _wire.STREAM_UP_TO_DATE,
+    _wire.STREAM_CURSOR,
+    _wire.STREAM_TTL,
+    _wire.STREAM_EXPIRES_AT,
+    _wire.PRODUCER_EPOCH,
+    _wire.PRODUCER_SEQ,
+    _wire.PRODUCER_EXPECTED_SEQ,
+    _wire.PRODUCER_RECEIVED_SEQ,
+    _wire.SSE_DATA_ENCODING,
+    "etag",
+    "location",
+    "retry-after",
+)
+_ALLOWED: Final = (
+    "authorization",
+    "cache-control",
+    "content-type",
+    "if-none-match",
+    _wire.STREAM_SEQ,
+    _wire.STREAM_TTL,
+    _wire.STREAM_EXPIRES_AT,
+    _wire.STREAM_CLOSED,
+    _wire.PRODUCER_ID,
+    _wire.PRODUCER_EPOCH,
+    _wire.PRODUCER_SEQ,
+)
+METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+PREFLIGHT: Final = (
+    ("access-control-allow-methods", METHODS),
+    ("access-control-allow-headers", ", ".join(_ALLOWED)),
+    ("access-control-max-age", "86400"),
+)
+_ON_EVERY_ANSWER: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("cross-origin-resource-policy", "cross-origin"),
+    ("access-control-allow-origin", "*"),
+    ("access-control-expose-headers", ", ".join(_EXPOSED)),
+)
+_BODILESS: Final = frozenset({204, 304})
+_MAX_DISCARDED_BYTES: Final = 256 * 1024 * 1024
+
+
+class DisconnectedError(Exception):
+    """The client went away before its request was complete: there is nothing to do and nobody to tell."""
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, body_idle_seconds: float) -> None:
+        self.method: str = scope["method"]
+        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.query: bytes = scope["query_string"]
+        self.headers = _headers(scope["headers"])
+        self.answered = False
+        self.disconnected = False
+        """Set only while somebody listens: see `set_on_disconnect`."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._idle_seconds = body_idle_seconds
+        self._body_ended = False
+
+    @property
+    def url(self) -> str:
+        """The absolute URL of the request, without its query."""
+        host = self.headers.get("host")
+        if host is None:
+            name, port = self._scope.get("server") or ("localhost", None)
+            host = name if port is None else f"{name}:{port}"
+        return f"{self._scope['scheme']}://{host}{self.raw_path.decode('latin-1')}"
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The request's body. Raises `RefusedError` (400, 408, 413, 415) and `DisconnectedError`."""
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise RefusedError(415, "encoded bodies are not supported: send the body without Content-Encoding")
+        refusal = RefusedError(413, f"the body is larger than {max_bytes} bytes")
+        length = self.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length) > max_bytes:
+            raise refusal
+        chunks: list[bytes] = []
+        size = 0
+        while not self._body_ended:
+            chunk = await self._next_chunk()
+            size += len(chunk)
+            if size > max_bytes:
+                raise refusal
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def refuse(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer with a reason in plain text.
+
+        What is left of the body is read first: a client that still sends when the connection is closed may
+        never see the answer.
+        """
+        if "expect" not in self.headers:
+            await self._discard_body()
+        text = f"{reason}\n".encode()
+        await self.answer(status, (("content-type", "text/plain; charset=utf-8"), *headers), text)
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]], content: bytes = b"") -> None:
+        """Send a complete answer."""
+        bodiless = status in _BODILESS
+        if not bodiless and self.method != "HEAD":
+            headers = (*headers, ("content-length", str(len(content))))
+        await self._start(status, headers)
+        body = b"" if bodiless or self.method == "HEAD" else content
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start_streaming(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Begin an answer (200) whose body comes in pieces."""
+        await self._start(200, headers)
+
+    async def send_piece(self, piece: bytes, *, last: bool = False) -> None:
+        """Send a piece of a streamed body."""
+        await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
+
+    @contextlib.asynccontextmanager
+    async def set_on_disconnect(self, event: asyncio.Event) -> AsyncIterator[None]:
+        """Within this context the event is also set when the client goes away."""
+
+        async def listen() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self.disconnected = True
+            event.set()
+
+        listener = asyncio.create_task(listen())
+        try:
+            yield
+        finally:
+            listener.cancel()
+            await asyncio.wait({listener})
+
+    async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.answered = True
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in (*headers, *_ON_EVERY_ANSWER)]
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def _next_chunk(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                message = await self._receive()
+        except TimeoutError:
+            self._body_ended = True
+            raise RefusedError(408, f"no data for {self._idle_seconds:g} s in the middle of a body") from None
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        self._body_ended = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    async def _discard_body(self) -> None:
+        left = _MAX_DISCARDED_BYTES
+        with contextlib.suppress(RefusedError):
+            while not self._body_ended and left > 0:
+                left -= len(await self._next_chunk())
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers with lower-case names. Values of repeated ones are joined, so that they fail as values."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

@@ -1,0 +1,150 @@
+"""Running the application: its own event loop in its own thread, and uvicorn on a socket.
+
+The thread is what the command line, the tests' server and a gateway with a built-in server have in common.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import ipaddress
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from concurrent.futures import Future
+
+    from durable_streams.server._app import StreamApp
+    from durable_streams.server._http import Receive, Scope, Send
+
+Result = TypeVar("Result")
+
+_KEEP_ALIVE_SECONDS: Final = 75
+_GRACE_SECONDS: Final = 5
+_BACKLOG: Final = 2048
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host; a name other than ``localhost`` counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ServerThread:
+    """Runs a `StreamApp` on an event loop of its own.
+
+    ``scope`` requests may come over sockets (`listen`) or from this process (`run`, with `application`).
+    """
+
+    def __init__(self, app: StreamApp) -> None:
+        self._app = app
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="stream-server", daemon=True)
+        self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the thread and the application."""
+        self._thread.start()
+        self.run(self._app.start()).result()
+
+    def listen(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Serve on a socket and return its URL; port 0 takes any free one.
+
+        Raises `OSError` when the address cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        server = _Server(_config(self.application))
+        serving = self.run(server.serve(sockets=[listener]))
+        serving.add_done_callback(lambda _: server.listening.set())
+        server.listening.wait()
+        if serving.done():
+            serving.result()
+        self._servers.append((server, serving))
+        bound_host, bound_port = listener.getsockname()[:2]
+        shown_host = f"[{bound_host}]" if family == socket.AF_INET6 else bound_host
+        return f"http://{shown_host}:{bound_port}"
+
+    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application as it is served."""
+        await self._app(scope, receive, send)
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Run a coroutine on the server's loop. Any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server still runs and every listener serves."""
+        return self._thread.is_alive() and not any(task.done() for _, task in self._servers)
+
+    def stop(self) -> None:
+        """End live reads, finish the requests that run, close the store and end the thread."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._loop.call_soon_threadsafe(self._app.stop_waiting)
+        for server, _ in self._servers:
+            server.should_exit = True
+        for _, task in self._servers:
+            task.result()
+        self.run(self._app.close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._cancel_the_rest())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+
+    async def _cancel_the_rest(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+
+def _config(application: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        # Named, because uvicorn's "auto" would take any parser that happens to be installed.
+        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )

@@ -1,0 +1,202 @@
+"""A stream server for tests: real HTTP on a free port, or no socket at all.
+
+    with InMemoryStreamServer() as server:
+        client = httpx.Client(transport=server.transport())     # in this process
+        url = server.url("/test")                               # or over a socket
+
+It starts itself on first use. As a pytest fixture::
+
+    stream_server = pytest.fixture(durable_streams.testing.stream_server)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx
+
+from durable_streams.server import Limits, MemoryStore, ServerThread, StreamApp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from durable_streams.server._http import Message
+
+Result = TypeVar("Result")
+
+
+class InMemoryStreamServer:
+    """A stream server that forgets everything when it is closed. Any thread may use it.
+
+    Any path is a stream. ``long_poll_timeout_seconds`` is short, so that tests of idle tails are fast.
+    """
+
+    def __init__(self, *, long_poll_timeout_seconds: float = 0.5) -> None:
+        self._limits = Limits(long_poll_timeout_seconds=long_poll_timeout_seconds)
+        self._thread: ServerThread | None = None
+        self._base_url: str | None = None
+        self._closed = False
+
+    def url(self, path: str = "") -> str:
+        """The URL of a stream; starts the server. ``path`` may begin with a slash or not."""
+        if self._base_url is None:
+            self._base_url = self._running().listen()
+        return self._base_url if not path else f"{self._base_url}/{path.lstrip('/')}"
+
+    def transport(self) -> InProcessTransport:
+        """A transport for `httpx.Client` and `httpx.AsyncClient` that reaches this server without a socket.
+
+        The host of the URLs does not matter. Timeouts other than the read timeout have no effect.
+        """
+        return InProcessTransport(self._running())
+
+    def close(self) -> None:
+        """Stop the server; its streams are gone."""
+        self._closed = True
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        self._running()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _running(self) -> ServerThread:
+        if self._closed:
+            raise RuntimeError("the server is closed")
+        if self._thread is None:
+            self._thread = ServerThread(StreamApp(MemoryStore(), limits=self._limits))
+            self._thread.start()
+        return self._thread
+
+
+def stream_server() -> Iterator[InMemoryStreamServer]:
+    """The body of a pytest fixture: a server of its own for each test, closed afterwards."""
+    with InMemoryStreamServer() as server:
+        yield server
+
+
+class InProcessTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Carries requests to a server in this process, from any thread or event loop."""
+
+    def __init__(self, server: ServerThread) -> None:
+        self._server = server
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.BaseTransport`."""
+        call = _Call(self._server, request, request.read())
+        return call.response(call.next_message().result())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.AsyncBaseTransport`."""
+        call = _Call(self._server, request, await request.aread())
+        return call.response(await asyncio.wrap_future(call.next_message()))
+
+
+class _Call:
+    """One request to the application, which runs on the server's loop, as do all coroutines here."""
+
+    def __init__(self, server: ServerThread, request: httpx.Request, body: bytes) -> None:
+        self._server = server
+        self._request = request
+        self._body: bytes | None = body
+        self._read_timeout = request.extensions.get("timeout", {}).get("read")
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._gone = asyncio.Event()
+        self._start(self._run())
+
+    def next_message(self) -> Future[Message]:
+        """The next part of the answer."""
+        return self._start(self._next())
+
+    def response(self, start: Message) -> httpx.Response:
+        """The response that begins with the message."""
+        return httpx.Response(start["status"], headers=start["headers"], stream=_Body(self))
+
+    def hang_up(self) -> None:
+        """Tell the application that nobody listens any more."""
+        self._start(self._disconnect())
+
+    def _start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        try:
+            return self._server.run(coroutine)
+        except RuntimeError as error:
+            coroutine.close()
+            raise httpx.ConnectError("the server is closed", request=self._request) from error
+
+    async def _run(self) -> None:
+        path, _, query = self._request.url.raw_path.partition(b"?")
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": self._request.method,
+            "scheme": self._request.url.scheme,
+            "path": self._request.url.path,
+            "raw_path": path,
+            "query_string": query,
+            "headers": [(name.lower(), value) for name, value in self._request.headers.raw],
+        }
+        try:
+            await self._server.application(scope, self._receive, self._messages.put)
+        finally:
+            self._messages.put_nowait(None)
+
+    async def _receive(self) -> Message:
+        if self._body is None:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                message = await self._messages.get()
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("no answer in time", request=self._request) from error
+        except asyncio.CancelledError as error:
+            raise httpx.ReadError("the server was closed", request=self._request) from error
+        if message is None:
+            raise httpx.RemoteProtocolError("the answer is incomplete", request=self._request)
+        return message
+
+    async def _disconnect(self) -> None:
+        self._gone.set()
+
+
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of an answer, as it comes."""
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+
+    def __iter__(self) -> Iterator[bytes]:
+        more = True
+        while more:
+            message = self._call.next_message().result()
+            more = message.get("more_body", False)
+            yield message["body"]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await asyncio.wrap_future(self._call.next_message())
+            more = message.get("more_body", False)
+            yield message["body"]
+
+    def close(self) -> None:
+        self._call.hang_up()
+
+    async def aclose(self) -> None:
+        self._call.hang_up()
