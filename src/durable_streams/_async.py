@@ -141,6 +141,16 @@ class AsyncDurableStream:
         """The stream's content type, as far as this handle knows it."""
         return self._content_type
 
+    def carrier(
+        self,
+        headers: HeadersLike | None = None,
+        params: ParamsLike | None = None,
+        *,
+        on_error: ReadErrorHandler | None = None,
+    ) -> AsyncCarrier:
+        """What sends requests with this handle's client; for the rest of this package."""
+        return self._carrier.borrow(self._carrier.extras.merged(headers, params), on_error=on_error)
+
     async def create_stream(
         self,
         *,
@@ -202,7 +212,7 @@ class AsyncDurableStream:
         on_error: ReadErrorHandler | None = None,
     ) -> StreamOpening:
         """Read the stream, with this handle's client; see `astream`."""
-        carrier = self._carrier.borrow(self._carrier.extras.merged(headers, params), on_error=on_error)
+        carrier = self.carrier(headers, params, on_error=on_error)
         response = AsyncStreamResponse(self._url, carrier, offset=offset, live=live, cursor=cursor)
         return StreamOpening(response)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from durable_streams._wire import MAX_PRODUCER_INTEGER
+
 if TYPE_CHECKING:
     from durable_streams._producer import Attempt
     from durable_streams._types import IdempotentAppendResult
@@ -28,6 +30,28 @@ class WindowSettings:
     max_in_flight: int = 5
     max_attempts: int = MAX_ATTEMPTS
 
+    def __post_init__(self) -> None:
+        if not self.producer_id:
+            raise ValueError("producer_id is empty (PROTOCOL section 5.2.1)")
+        if self.max_batch_bytes < 1:
+            raise ValueError(f"max_batch_bytes is at least 1, not {self.max_batch_bytes}")
+        if self.max_in_flight < 1:
+            raise ValueError(f"max_in_flight is at least 1, not {self.max_in_flight}")
+        if self.linger_seconds < 0:
+            raise ValueError(f"linger_ms is at least 0, not {self.linger_seconds * 1000:g}")
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How much a producer takes in before it makes its callers wait."""
+        return max(8 * 1024 * 1024, self.max_batch_bytes * (self.max_in_flight + 2))
+
+
+def check_epoch(epoch: int) -> int:
+    """Return a valid epoch; raise ValueError for any other (PROTOCOL section 5.2.1)."""
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch <= MAX_PRODUCER_INTEGER:
+        raise ValueError(f"epoch is a whole number from 0 to {MAX_PRODUCER_INTEGER}, not {epoch!r}")
+    return epoch
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
@@ -35,7 +59,7 @@ class Batch:
 
     messages: list[bytes]
     opened_at: float
-    size_bytes: int = 2
+    size_bytes: int = 0
     epoch: int = -1
     seq: int = -1
     closing: bool = False
@@ -55,6 +79,15 @@ class Batch:
     def settled(self) -> bool:
         """Whether all of its messages are confirmed, or have failed."""
         return (self.result is not None or self.error is not None) and (self.rest is None or self.rest.settled)
+
+    def outcome(self) -> IdempotentAppendResult:
+        """Return the result of a settled batch, the one of its last part; raise if any part failed."""
+        if self.error is not None:
+            raise self.error
+        if self.rest is not None:
+            return self.rest.outcome()
+        assert self.result is not None, "only a settled batch has an outcome"
+        return self.result
 
 
 @dataclass(frozen=True, slots=True)

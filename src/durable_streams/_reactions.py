@@ -117,7 +117,8 @@ def _gap(landing: _Landing) -> None:
 
 
 def _too_large(landing: _Landing) -> None:
-    landing.fail_unless(landing.window.plan_split(landing.flight.batch))
+    error = error_from(landing.answer, landing.flight.request)
+    landing.window.plan_split(landing.flight.batch, error)
 
 
 def _not_now(landing: _Landing) -> None:

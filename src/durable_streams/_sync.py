@@ -145,6 +145,16 @@ class DurableStream:
         """The stream's content type, as far as this handle knows it."""
         return self._content_type
 
+    def carrier(
+        self,
+        headers: HeadersLike | None = None,
+        params: ParamsLike | None = None,
+        *,
+        on_error: ReadErrorHandler | None = None,
+    ) -> SyncCarrier:
+        """What sends requests with this handle's client; for the rest of this package."""
+        return self._carrier.borrow(self._carrier.extras.merged(headers, params), on_error=on_error)
+
     def create_stream(
         self,
         *,
@@ -195,7 +205,7 @@ class DurableStream:
         on_error: ReadErrorHandler | None = None,
     ) -> StreamResponse:
         """Read the stream, with this handle's client; see `stream` of this package."""
-        carrier = self._carrier.borrow(self._carrier.extras.merged(headers, params), on_error=on_error)
+        carrier = self.carrier(headers, params, on_error=on_error)
         try:
             return StreamResponse(self._url, carrier, offset=offset, live=live, cursor=cursor).open()
         except BaseException:
@@ -206,9 +216,7 @@ class DurableStream:
         """Close the stream for good, with a last message if one is given. Closing twice is fine without one."""
         content_type = self._known_content_type() if data is not None else self._content_type
         message = None if data is None else encode_message(data, content_type)
-        return self._carrier.run(
-            _operations.close(self._url, self._policy, message, content_type=content_type)
-        )
+        return self._carrier.run(_operations.close(self._url, self._policy, message, content_type=content_type))
 
     def delete(self) -> None:
         """Delete the stream."""
@@ -269,9 +277,7 @@ class DurableStream:
 
     def _append_flow(self, batch: Sequence[Waiting], content_type: str | None) -> Flow[AppendResult]:
         messages = [each.message for each in batch]
-        return _operations.append(
-            self._url, self._policy, messages, content_type=content_type, seq=batch[0].seq
-        )
+        return _operations.append(self._url, self._policy, messages, content_type=content_type, seq=batch[0].seq)
 
     def _tell(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
         with self._changed:

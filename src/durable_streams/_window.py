@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Final
 from durable_streams._batches import Batch, Flight, WindowSettings
 from durable_streams._messages import body_of
 from durable_streams._producer import PROBE_SEQ, Attempt, producer_request
-from durable_streams._types import IdempotentAppendResult
 from durable_streams._wire import (
     MAX_PRODUCER_INTEGER,
     STREAM_CLOSED,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from durable_streams._exchange import RetryPolicy
+    from durable_streams._types import IdempotentAppendResult
 
 MAX_CLAIMS: Final = 10
 """Epochs claimed in a row without one confirmed batch: then two producers are fighting, and this one gives in."""
@@ -67,8 +67,11 @@ class Window:
         self.in_flight_count = 0
         self.error: DurableStreamError | None = None
         """Why the producer stopped, if it did; only `restart` makes it go on."""
+        self.failures: list[DurableStreamError] = []
+        """Errors of batches that failed since the driver last emptied this list."""
         self._policy = policy
-        self._json = is_json(settings.content_type)
+        # The bytes around and between messages: "[", "," and "]" on a JSON stream.
+        self._frame_bytes = 1 if is_json(settings.content_type) else 0
         self._open: Batch | None = None
         self._unconfirmed: deque[Batch] = deque()
         self.epoch_known = not settings.auto_claim
@@ -79,7 +82,7 @@ class Window:
         """Whether a batch was appended in this epoch: then its numbers are ours alone."""
         self._claim: int | None = None
         self._claims = 0
-        self._split: Batch | None = None
+        self._split: tuple[Batch, DurableStreamError] | None = None
 
     # -- Messages in -------------------------------------------------------------------------------
 
@@ -87,8 +90,8 @@ class Window:
         """Take one encoded message. Raises what stopped the producer, or `MessageError` if it can never fit."""
         if self.error is not None:
             raise self.stopped([message])
-        size = len(message) + 1
-        if size + 2 > self.settings.max_batch_bytes:
+        size = len(message) + self._frame_bytes
+        if size + self._frame_bytes > self.settings.max_batch_bytes:
             raise MessageError(
                 f"a message of {len(message)} bytes exceeds max_batch_bytes={self.settings.max_batch_bytes}"
             )
@@ -97,7 +100,7 @@ class Window:
             self._seal()
             batch = None
         if batch is None:
-            batch = self._open = Batch([], opened_at=now)
+            batch = self._open = Batch([], opened_at=now, size_bytes=self._frame_bytes)
         batch.messages.append(message)
         batch.size_bytes += size
         self.pending_count += 1
@@ -243,17 +246,9 @@ class Window:
         self._claim = max(self._claim or 0, epoch)
         return True
 
-    def plan_split(self, batch: Batch) -> bool:
-        """Halve a batch as soon as nothing flies. False: it cannot be halved.
-
-        The numbers behind it are given out anew. A doubtful one may still arrive late, so it must not be given to
-        other bytes.
-        """
-        behind = list(self._unconfirmed)[self._unconfirmed.index(batch) :]
-        if len(batch.messages) < 2 or any(other.doubtful for other in behind):
-            return False
-        self._split = batch
-        return True
+    def plan_split(self, batch: Batch, error: DurableStreamError) -> None:
+        """Halve a batch that is too large as soon as nothing flies; if that cannot be, it fails with ``error``."""
+        self._split = batch, error
 
     def stop(self, failed: Batch, error: DurableStreamError) -> None:
         """The batch has failed for good: so have all behind it, but for those that fly and may yet arrive."""
@@ -296,27 +291,32 @@ class Window:
             self.epoch_established = self.appended = False
             self._renumber(self._unconfirmed)
         if self._split is not None:
-            self._halve(self._split)
-            self._split = None
+            (batch, error), self._split = self._split, None
+            if batch in self._unconfirmed:  # else it failed, or was confirmed, while others landed
+                self._halve(batch, error)
 
     def _settle(self, batch: Batch, outcome: IdempotentAppendResult | DurableStreamError) -> None:
         if isinstance(outcome, DurableStreamError):
             batch.error = outcome
+            self.failures.append(outcome)
         else:
             batch.result = outcome
         self.pending_count -= len(batch.messages)
-        self.pending_bytes -= batch.size_bytes - 2
+        self.pending_bytes -= batch.size_bytes - self._frame_bytes
 
-    def _halve(self, batch: Batch) -> None:
-        if batch not in self._unconfirmed:
-            return  # it failed, or was confirmed, while the others landed
+    def _halve(self, batch: Batch, error: DurableStreamError) -> None:
         position = self._unconfirmed.index(batch)
+        behind = list(self._unconfirmed)[position:]
+        # The numbers from here on are given out anew; a doubtful one may still arrive late with its old bytes.
+        if len(batch.messages) < 2 or any(each.doubtful for each in behind):
+            self.stop(batch, error)
+            return
         half = len(batch.messages) // 2
         rest = Batch(batch.messages[half:], batch.opened_at, closing=batch.closing, rest=batch.rest)
         del batch.messages[half:]
         batch.closing, batch.rest = False, rest
         for each in (batch, rest):
-            each.size_bytes = 2 + sum(len(message) + 1 for message in each.messages)
+            each.size_bytes = sum(map(len, each.messages), self._frame_bytes * (len(each.messages) + 1))
         self._unconfirmed.insert(position + 1, rest)
         self.next_seq = batch.seq
         self._renumber(list(self._unconfirmed)[position:])

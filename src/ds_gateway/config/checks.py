@@ -74,7 +74,7 @@ def _ports(ports: Mapping[str, SerialSettings], findings: Findings) -> None:
     for name, settings in ports.items():
         first = seen.setdefault(settings.port, name)
         if first != name:
-            findings.add(("serial", name, "port"), f"serial.{first} reads this port already: {settings.port}")
+            findings.add(("serial", name, "port"), f"serial.{first} reads this port already: {settings.port!r}")
 
 
 def _valid(values: Mapping[str, Any], kind: str, model: type[_M]) -> Iterator[tuple[str, _M]]:

@@ -62,6 +62,13 @@ class Node:
             return self.entries.get(key)
         return self.items[key] if 0 <= key < len(self.items) else None
 
+    def find(self, path: Path) -> Node | None:
+        """The node at this path, or None."""
+        node: Node | None = self
+        for key in path:
+            node = None if node is None else node.child(key)
+        return node
+
     def nearest(self, path: Path) -> Node:
         """The deepest node on the way to ``path``: where a missing key should have been."""
         node = self

@@ -25,7 +25,17 @@ class Findings:
     def add(self, path: Path, message: str, *, place: Place | None = None) -> None:
         """A mistake at this path; the place is looked up in the tree unless it is given."""
         where = self._root.nearest(path).place if place is None else place
-        self._told.append((path, problem(where, path, self._redact(message))))
+        message = self._redact(message)
+        if where.variable is None:
+            found = Problem(where.file, where.line, dotted(path), printable(message))
+        else:
+            inside = f"{dotted(path)}: " if self._is_inside(path, where.variable) else ""
+            found = Problem(where.file, None, where.variable, printable(f"{inside}{message}"))
+        self._told.append((path, found))
+
+    def _is_inside(self, path: Path, variable: str) -> bool:
+        """Whether the variable gave something larger, of which this path is a part."""
+        return any(self._root.nearest(path[:length]).place.variable == variable for length in range(len(path)))
 
     def hush(self, path: Path) -> None:
         """Say nothing about this path: a mistake told elsewhere explains what will be found there."""
@@ -45,9 +55,3 @@ class Findings:
         """All, in file order; those of the environment last."""
         found = [entry for _, entry in self._told]
         return sorted(found, key=lambda entry: (entry.file == ENVIRONMENT, entry.line or 0))
-
-
-def problem(place: Place, path: Path, message: str) -> Problem:
-    """The problem at this place; a value from the environment is called by its variable."""
-    key = dotted(path) if place.variable is None else place.variable
-    return Problem(place.file, place.line, key, printable(message))

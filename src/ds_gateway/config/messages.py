@@ -58,12 +58,13 @@ def message_of(error: ErrorDetails, root: Node) -> str:
         return message
     if _KEY in error["loc"]:
         return f"{message}, not {path[-1]!r}"
+    if kind == "string_type" and _is_number(path, root):
+        message += "; put it in quotes"
     there = _there(path, root)
     if there is None or kind in {"too_short", "string_too_short"}:
         return message
-    quoting = "; put it in quotes" if kind == "string_type" and _is_scalar(path, root) else ""
     expected, semicolon, advice = message.partition(";")
-    return f"{expected}, not {there}{semicolon}{advice}{quoting}"
+    return f"{expected}, not {there}{semicolon}{advice}"
 
 
 def _number(value: Any) -> Any:
@@ -80,19 +81,14 @@ def _choice(path: Path, root: Node) -> str:
     return f"must be {what}, not {there}{hint}"
 
 
-def _is_scalar(path: Path, root: Node) -> bool:
+def _is_number(path: Path, root: Node) -> bool:
     return isinstance(root.nearest(path).value, bool | int | float)
 
 
 def _there(path: Path, root: Node) -> str | None:
     """The value as it was written; None if it is a secret or not in the file."""
-    node = root
-    for key in path:
-        child = node.child(key)
-        if child is None:
-            return None
-        node = child
-    if any(schema.is_secret(schema.at(path[:length])) for length in range(1, len(path) + 1)):
+    node = root.find(path)
+    if node is None or any(schema.is_secret(schema.at(path[:length])) for length in range(1, len(path) + 1)):
         return None
     match node.value:
         case None:

@@ -57,12 +57,11 @@ def _key(root: Node, path: Path, part: str, variable: str) -> Key:
         if message is not None:
             raise _mistake(variable, message)
     else:
-        node = root.nearest(path)
-        inner = schema.step(annotation, "") is not None
-        known = node.entries if inner else [str(index) for index in range(len(node.items))]
+        node = root.find(path) or Node(None, root.place)
+        known = node.entries or [str(index) for index in range(len(node.items))]
     for key in known:
         if _normal(key) == _normal(part):
-            return int(key) if schema.step(annotation, 0) is not None and model is None else key
+            return int(key) if schema.is_list(annotation) else key
     raise _mistake(variable, _unknown(path, part, known))
 
 
@@ -104,7 +103,7 @@ def _replaced(node: Node, path: Path, value: Node) -> Node:
     if not path:
         return value
     key, rest = path[0], path[1:]
-    child = _replaced(node.child(key) or Node({}, value.place), rest, value)
+    child = _replaced(node.child(key) or Node({}, node.place), rest, value)
     if isinstance(key, int):
         items = list(node.items)
         items[key] = child

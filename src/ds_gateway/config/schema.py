@@ -84,11 +84,9 @@ def is_text(annotation: Any) -> bool:
     return annotation in {str, Credential}
 
 
-def is_required(path: Path) -> bool:
-    """Whether the key at this path has no default."""
-    model = as_model(at(path[:-1]))
-    info = fields(model).get(str(path[-1])) if model is not None else None
-    return info is not None and info.is_required()
+def is_list(annotation: Any) -> bool:
+    """Whether a value of this type is a list."""
+    return typing.get_origin(annotation) is list
 
 
 def description(path: Path) -> str:

@@ -8,12 +8,11 @@ message. It has no hook for that, so four private names of it are used; a test f
 
 from __future__ import annotations
 
-import socket
 import ssl
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -24,6 +23,7 @@ from ds_gateway.mqtt.packets import PUBLISH, PacketBuffer, ProtocolError, parse_
 from ds_gateway.mqtt.transport import Address, explain, open_socket, tls_context
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from paho.mqtt.reasoncodes import ReasonCode
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import MqttSettings
 
 RECEIVE_BYTES: Final = 64 * 1024
-# One pass over a TLS connection: what OpenSSL holds decrypted is invisible to a selector, so it is read to the end,
-# but not for ever.
+# What OpenSSL holds decrypted is invisible to a selector, so one pass reads it to the end, but not for ever.
 _MAX_READS: Final = 16
 _FOREVER: Final = 0xFFFFFFFF
 _RETAIN_ONLY_IF_NEW: Final = 1
 _PUBACK: Final = 0x40
 _PUBACK_LENGTH: Final = 2
+_CREDENTIALS: Final = frozenset({"Not authorized", "Bad user name or password"})
 _puback = struct.Struct(">BBH").pack
 
 PAHO_PRIVATE_NAMES: Final = ("_create_socket", "_sock_recv", "_packet_queue", "_reset_sockets")
@@ -98,15 +98,15 @@ class Connection:
         """Send CONNECT. Answered by a `Connack`, or by the end of the connection."""
         properties = None
         if self._v5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = _FOREVER
             properties.ReceiveMaximum = self._settings.receive_maximum
         self._client.connect_async(
             self._address.host,
             self._address.port,
             self._settings.keepalive_seconds,
+            clean_start=False if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,
             properties=properties,
-            **({"clean_start": False} if self._v5 else {}),
         )
         self._client.reconnect()
         self.write()
@@ -159,7 +159,7 @@ class Connection:
         mid = None
         if unsubscribe:
             _, mid = self._client.unsubscribe(list(unsubscribe))
-        qos = self._settings.qos
+        qos: int = self._settings.qos
         if filters and self._v5:
             options = SubscribeOptions(qos=qos, retainHandling=_RETAIN_ONLY_IF_NEW)
             _, mid = self._client.subscribe([(topic, options) for topic in filters])
@@ -190,10 +190,11 @@ class Connection:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        if self._settings.username is not None:
-            password = self._settings.password
+        password = self._settings.password
+        if self._settings.username is not None or password is not None:
+            # paho sends a password only with a user name, be it an empty one.
             client.username_pw_set(
-                self._settings.username, None if password is None else password.get_secret_value()
+                self._settings.username or "", None if password is None else password.get_secret_value()
             )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -245,10 +246,11 @@ class Connection:
             self._end(f"the broker broke the protocol: {code.name}")
 
     def _on_connect(
-        self, _client: Client, _data: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties
+        self, _client: Client, _data: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            self._end(f"the broker refuses the connection: {_told(reason, properties)}")
+            hint = " (see username and password)" if reason.getName() in _CREDENTIALS else ""
+            self._end(f"the broker refuses the connection: {_told(reason, properties)}{hint}")
             return
         self.connected = True
         self._events.append(Connack(session_present=flags.session_present))

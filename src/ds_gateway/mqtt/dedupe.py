@@ -37,7 +37,7 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """What the gate knows after a commit, for the network thread and for people. ``filters`` None: not subscribed."""
+    """What the gate knows after a commit. ``subscribed`` None: no filters are known to be in the session."""
 
     session: int = 0
     subscribed: Subscribed | None = None

@@ -38,7 +38,7 @@ class Committed:
 
 
 class Dialogue:
-    """Where this client stands with its broker. ``mark`` is what the mark file must say before anything is sent."""
+    """Where this client stands with its broker. The mark file must say ``mark`` before anything is sent."""
 
     def __init__(self, filters: Sequence[str], qos: int) -> None:
         self._filters = tuple(filters)
@@ -49,8 +49,6 @@ class Dialogue:
         self.opened = False
         self.mark = Mark(session=0, commit=0, settled=False)
         self.view = GateView()
-        self.refused: dict[str, str] = {}
-        """Filters that the broker refused, with its reasons."""
 
     def opening(self, found: tuple[Mark, bool] | None) -> Opening:
         """Begin with what the mark file said; its commit counts only if it is of this boot."""
@@ -65,7 +63,6 @@ class Dialogue:
         self.generation += 1
         self._was_settled = self.mark.settled
         self.mark = replace(self.mark, settled=False)
-        self.refused = {}
 
     def connack(self, event: Connack) -> tuple[SessionStart, Plan | None]:
         """Return the token for the gate, and what to ask the broker for at once."""
@@ -82,7 +79,6 @@ class Dialogue:
 
     def suback(self, event: Suback) -> Subscribed:
         """Return the token for the gate: the filters that the session now has."""
-        self.refused = event.refused
         asked = self._asked.subscribe
         has = tuple(topic for topic in self._filters if topic in event.granted or topic not in asked)
         return Subscribed(has, self._qos, self.generation)

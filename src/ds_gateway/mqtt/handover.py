@@ -65,7 +65,7 @@ class Handover:
         self.offer()
 
     def offer(self) -> bool:
-        """Offer what waits. False if the intake has no room: QoS 0 messages among it are lost then, and counted."""
+        """Offer what waits. False without room: then QoS 0 messages among it are lost, and counted."""
         if not self._waiting:
             return True
         if self._intake.offer(self._waiting):
@@ -78,7 +78,7 @@ class Handover:
         return False
 
     def committed(self, items: Iterable[Item], generation: int) -> list[int]:
-        """Return the packet ids to acknowledge on this connection, in the order received."""
+        """Return the packet ids to acknowledge on connection ``generation``, in the order received."""
         mids = []
         for item in items:
             token = item.token

@@ -1,6 +1,6 @@
 """The last deliveries, by packet id: one row for each commit, packed, as long as any of it is among the last.
 
-A row is ``session u32, newest packet id u16, run u32`` and then ``packet id u16, digest 8 bytes`` for each delivery.
+A row is ``session u32, newest packet id u16, run u32``, then for each delivery ``packet id u16, digest 8 bytes``.
 The newest row thereby also says where the broker's numbering stands (`numbering`).
 """
 

@@ -8,7 +8,6 @@ order: the mark is written, the PUBACKs are sent, on the connection that brought
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds_gateway.errors import DeviceError
+from ds_gateway.logs import event, logger
 from ds_gateway.mqtt._connection import Connection
 from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.dialogue import Committed, Dialogue
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ds_gateway.mqtt.subscription import Plan
     from ds_gateway.records import Item
 
-_log = logging.getLogger("ds_gateway.mqtt")
+_log = logger("mqtt")
 
 CONNECT_SECONDS: Final = 10.0
 # Name resolution knows no timeout of its own; the resolver's defaults end within this.
@@ -99,7 +99,7 @@ class MqttSource:
         self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes)
         self._dialogue = Dialogue(filters, settings.qos)
         self._publications = Publications(name, pipeline, clock)
-        self._status = Status(name, clock)
+        self._status = Status(name, clock, monotonic)
         self._liveness = Liveness(monotonic)
         self._commits: deque[Committed] = deque()
         self._wakeup = Wakeup()
@@ -117,9 +117,11 @@ class MqttSource:
         For half of the time at most it waits until the messages already received are committed and acknowledged.
         """
         self._stop_at = self._monotonic() + timeout_seconds / 2
+        if self._thread.ident is None:
+            self._wakeup.close()
+            return True
         self._wakeup.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
+        self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def snapshot(self) -> MqttSnapshot:
@@ -128,7 +130,7 @@ class MqttSource:
 
     @property
     def alive_at(self) -> float:
-        """When the thread last turned (``monotonic``); now, while it is in a wait that has a name and a deadline."""
+        """When the thread last turned (``monotonic``); now, while it waits for something with a deadline."""
         return self._liveness.alive_at
 
     @property
@@ -159,36 +161,41 @@ class MqttSource:
 
     def _connect_once(self, poller: Poller) -> float:
         """Make one connection and serve it to its end. Return the seconds it was connected."""
-        connection = Connection(self._settings, self._client_id)
-        reason = "stopped"
         try:
-            if self._prepare(poller):
-                self._status.connecting(connection.address)
-                with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):
-                    connection.open(self._connect_seconds)
-                self._dialogue.connecting()
-                self._write_mark()
-                connection.greet()
-                reason = self._serve(connection, poller)
+            reason = self._attempt(poller)
         except (DeviceError, OSError) as error:
             reason = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Supervision boundary: whatever goes wrong with one message or one packet, the thread must live and
             # the broker must keep what has no PUBACK. The connection is dropped and made anew.
-            _log.exception("mqtt.failed source=%s", self._name)
+            event(_log, "error", "mqtt.failed", exc=error, source=self._name)
             reason = f"internal error: {type(error).__name__}: {error}"
+        event(_log, "info", "mqtt.disconnected", source=self._name, reason=reason)
+        return self._status.disconnected(reason)
+
+    def _attempt(self, poller: Poller) -> str:
+        if not self._prepare(poller):
+            return "stopped"
+        connection = Connection(self._settings, self._client_id)
+        try:
+            self._status.connecting(connection.address)
+            with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):
+                connection.open(self._connect_seconds)
+            self._dialogue.connecting()
+            self._write_mark()
+            connection.greet()
+            return self._serve(connection, poller)
         finally:
             poller.forget()
             connection.close()
             self._handover.disconnected()
-        _log.info("mqtt.disconnected source=%s reason=%r", self._name, reason)
-        return self._status.disconnected(reason)
 
     def _prepare(self, poller: Poller) -> bool:
         """Wait until the journal is there and has room; False when stopped meanwhile."""
         if self._mark is None:
             self._mark = MarkFile(self._mark_path, boot_id())
             self._handover.add([self._publications.marker(self._dialogue.opening(self._mark.read()))])
+        self._settle(None)
         while not (self._dialogue.opened and self._handover.has_room()):
             if self._stop_at is not None:
                 return False
@@ -236,26 +243,26 @@ class MqttSource:
     def _take(self, connection: Connection, events: Sequence[Event]) -> None:
         """Hand over what one read pass brought, in its order."""
         items: list[Item] = []
-        for event in events:
-            match event:
+        for happened in events:
+            match happened:
                 case Connack():
-                    token, plan = self._dialogue.connack(event)
-                    self._handover.add([self._publications.marker(token)])
-                    self._write_mark()
-                    self._ask(connection, plan)
-                    self._status.connected(session_present=event.session_present)
-                    _log.info("mqtt.connected source=%s session_present=%s", self._name, event.session_present)
+                    self._greeted(connection, happened)
                 case Suback():
-                    items.append(self._publications.marker(self._dialogue.suback(event)))
-                    self._status.refused(event.refused)
+                    items.append(self._publications.marker(self._dialogue.suback(happened)))
+                    self._status.subscribed(happened.refused)
                 case _:
-                    items.append(
-                        self._publications.item(
-                            event, acked=self._dialogue.mark.commit, generation=self._dialogue.generation
-                        )
-                    )
-        self._status.received(sum(item.token is not None and item.payload is not None for item in items))
+                    acked, generation = self._dialogue.mark.commit, self._dialogue.generation
+                    items.append(self._publications.item(happened, acked=acked, generation=generation))
+        self._status.received(sum(item.payload is not None for item in items))
         self._handover.add(items)
+
+    def _greeted(self, connection: Connection, connack: Connack) -> None:
+        token, plan = self._dialogue.connack(connack)
+        self._handover.add([self._publications.marker(token)])
+        self._write_mark()
+        self._ask(connection, plan)
+        self._status.connected(session_present=connack.session_present)
+        event(_log, "info", "mqtt.connected", source=self._name, session_present=connack.session_present)
 
     def _settle(self, connection: Connection | None) -> None:
         """Act on what was committed: mark, PUBACKs, and a subscription that waited for R0."""
@@ -267,8 +274,10 @@ class MqttSource:
                 report = self._commits.popleft()
                 wanted = self._dialogue.committed(report) or wanted
                 self._status.dropped(report.view.duplicates)
+                if connection is None:
+                    continue
                 acknowledged = self._handover.committed(report.items, self._dialogue.generation)
-                if connection is not None and acknowledged:
+                if acknowledged:
                     mids += acknowledged
                     self._dialogue.acknowledging(report.commit)
         if self._dialogue.mark != before:
@@ -291,4 +300,3 @@ class MqttSource:
         while self._stop_at is None and (left := deadline - self._monotonic()) > 0:
             self._liveness.turn()
             poller.wait(-1, read=False, write=False, timeout_seconds=min(left, _TURN_SECONDS))
-            self._settle(None)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 class Status:
     """Counters and states. Each field is replaced whole; a snapshot may be a message apart between two fields."""
 
-    def __init__(self, name: str, clock: Callable[[], int]) -> None:
+    def __init__(self, name: str, clock: Callable[[], int], monotonic: Callable[[], float]) -> None:
         self._name = name
         self._clock = clock
+        self._monotonic = monotonic
+        self._connected_at: float | None = None
         self._state: State = "connecting"
         self._reason = ""
+        self._failure = ""
         self._connected_ns: int | None = None
         self._session_present = False
         self._connections = 0
@@ -31,19 +34,19 @@ class Status:
         self._last_message_ns: int | None = None
 
     def connecting(self, address: str) -> None:
-        """A connection is being made. The reason for the last failure stays until it is there."""
-        self._state = "connecting"
-        self._reason = self._reason or f"to {address}"
+        """A connection is being made. Why the last one failed stays in sight until this one is there."""
+        self._state, self._reason = "connecting", self._failure or f"to {address}"
 
     def connected(self, *, session_present: bool) -> None:
         """The broker took us."""
-        self._state, self._reason = "connected", ""
+        self._state, self._reason, self._failure = "connected", "", ""
         self._connected_ns = self._clock()
+        self._connected_at = self._monotonic()
         self._session_present = session_present
         self._connections += 1
 
-    def refused(self, refused: Mapping[str, str]) -> None:
-        """The broker answered the subscription."""
+    def subscribed(self, refused: Mapping[str, str]) -> None:
+        """The broker answered the subscription, and refused these filters for a reason."""
         self._reason = "; ".join(
             f"the broker refuses the subscription to {topic!r}: {reason}" for topic, reason in refused.items()
         )
@@ -54,9 +57,10 @@ class Status:
 
     def disconnected(self, reason: str) -> float:
         """The connection is over, or there never was one. Return the seconds it was connected."""
-        since, self._connected_ns = self._connected_ns, None
+        since, self._connected_at, self._connected_ns = self._connected_at, None, None
+        self._failure = reason
         self.waiting(reason)
-        return 0.0 if since is None else (self._clock() - since) / NANOSECONDS
+        return 0.0 if since is None else self._monotonic() - since
 
     def received(self, count: int) -> None:
         """Messages came in."""

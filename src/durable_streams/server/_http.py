@@ -82,7 +82,10 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._idle_seconds = body_idle_seconds
-        self._body_ended = False
+        # Only a request with one of these headers has a body (RFC 9112, 6.3).
+        length = self.headers.get("content-length", "0")
+        self._body_ended = length == "0" and "transfer-encoding" not in self.headers
+        self._body_given_up = False
 
     @property
     def url(self) -> str:
@@ -117,7 +120,7 @@ class Exchange:
         What is left of the body is read first: a client that still sends when the connection is closed may
         never see the answer.
         """
-        if "expect" not in self.headers:
+        if "expect" not in self.headers and not self._body_given_up:
             await self._discard_body()
         text = f"{reason}\n".encode()
         await self.answer(status, (("content-type", "text/plain; charset=utf-8"), *headers), text)
@@ -158,6 +161,8 @@ class Exchange:
 
     async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.answered = True
+        if not self._body_ended:
+            headers = (*headers, ("connection", "close"))
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in (*headers, *_ON_EVERY_ANSWER)]
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
@@ -166,7 +171,7 @@ class Exchange:
             async with asyncio.timeout(self._idle_seconds):
                 message = await self._receive()
         except TimeoutError:
-            self._body_ended = True
+            self._body_given_up = True
             raise RefusedError(408, f"no data for {self._idle_seconds:g} s in the middle of a body") from None
         if message["type"] == "http.disconnect":
             raise DisconnectedError

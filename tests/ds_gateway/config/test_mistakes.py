@@ -53,6 +53,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "nothing but a comment",
         "# later\n",
         [
+            "1: data_dir: must be set, because neither STATE_DIRECTORY nor HOME is",
             "1: server: is required: The stream server.",
             "1: no source: add a broker under mqtt or a port under serial",
         ],
@@ -101,16 +102,21 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "wrong unit of a size",
         HEAD + PORT + "journal: {max_bytes: 2GX}\n",
         [
-            "5: journal.max_bytes: must be a number of bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or "
-            "TiB, not '2GX'"
+            (
+                "5: journal.max_bytes: must be a number of bytes, or a number with kB, MB, GB, TB, KiB, "
+                "MiB, GiB or "
+                "TiB, not '2GX'"
+            )
         ],
     ),
     (
         "wrong unit of a duration",
         HEAD + PORT + "batch: {max_delay_seconds: 5 apples}\n",
         [
-            "5: batch.max_delay_seconds: must be a number of seconds, or a number with ms, s, m, h or d, "
-            "not '5 apples'"
+            (
+                "5: batch.max_delay_seconds: must be a number of seconds, or a number with ms, s, m, h or d, "
+                "not '5 apples'"
+            )
         ],
     ),
     (
@@ -142,8 +148,11 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "source's name",
         HEAD + 'serial: {"hall 1": {port: /dev/ttyUSB0}}\n',
         [
-            "4: serial.hall 1: must be 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter "
-            "or digit, not 'hall 1'"
+            (
+                "4: serial.hall 1: must be 1 to 64 letters, digits, dots, underscores and hyphens, the "
+                "first a letter "
+                "or digit, not 'hall 1'"
+            )
         ],
     ),
     (
@@ -159,42 +168,56 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     (
         "two clients with one id",
         HEAD
-        + "mqtt:\n  a: {url: 'mqtt://h', devices: [{topic: a}]}\n  b: {url: 'mqtt://h:1883', devices: [{topic: b}]}\n",
+        + "mqtt:\n"
+        + "  a: {url: 'mqtt://h', devices: [{topic: a}]}\n"
+        + "  b: {url: 'mqtt://h:1883', devices: [{topic: b}]}\n",
         [
-            "6: mqtt.b.client_id: mqtt.a is on the same broker with the same client id, and they would push each "
-            "other off: give one of them another client_id, or put the devices of both under one"
+            (
+                "6: mqtt.b.client_id: mqtt.a is on the same broker with the same client id, and they "
+                "would push each "
+                "other off: give one of them another client_id, or put the devices of both under one"
+            )
         ],
     ),
     (
         "qos 2",
         HEAD + BROKER + "    qos: 2\n    devices: [{topic: a}]\n",
         [
-            "7: mqtt.hall.qos: qos 2 would lose messages when the gateway is killed (the client confirms them "
-            "before they are stored); use qos: 1, the broker delivers QoS 2 publications at QoS 1 then"
+            (
+                "7: mqtt.hall.qos: qos 2 would lose messages when the gateway is killed (the client confirms them "
+                "before they are stored); use qos: 1, the broker delivers QoS 2 publications at QoS 1 then"
+            )
         ],
     ),
     (
         "broker with http URL",
         HEAD + "mqtt: {hall: {url: 'http://h', devices: [{topic: a}]}}\n",
         [
-            "4: mqtt.hall.url: must be mqtt://host[:port] or mqtts://host[:port], not 'http://h'; user and "
-            "password have their own keys"
+            (
+                "4: mqtt.hall.url: must be mqtt://host[:port] or mqtts://host[:port], not 'http://h'; user and "
+                "password have their own keys"
+            )
         ],
     ),
     (
         "password in the broker's URL is not repeated",
         HEAD + "mqtt: {hall: {url: 'mqtt://gw:hunter2@h', devices: [{topic: a}]}}\n",
         [
-            "4: mqtt.hall.url: must be mqtt://host[:port] or mqtts://host[:port], not 'mqtt://***@h'; user and "
-            "password have their own keys"
+            (
+                "4: mqtt.hall.url: must be mqtt://host[:port] or mqtts://host[:port], not "
+                "'mqtt://***@h'; user and "
+                "password have their own keys"
+            )
         ],
     ),
     (
         "host that would kill the network thread",
         HEAD + "mqtt: {hall: {url: 'mqtt://bad..host', devices: [{topic: a}]}}\n",
         [
-            "4: mqtt.hall.url: must have a host name whose parts between dots have 1 to 63 characters, "
-            "not 'mqtt://bad..host'"
+            (
+                "4: mqtt.hall.url: must have a host name whose parts between dots have 1 to 63 characters, "
+                "not 'mqtt://bad..host'"
+            )
         ],
     ),
     (
@@ -216,32 +239,40 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "capture that nobody captures",
         HEAD + DEVICE + '      - topic: "a/{sensor}"\n        stream: telemetry/{senser}\n',
         [
-            "9: mqtt.hall.devices[0].stream: stream 'telemetry/{senser}': {senser} is unknown; "
-            "did you mean {sensor}?"
+            (
+                "9: mqtt.hall.devices[0].stream: stream 'telemetry/{senser}': {senser} is unknown; "
+                "did you mean {sensor}?"
+            )
         ],
     ),
     (
         "wildcard in the middle",
         HEAD + DEVICE + '      - topic: "a/#/b"\n',
         [
-            "8: mqtt.hall.devices[0].topic: topic 'a/#/b': # takes the rest of a topic, so it can only be the "
-            "last level"
+            (
+                "8: mqtt.hall.devices[0].topic: topic 'a/#/b': # takes the rest of a topic, so it can only be the "
+                "last level"
+            )
         ],
     ),
     (
         "shared subscription",
         HEAD + DEVICE + '      - topic: "$share/group/a"\n',
         [
-            "8: mqtt.hall.devices[0].topic: topic '$share/group/a': shared subscriptions lose messages with a "
-            "persistent session: they stay parked for a member that is away; subscribe to the topic itself"
+            (
+                "8: mqtt.hall.devices[0].topic: topic '$share/group/a': shared subscriptions lose messages with a "
+                "persistent session: they stay parked for a member that is away; subscribe to the topic itself"
+            )
         ],
     ),
     (
         "stream that leads elsewhere",
         HEAD + DEVICE + '      - {topic: a, stream: "../other"}\n',
         [
-            "8: mqtt.hall.devices[0].stream: must have no empty part, no '.' and no '..' between slashes, "
-            "not '../other'"
+            (
+                "8: mqtt.hall.devices[0].stream: must have no empty part, no '.' and no '..' between slashes, "
+                "not '../other'"
+            )
         ],
     ),
     (
@@ -322,8 +353,10 @@ def test_what_is_documented_and_not_built_yet_is_told_as_such(text: str, expecte
 
 def test_the_embedded_server_is_told_as_such(tmp_path: Path) -> None:
     assert mistakes_in(tmp_path, "gateway: {id: a}\nserver: {url: embedded}\n" + PORT, {"HOME": "/h"}) == [
-        "2: server.url: embedded is not supported in this version: give the URL of a server, as of "
-        "durable-streams serve"
+        (
+            "2: server.url: embedded is not supported in this version: give the URL of a server, as of "
+            "durable-streams serve"
+        )
     ]
 
 
@@ -355,8 +388,10 @@ class TestTheGatewaysName:
     )
     def test_is_asked_for_where_many_machines_have_that_name(self, name: str, tmp_path: Path) -> None:
         assert mistakes_in(tmp_path, self.WITHOUT, machine=Machine(name, is_root=False)) == [
-            f"1: gateway.id: must be set, because the host name {name!r} is that of many machines: give this "
-            "gateway a name of its own, as gateway: {id: line-7}"
+            (
+                f"1: gateway.id: must be set, because the host name {name!r} is that of many machines: give this "
+                "gateway a name of its own, as gateway: {id: line-7}"
+            )
         ]
 
     def test_may_be_given_whatever_the_machine_is_called(self, tmp_path: Path) -> None:
@@ -365,8 +400,11 @@ class TestTheGatewaysName:
 
     def test_is_a_plain_word(self, tmp_path: Path) -> None:
         assert mistakes_in(tmp_path, MINIMAL.replace("line-7", "line/7")) == [
-            "1: gateway.id: must be 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or "
-            "digit, not 'line/7'"
+            (
+                "1: gateway.id: must be 1 to 64 letters, digits, dots, underscores and hyphens, the "
+                "first a letter or "
+                "digit, not 'line/7'"
+            )
         ]
 
 

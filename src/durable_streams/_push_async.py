@@ -1,0 +1,369 @@
+"""Drives a producer's window on an asyncio loop: the engine of `IdempotentProducer` without a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_streams import _http, _operations, _reactions
+from durable_streams._messages import encode_message
+from durable_streams._types import CloseResult
+from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from durable_streams._batches import Batch, Flight, WindowSettings
+    from durable_streams._http_async import AsyncCarrier
+    from durable_streams._types import IdempotentAppendResult, ProducerErrorHandler
+    from durable_streams._window import Window
+
+_log = logging.getLogger("durable_streams.producer")
+
+_HARD_LIMIT: Final = 8
+"""Appends that nobody awaits may fill the buffer so many times over; then they raise."""
+
+
+class Acknowledgement:
+    """Awaitable: the server's confirmation of one message."""
+
+    __slots__ = ("_engine", "batch", "error")
+
+    def __init__(self, engine: PushEngine, batch: Batch | None) -> None:
+        self._engine = engine
+        self.batch = batch
+        self.error: DurableStreamError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the message is confirmed or has failed."""
+        return self.error is not None or (self.batch is not None and self.batch.settled)
+
+    def __await__(self) -> Generator[Any, None, IdempotentAppendResult]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> IdempotentAppendResult:
+        await self._engine.settled(self)
+        if self.error is not None:
+            raise self.error
+        assert self.batch is not None, "settled without an error"
+        return self.batch.outcome()
+
+
+class Appended:
+    """A message that the producer has taken.
+
+    Nothing more needs to be done. Awaiting it waits until the producer has room again (back-pressure) and gives
+    the `Acknowledgement`, which can be awaited in turn.
+    """
+
+    __slots__ = ("_engine", "acknowledgement")
+
+    def __init__(self, engine: PushEngine, acknowledgement: Acknowledgement) -> None:
+        self._engine = engine
+        self.acknowledgement = acknowledgement
+
+    def __await__(self) -> Generator[Any, None, Acknowledgement]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Acknowledgement:
+        await self._engine.room()
+        return self.acknowledgement
+
+
+class PushEngine:
+    """Messages from callers into the window, flights out of it."""
+
+    def __init__(
+        self,
+        carrier: AsyncCarrier,
+        settings: WindowSettings,
+        make_window: Callable[[WindowSettings], Window],
+        *,
+        epoch: int,
+        on_error: ProducerErrorHandler | None,
+    ) -> None:
+        self._url = settings.url
+        self._carrier = carrier
+        self._policy = _http.default_policy()
+        self._settings = settings
+        self._make_window = make_window
+        self._epoch = epoch
+        self._buffer_bytes = settings.buffer_bytes
+        self._on_error = on_error
+        self._window = make_window(settings) if settings.content_type else None
+        self._undecided: deque[tuple[Any, Acknowledgement]] = deque()
+        self._undecided_bytes = 0
+        self._learning = asyncio.Lock()
+        self._runner: asyncio.Task[None] | None = None
+        self._flights: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._watchers: dict[Batch | Acknowledgement, asyncio.Future[None]] = {}
+        self._first_error: DurableStreamError | None = None
+        self._ended: str | None = None
+
+    # -- What the front offers ---------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._epoch if self._window is None else self._window.epoch
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch."""
+        return 0 if self._window is None else self._window.next_seq
+
+    @property
+    def pending_count(self) -> int:
+        """Messages taken and neither confirmed nor failed."""
+        return len(self._undecided) + (0 if self._window is None else self._window.pending_count)
+
+    @property
+    def in_flight_count(self) -> int:
+        """Requests under way."""
+        return 0 if self._window is None else self._window.in_flight_count
+
+    async def start(self) -> None:
+        """Learn the content type, if it was not given, and begin to send."""
+        await self._learn()
+        self._ensure_running()
+
+    def append(self, data: Any) -> Appended:
+        """Take a message at once, or raise; room is waited for when the result is awaited."""
+        return Appended(self, self._take(data, self._buffer_bytes * _HARD_LIMIT))
+
+    def append_nowait(self, data: Any) -> Acknowledgement:
+        """Take a message at once, or raise `ProducerFullError` when a careful caller would wait."""
+        return self._take(data, self._buffer_bytes)
+
+    async def flush(self) -> None:
+        """Wait until everything taken so far is confirmed; raise the first error there was."""
+        await self._drain()
+        if self._first_error is not None:
+            raise self._first_error
+
+    async def restart(self) -> None:
+        """Begin a new epoch, one higher, and forget earlier errors."""
+        await self._learn()
+        assert self._window is not None, "the content type is known"
+        self._first_error = None
+        self._window.restart()
+        self._wake.set()
+
+    async def close_stream(self, data: Any) -> CloseResult:
+        """Flush, then close the stream; a last message goes with the closure."""
+        await self.start()
+        await self.flush()
+        self._ended = "the stream is closed"
+        if data is None:
+            flow = _operations.close(self._url, self._policy, None, content_type=None)
+            return await self._carrier.run(flow)
+        assert self._window is not None, "the content type is known"
+        message = encode_message(data, self._settings.content_type)
+        batch = self._window.add(message, self._policy.monotonic(), closing=True)
+        self._wake.set()
+        await self.settled(batch)
+        offset = batch.outcome().offset
+        if offset is None:
+            offset = (await self._carrier.run(_operations.head(self._url, self._policy))).offset
+        return CloseResult(offset)
+
+    async def close(self) -> None:
+        """Flush, stop, let go of the connection; raise the first error there was."""
+        self._ended = self._ended or "the producer is closed"
+        try:
+            if self._undecided or (self._window is not None and not self._window.idle):
+                await self._drain()
+        finally:
+            await self._stop()
+        if self._first_error is not None:
+            error, self._first_error = self._first_error, None
+            raise error
+
+    async def room(self) -> None:
+        """Wait until the buffer has room."""
+        await self._has_room.wait()
+
+    async def settled(self, what: Batch | Acknowledgement) -> None:
+        """Wait until a message or batch is confirmed or has failed."""
+        while not what.settled:
+            watcher = self._watchers.get(what)
+            if watcher is None:
+                watcher = self._watchers[what] = asyncio.get_running_loop().create_future()
+            self._ensure_running()
+            await asyncio.shield(watcher)
+
+    # -- Taking messages ---------------------------------------------------------------------------
+
+    def _take(self, data: Any, limit: int) -> Acknowledgement:
+        self._ensure_running()  # before anything is buffered: it needs a running loop
+        if self._ended is not None:
+            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
+        if self._window is None:
+            return self._take_undecided(data, limit)
+        message = encode_message(data, self._settings.content_type)
+        self._check_room(self._window.pending_bytes + len(message), limit, message)
+        batch = self._window.add(message, self._policy.monotonic())
+        if len(batch.messages) == 1:  # a batch began: its linger time must be watched
+            self._wake.set()
+        self._mind_the_room()
+        return Acknowledgement(self, batch)
+
+    def _take_undecided(self, data: Any, limit: int) -> Acknowledgement:
+        """Keep a message until the content type says how to encode it."""
+        size = len(data) if isinstance(data, str | bytes | bytearray | memoryview) else 256
+        self._check_room(self._undecided_bytes + size, limit, b"")
+        acknowledgement = Acknowledgement(self, None)
+        self._undecided.append((data, acknowledgement))
+        self._undecided_bytes += size
+        self._mind_the_room()
+        return acknowledgement
+
+    def _check_room(self, wanted: int, limit: int, message: bytes) -> None:
+        if wanted > limit:
+            raise ProducerFullError(
+                f"{self.pending_count} messages wait for confirmation, {limit} bytes or more: await append() to "
+                "wait for room",
+                url=self._url,
+                records=(message,),
+            )
+
+    def _decide(self, window: Window) -> None:
+        while self._undecided:
+            data, acknowledgement = self._undecided.popleft()
+            try:
+                message = encode_message(data, self._settings.content_type)
+                acknowledgement.batch = window.add(message, self._policy.monotonic())
+            except DurableStreamError as error:
+                acknowledgement.error = error
+                self._report(error)
+        self._undecided_bytes = 0
+
+    async def _learn(self) -> None:
+        async with self._learning:
+            if self._window is not None:
+                return
+            head = await self._carrier.run(_operations.head(self._url, self._policy))
+            content_type = head.content_type or "application/octet-stream"
+            self._settings = replace(self._settings, content_type=content_type)
+            self._window = self._make_window(self._settings)
+            self._decide(self._window)
+            self._changed()
+
+    # -- Running -----------------------------------------------------------------------------------
+
+    def _ensure_running(self) -> None:
+        if self._runner is None or self._runner.done():
+            loop = asyncio.get_running_loop()
+            self._runner = loop.create_task(self._run(), name=f"producer of {self._url}")
+
+    async def _run(self) -> None:
+        try:
+            await self._learn()
+        # Supervision boundary: a caller's header callable may raise anything, and appends wait for this.
+        except Exception as error:  # noqa: BLE001
+            self._fail_undecided(as_producer_error(error, self._url))
+            return
+        window = self._window
+        assert window is not None, "the content type is known"
+        while True:
+            now = self._policy.monotonic()
+            flight = window.next_flight(now)
+            if flight is not None:
+                task = asyncio.create_task(self._fly(window, flight))
+                self._flights.add(task)
+                task.add_done_callback(self._flights.discard)
+                continue
+            self._wake.clear()
+            at = window.wake_at(now)
+            try:
+                async with asyncio.timeout(None if at is None else max(0.0, at - now)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _fly(self, window: Window, flight: Flight) -> None:
+        try:
+            answer = await self._carrier.exchange(flight.request)
+        # Supervision boundary: a caller's header callable may raise anything; the batch must not hang for it.
+        except Exception as error:  # noqa: BLE001
+            _reactions.crashed(window, flight, as_producer_error(error, self._url))
+        else:
+            _reactions.answered(window, flight, answer, self._policy.monotonic())
+        self._changed()
+        self._wake.set()
+
+    def _changed(self) -> None:
+        """Tell everybody who waits for what has changed in the window."""
+        window = self._window
+        if window is not None:
+            failures, window.failures = window.failures, []
+            for error in failures:
+                self._report(error)
+        for what in [what for what in self._watchers if what.settled]:
+            watcher = self._watchers.pop(what)
+            if not watcher.done():
+                watcher.set_result(None)
+        self._mind_the_room()
+
+    def _report(self, error: DurableStreamError) -> None:
+        self._first_error = self._first_error or error
+        report(self._on_error, error)
+
+    def _mind_the_room(self) -> None:
+        waiting = self._undecided_bytes + (0 if self._window is None else self._window.pending_bytes)
+        if waiting > self._buffer_bytes:
+            self._has_room.clear()
+        else:
+            self._has_room.set()
+
+    def _fail_undecided(self, error: DurableStreamError) -> None:
+        for _, acknowledgement in self._undecided:
+            acknowledgement.error = error
+        self._undecided.clear()
+        self._undecided_bytes = 0
+        self._report(error)
+        self._changed()
+
+    async def _drain(self) -> None:
+        waiting: Sequence[Batch | Acknowledgement]
+        waiting = [acknowledgement for _, acknowledgement in self._undecided]
+        if self._window is not None:
+            waiting = self._window.flush()
+            self._wake.set()
+        for what in waiting:
+            await self.settled(what)
+
+    async def _stop(self) -> None:
+        tasks = [*self._flights, *([self._runner] if self._runner is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._carrier.close()
+
+
+def as_producer_error(error: Exception, url: str) -> DurableStreamError:
+    """Return what callers are told when making a request raised."""
+    if isinstance(error, DurableStreamError):
+        return error
+    wrapped = ProducerError(f"the request could not be made: {error!r}", url=url)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def report(on_error: ProducerErrorHandler | None, error: DurableStreamError) -> None:
+    """Tell the caller's handler about an error."""
+    if on_error is None:
+        return
+    try:
+        on_error(error)
+    # Supervision boundary: a handler's mistake must not stop the producer.
+    except Exception:  # noqa: BLE001
+        _log.exception("producer.on_error.raised")

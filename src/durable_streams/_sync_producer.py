@@ -1,0 +1,173 @@
+"""`SyncIdempotentProducer`: exactly-once appends, without async."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from durable_streams import _http, _operations
+from durable_streams._batches import WindowSettings, check_epoch
+from durable_streams._http_sync import SyncCarrier
+from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
+from durable_streams._types import CloseResult
+from durable_streams._window import Window
+
+if TYPE_CHECKING:
+    import httpx
+
+    from durable_streams._store import ProducerStore
+    from durable_streams._sync import DurableStream
+    from durable_streams._types import HeadersLike, ParamsLike, ProducerErrorHandler
+
+
+class SyncIdempotentProducer:
+    """Appends to one stream so that a retry never stores anything twice: `IdempotentProducer` without async.
+
+    `append` returns as soon as the message is taken, and waits only while the buffer is full. Threads of its own
+    send the batches and call ``on_error``. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        url_or_stream: str | DurableStream,
+        producer_id: str,
+        *,
+        client: httpx.Client | None = None,
+        epoch: int = 0,
+        auto_claim: bool = False,
+        max_batch_bytes: int = 1024 * 1024,
+        linger_ms: float = 5,
+        max_in_flight: int = 5,
+        content_type: str | None = None,
+        headers: HeadersLike | None = None,
+        params: ParamsLike | None = None,
+        on_error: ProducerErrorHandler | None = None,
+        store: ProducerStore | None = None,
+    ) -> None:
+        url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
+        known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
+        self._settings = WindowSettings(
+            url=url,
+            producer_id=producer_id,
+            content_type=content_type or known or "",
+            auto_claim=auto_claim,
+            max_batch_bytes=max_batch_bytes,
+            linger_seconds=linger_ms / 1000,
+            max_in_flight=max_in_flight,
+        )
+        self._epoch = check_epoch(epoch)
+        if store is not None:
+            raise NotImplementedError("a store is drained by StoreProducer in this version")
+        if isinstance(url_or_stream, str) or client is not None:
+            self._carrier = SyncCarrier(client, _http.Extras(headers, params))
+        else:
+            self._carrier = url_or_stream.carrier(headers, params)
+        self._policy = _http.default_policy()
+        self._on_error = on_error
+        self._starting = threading.Lock()
+        self._engine: ThreadedEngine | None = None
+
+    @property
+    def producer_id(self) -> str:
+        """The producer's id."""
+        return self._settings.producer_id
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._epoch if self._engine is None else self._engine.window.epoch
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch."""
+        return 0 if self._engine is None else self._engine.window.next_seq
+
+    @property
+    def pending_count(self) -> int:
+        """Messages taken and neither confirmed nor failed."""
+        return 0 if self._engine is None else self._engine.window.pending_count
+
+    @property
+    def in_flight_count(self) -> int:
+        """Requests under way."""
+        return 0 if self._engine is None else self._engine.window.in_flight_count
+
+    def append(self, data: Any) -> SyncAcknowledgement:
+        """Take one message, as soon as there is room; it is sent soon.
+
+        ``append(x).result()`` waits for the server's confirmation. Raises `MessageError` for what the stream
+        cannot take, `ProducerStoppedError` after a failure.
+        """
+        return self._started().append(data, wait=True)
+
+    def append_nowait(self, data: Any) -> SyncAcknowledgement:
+        """Take one message, or raise `ProducerFullError` when there is no room."""
+        return self._started().append(data, wait=False)
+
+    def flush(self) -> None:
+        """Wait until everything appended so far is confirmed; raise the first error since the last restart."""
+        engine = self._started()
+        engine.drain()
+        if engine.first_error is not None:
+            raise engine.first_error
+
+    def restart(self) -> None:
+        """Go on after an error, in a new epoch; what is unconfirmed is sent again in it."""
+        self._started().restart()
+
+    def close_stream(self, data: Any = None) -> CloseResult:
+        """Flush, then close the stream for good, with a last message if one is given."""
+        engine = self._started()
+        self.flush()
+        engine.end("the stream is closed")
+        url = self._settings.url
+        if data is None:
+            return self._carrier.run(_operations.close(url, self._policy, None, content_type=None))
+        offset = engine.append(data, wait=True, closing=True).result().offset
+        if offset is None:
+            offset = self._carrier.run(_operations.head(url, self._policy)).offset
+        return CloseResult(offset)
+
+    def close(self) -> None:
+        """Flush and stop; raise the first error. The stream stays open."""
+        engine = self._engine
+        try:
+            if engine is not None:
+                engine.end("the producer is closed")
+                engine.drain()
+        finally:
+            if engine is not None:
+                engine.stop()
+            self._carrier.close()
+        if engine is not None and engine.first_error is not None:
+            error, engine.first_error = engine.first_error, None
+            raise error
+
+    def __enter__(self) -> Self:
+        try:
+            self._started()
+        except BaseException:
+            self._carrier.close()
+            raise
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.close()
+        except Exception as closing:
+            if error is None:
+                raise
+            error.add_note(f"Closing the producer failed too: {closing!r}")
+
+    def _started(self) -> ThreadedEngine:
+        """Return the engine; the first call learns the content type, if it was not given."""
+        with self._starting:
+            if self._engine is None:
+                if not self._settings.content_type:
+                    head = self._carrier.run(_operations.head(self._settings.url, self._policy))
+                    content_type = head.content_type or "application/octet-stream"
+                    self._settings = replace(self._settings, content_type=content_type)
+                window = Window(self._settings, self._policy, epoch=self._epoch)
+                self._engine = ThreadedEngine(self._carrier, window, on_error=self._on_error)
+            return self._engine
