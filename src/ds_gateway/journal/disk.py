@@ -98,21 +98,37 @@ class Disk:
         self._cache = self._connect()
 
     def _connect(self) -> Any:
-        return diskcache.Cache(
-            str(self._directory / "journal"),
-            timeout=10,
-            disk=BytesOnlyDisk,
-            eviction_policy="none",
-            cull_limit=0,
-            size_limit=2**62,
-            statistics=0,
-            tag_index=0,
-            disk_min_file_size=2**31 - 1,
-            sqlite_synchronous=2,
-            sqlite_journal_mode="wal",
-            sqlite_mmap_size=0,
-            sqlite_cache_size=-8192,
-        )
+        with self._translated():
+            return diskcache.Cache(
+                str(self._directory / "journal"),
+                timeout=10,
+                disk=BytesOnlyDisk,
+                eviction_policy="none",
+                cull_limit=0,
+                size_limit=2**62,
+                statistics=0,
+                tag_index=0,
+                disk_min_file_size=2**31 - 1,
+                sqlite_synchronous=2,
+                sqlite_journal_mode="wal",
+                sqlite_mmap_size=0,
+                sqlite_cache_size=-2048,
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what SQLite and diskcache raise into errors that an operator can read."""
+        try:
+            yield
+        except (sqlite3.OperationalError, diskcache.Timeout) as error:
+            if "full" in str(error):
+                raise DiskFullError(f"no room for the journal in {self._directory}: {error}") from error
+            raise JournalError(f"the journal in {self._directory} cannot be used: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise JournalDamagedError(
+                f"the journal in {self._directory} is damaged: {error}; restore the directory from a copy, or "
+                "move it away to begin a new journal"
+            ) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -121,18 +137,17 @@ class Disk:
         Raises `DiskFullError` when there is no room, and leaves a usable connection behind.
         """
         try:
-            with self._cache.transact():
+            with self._translated(), self._cache.transact():
                 yield
-        except sqlite3.OperationalError as error:
+        except JournalError:
             # A failed COMMIT leaves the transaction open; closing the connection rolls it back for certain.
             self._cache.close()
-            if "full" in str(error):
-                raise DiskFullError(f"no room for the journal in {self._directory}: {error}") from error
-            raise JournalError(f"the journal in {self._directory} cannot be written: {error}") from error
+            raise
 
     def read(self, key: str) -> bytes | None:
         """The row, or None."""
-        row = self._cache.get(key)
+        with self._translated():
+            row = self._cache.get(key)
         assert row is None or isinstance(row, bytes)
         return row
 
@@ -146,10 +161,11 @@ class Disk:
 
     def keys_before(self, bound: str) -> Iterator[str]:
         """All keys that sort before the bound, in order."""
-        for key in self._cache.iterkeys():
-            if key >= bound:
-                return
-            yield key
+        with self._translated():
+            for key in self._cache.iterkeys():
+                if key >= bound:
+                    return
+                yield key
 
     def free_bytes(self) -> int:
         """Room on the file system for this user."""

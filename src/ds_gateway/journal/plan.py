@@ -202,8 +202,11 @@ class Plan:
         self.touch(book)
         self.parts.add("C")
 
-    def trim(self, book: Book, keep_bytes: int) -> None:
-        """Delete the oldest kept batches until ``keep_bytes`` are kept, a bounded number of rows at a time."""
+    def trim(self, book: Book, keep_bytes: int) -> bool:
+        """Delete the oldest kept batches until ``keep_bytes`` are kept, a bounded number of rows at a time.
+
+        Return whether anything was deleted.
+        """
         deleted = 0
         while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
             key = rows.kept_key(book.number, book.first_kept)
@@ -219,6 +222,7 @@ class Plan:
         if deleted:
             self.touch(book)
             self.parts.add("C")
+        return deleted > 0
 
     def forget_announcements(self, book: Book) -> None:
         """A new epoch announces its devices again."""

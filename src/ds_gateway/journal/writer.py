@@ -303,7 +303,8 @@ class Writer:
         was_full = self.full
         if self.state.size >= settings.max_bytes:
             for book in list(self.state.books.values()):
-                plan.trim(book, 0)
+                if plan.trim(book, 0):
+                    self._full_checked_at = float("-inf")  # there may be more of it: look again at once
         self.full = self.state.size >= settings.max_bytes or self._disk.free_bytes() < settings.min_free_bytes
         if self.full and not was_full:
             event(_log, "warning", "journal.full", bytes=self.state.size, max_bytes=settings.max_bytes)

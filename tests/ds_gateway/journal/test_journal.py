@@ -467,6 +467,15 @@ class TestDamage:
         with pytest.raises(JournalDamagedError, match="k/000001"):
             Journal.open(harness.directory, gateway="g", url=URL)
 
+    def test_a_file_that_is_no_database_says_what_to_do(self, harness: Harness) -> None:
+        harness.open()
+        harness.close()
+        (harness.directory / "journal" / "cache.db").write_bytes(
+            b"not a database, but long enough to be read" * 100
+        )
+        with pytest.raises(JournalDamagedError, match="move it away"):
+            Journal.open(harness.directory, gateway="g", url=URL)
+
     def test_a_pickle_in_the_file_is_never_loaded(self, harness: Harness) -> None:
         harness.open()
         harness.accept(record("a"))
