@@ -34,7 +34,7 @@ LAYERS: Final = (
 # The only modules that may import a library, as patterns.
 IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "diskcache": ("ds_gateway.journal*",),
-    "paho": ("ds_gateway.mqtt*",),
+    "paho": ("ds_gateway.mqtt*", "ds_gateway.demo.sensors"),
     "serial": ("ds_gateway.serial_port*",),
     "httpx": (
         "durable_streams._http*",  # where it is used; the others say in their signatures that they take a client

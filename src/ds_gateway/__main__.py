@@ -1,5 +1,8 @@
-"""``python -m ds_gateway``: the command line."""
+"""``python -m ds_gateway`` is ``ds-gateway``."""
+
+from __future__ import annotations
 
 from ds_gateway.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -59,6 +59,7 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._inode: int | None = None
         self._conversations: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -80,6 +81,12 @@ class ControlServer:
         if self._server is None:
             return
         server, self._server = self._server, None
+        self._is_stopped = True
+        # A connection just accepted has no transport before the next turn, and asyncio would forget it open if
+        # the server were closed in between. `_converse` closes it.
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        await asyncio.sleep(0)
         server.close()
         for conversation in self._conversations:
             conversation.cancel()
@@ -94,6 +101,8 @@ class ControlServer:
         assert task is not None, "a connection's callback is a task"
         self._conversations.add(task)
         try:
+            if self._is_stopped:
+                return
             if len(self._conversations) > MAX_CONNECTIONS:
                 await self._send(writer, _refusal("too many connections to the control socket; try again"))
             else:
@@ -159,7 +168,8 @@ def call(path: Path, verb: str, timeout_seconds: float = 5.0, **arguments: Any) 
             connection.settimeout(timeout_seconds)
             with _reachable(path) as address:
                 connection.connect(address)
-            connection.sendall(request)
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(request)  # who refuses at once may have answered and gone already
             line = _read_line(connection, deadline)
         except TimeoutError:
             raise ControlError(

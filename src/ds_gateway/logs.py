@@ -44,7 +44,7 @@ def logger(layer: str) -> logging.Logger:
 
 
 def event(
-    log: logging.Logger, level: str, name: str, *, exc: BaseException | None = None, **values: object
+    log: logging.Logger, level: str, name: str, /, *, exc: BaseException | None = None, **values: object
 ) -> None:
     """Log one event; ``level`` is debug, info, warning or error. Any thread."""
     log.log(_LEVELS[level], name, extra={_VALUES: values}, exc_info=exc)

@@ -1,5 +1,8 @@
-"""``python -m durable_streams``: the command line."""
+"""``python -m durable_streams`` is ``durable-streams``."""
+
+from __future__ import annotations
 
 from durable_streams.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

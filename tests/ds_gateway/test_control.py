@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ds_gateway.control import Verb
+
 pytestmark = pytest.mark.anyio
+# ruff: noqa: ASYNC240 - a look at a temporary folder does not block
 
 
 def status(_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -41,7 +44,7 @@ def crash(_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     raise ZeroDivisionError
 
 
-VERBS = {"status": status, "echo": echo, "fail": fail, "crash": crash}
+VERBS: Mapping[str, Verb] = {"status": status, "echo": echo, "fail": fail, "crash": crash}
 
 
 async def ask(path: Path, verb: str, **arguments: Any) -> dict[str, Any]:
@@ -76,12 +79,14 @@ class TestAVerb:
 
     async def test_may_refuse(self, path: Path) -> None:
         async with ControlServer(path, VERBS):
-            with pytest.raises(ControlError, match="^the disk is full: make room$"):
+            with pytest.raises(ControlError, match=r"^the disk is full: make room$"):
                 await ask(path, "fail")
 
     async def test_that_is_unknown(self, path: Path) -> None:
         async with ControlServer(path, VERBS):
-            with pytest.raises(ControlError, match="^unknown verb 'stauts'; there are crash, echo, fail, status$"):
+            with pytest.raises(
+                ControlError, match=r"^unknown verb 'stauts'; there are crash, echo, fail, status$"
+            ):
                 await ask(path, "stauts")
 
     async def test_that_crashes_ends_nothing(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +141,7 @@ class TestAConversation:
             writer.close()
 
     async def test_is_refused_when_there_are_too_many(self, path: Path) -> None:
-        async with ControlServer(path, VERBS):
+        async with ControlServer(path, VERBS) as server:
             open_ones = []
             for _ in range(MAX_CONNECTIONS):
                 reader, writer = await asyncio.open_unix_connection(path)
@@ -148,14 +153,8 @@ class TestAConversation:
             for writer in open_ones:
                 writer.close()
 
-            async def is_answered() -> bool:
-                try:
-                    return bool(await ask(path, "status"))
-                except ControlError:
-                    return False
-
-            while not await is_answered():
-                await asyncio.sleep(0)
+            await await_until(lambda: not server._conversations, what="the conversations are over")
+            assert await ask(path, "status")
 
     async def test_does_not_hold_up_the_end(self, path: Path) -> None:
         async with ControlServer(path, VERBS):

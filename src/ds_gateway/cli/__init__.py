@@ -9,6 +9,7 @@ import typer
 
 from ds_gateway import __version__
 from ds_gateway.cli.check import check
+from ds_gateway.cli.demo import demo
 from ds_gateway.cli.run import run
 from ds_gateway.cli.status import status
 from ds_gateway.errors import ConfigError, GatewayError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(check)
+app.command()(demo)
 app.command()(status)
 
 

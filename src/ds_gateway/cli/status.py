@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_GOOD: Final = frozenset({"run", "running", "connected", "open", "ok", "up"})
+_GOOD: Final = frozenset({"connected", "open", "idle", "sending"})
 _BAD: Final = frozenset({"halted", "parked", "failed", "refused"})
 _MAX_READING: Final = 60
+_PIPED_COLUMNS: Final = 400
 
 
 def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: FBT002 - an option, not an argument
@@ -32,7 +34,9 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # no
     if json:
         print_json(result)
     else:
-        Console().print(render(result, datetime.now(UTC)))
+        # Into a pipe a line stays a line, so that grep finds what it looks for.
+        width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+        Console(width=width).print(render(result, datetime.now(UTC)))
 
 
 def ask(data_dir: str, sockets: Sequence[Path], verb: str, **arguments: Any) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
             result,
             ("name", "last reading", "age", "accepted"),
             {
-                "last reading": lambda row: _reading(row.get("last_data")),
+                "last reading": lambda row: _reading(row.get("last_data"), _mapping(row, "units")),
                 "age": lambda row: _age(row.get("last_time"), now),
                 "accepted": lambda row: _text(row, "count"),
             },
@@ -140,10 +144,10 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
-def _reading(data: Any) -> str:
+def _reading(data: Any, units: Mapping[str, Any]) -> str:
     if not isinstance(data, dict):
         return "-" if data is None else str(data)[:_MAX_READING]
-    text = ", ".join(f"{key} {value}" for key, value in data.items())
+    text = ", ".join(f"{key} {value} {units.get(key, '')}".rstrip() for key, value in data.items())
     return text if len(text) <= _MAX_READING else f"{text[:_MAX_READING]}..."
 
 

@@ -10,7 +10,7 @@ themselves. Messages never contain a secret.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,11 +22,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ds_gateway.config.addresses import LOOPBACK, host_and_port, is_host_and_port
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
 
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
-_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -56,19 +55,6 @@ def _header_value(value: Credential) -> Credential:
     if not text or not text.isascii() or _CONTROL_CHARACTERS.search(text):
         raise ValueError("a header's value is not empty, and has only printable ASCII characters")
     return value
-
-
-def _host_and_port(text: str) -> tuple[str, int | None]:
-    match = _HOST_AND_PORT.fullmatch(text)
-    if match is None:
-        raise ValueError("must have a host name or address, and then perhaps : and a port")
-    host, port = match["host"], match["port"]
-    if not host.startswith("[") and any(not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")):
-        # paho's network thread dies silently of a UnicodeError on such a host.
-        raise ValueError("must have a host name whose parts between dots have 1 to 63 characters")
-    if port is not None and not 0 < int(port) < 65536:
-        raise ValueError("must have a port from 1 to 65535")
-    return host, None if port is None else int(port)
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -121,7 +107,7 @@ class ServerSettings(_Model):
                 "must be an http:// or https:// URL without query and fragment; a user and password go into "
                 "headers"
             )
-        _host_and_port(match[1])
+        host_and_port(match[1])
         return value.rstrip("/")
 
     @field_validator("proxy")
@@ -254,11 +240,11 @@ class MqttSettings(_Model):
     @classmethod
     def _url(cls, value: str) -> str:
         scheme, separator, rest = value.partition("://")
-        if not separator or scheme not in {"mqtt", "mqtts"} or not _HOST_AND_PORT.fullmatch(rest.rstrip("/")):
+        if not separator or scheme not in {"mqtt", "mqtts"} or not is_host_and_port(rest.rstrip("/")):
             raise ValueError(
                 "must be mqtt://host[:port] or mqtts://host[:port]; user and password have their own keys"
             )
-        _host_and_port(rest.rstrip("/"))
+        host_and_port(rest.rstrip("/"))
         return value
 
     @field_validator("qos", mode="before")
@@ -333,13 +319,13 @@ class StatusSettings(_Model):
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        if _host_and_port(value)[1] is None:
+        if host_and_port(value)[1] is None:
             raise ValueError("must be an address, : and a port")
         return value
 
     @model_validator(mode="after")
     def _protected(self) -> Self:
-        if self.token is None and _host_and_port(self.listen)[0] not in _LOOPBACK:
+        if self.token is None and host_and_port(self.listen)[0] not in LOOPBACK:
             raise ValueError(f"a page that listens on {self.listen} can be read by others: set status.token")
         return self
 

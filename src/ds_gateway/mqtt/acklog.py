@@ -44,12 +44,6 @@ class AckLog:
         acked = acked_now if line == len(self._starts) - 1 else self._acked[line]
         return commit > acked
 
-    def clear(self) -> None:
-        """Forget every connection."""
-        self._starts.clear()
-        self._acked.clear()
-        self.packed = b""
-
     @classmethod
     def from_bytes(cls, data: bytes) -> AckLog:
         """Restore what was `packed`."""

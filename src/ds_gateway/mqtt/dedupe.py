@@ -107,7 +107,7 @@ class DedupeGate:
             changes["filters"] = filters or None
             self._filters_written = filters
         if self._retained.changed:
-            changes["retained"] = self._retained.to_bytes()
+            changes["retained"] = self._retained.to_bytes() or None
             self._retained.changed = False
         return changes
 
@@ -163,7 +163,6 @@ class DedupeGate:
         self._session += 1
         self._ring.clear()
         self._numbering.forget()
-        self._acks.clear()
         self._subscribed = None
 
     def _meta(self) -> bytes:

@@ -18,7 +18,7 @@ RING_ENTRIES: Final = 32_768
 
 _HEAD: Final = struct.Struct(">IHI")
 _ENTRY: Final = struct.Struct(">H8s")
-_PREFIX: Final = "r"
+_PREFIX: Final = "ring-"
 
 
 class Entry(NamedTuple):

@@ -65,6 +65,21 @@ _SCHEMA: Final = (
 )
 
 
+def make_directory(directory: Path) -> None:
+    """Create the directory if it is not there, so that it is still there after a power cut."""
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:
+            descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"cannot create {directory}: {error.strerror}") from error
+
+
 class DirectoryLock:
     """The right to serve a directory; it ends with the process, however that ends."""
 

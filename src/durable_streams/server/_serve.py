@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
 class ServerThread:
     """Runs a `StreamApp` on an event loop of its own.
 
-    ``scope`` requests may come over sockets (`listen`) or from this process (`run`, with `application`).
+    Requests come over sockets (`listen`), or from this process (`run`, with `application`).
     """
 
     def __init__(self, app: StreamApp) -> None:

@@ -22,6 +22,7 @@ from durable_streams.server._database import (
     DirectoryLock,
     connect_reader,
     connect_writer,
+    make_directory,
     translated,
 )
 from durable_streams.server._errors import StoreError
@@ -64,10 +65,7 @@ class SqliteStore:
 
     def __init__(self, directory: Path, *, max_bytes: int | None = None) -> None:
         self._path = directory / FILE_NAME
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot create {directory}: {error.strerror}") from error
+        make_directory(directory)
         self._lock = DirectoryLock(directory)
         try:
             self._connection = connect_writer(self._path, max_bytes)

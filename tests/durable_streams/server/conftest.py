@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,6 +9,7 @@ import pytest
 
 from durable_streams.server import Limits, MemoryStore, ServerThread, SqliteStore, StreamApp
 from durable_streams.testing import InProcessTransport
+from harness.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,28 +24,25 @@ LIMITS = Limits(
 )
 
 
-@dataclass
-class Clock:
-    """The server's clock, in seconds since 1970."""
-
-    now: float = 1_750_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def server(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[ServerThread]:
-    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "streams")
-    thread = ServerThread(StreamApp(store, limits=LIMITS, clock=clock))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore | SqliteStore:
+    """Closed by the server that serves it."""
+    return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "streams")
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return LIMITS
+
+
+@pytest.fixture
+def server(store: MemoryStore | SqliteStore, limits: Limits, clock: Clock) -> Iterator[ServerThread]:
+    thread = ServerThread(StreamApp(store, limits=limits, clock=clock))
     thread.start()
     yield thread
     thread.stop()

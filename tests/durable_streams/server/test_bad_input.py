@@ -107,7 +107,7 @@ def test_raw_dots_are_refused(connection: socket.socket, path: str) -> None:
 
 @pytest.mark.parametrize("value", ["nonsense", "text/", "text/plain; ü", "x" * 2000])
 def test_a_content_type_that_is_none(client: httpx.Client, value: str) -> None:
-    refused = client.put("/s", headers={"content-type": value.encode()})
+    refused = client.put("/s", headers=[(b"content-type", value.encode())])
     assert refused.status_code == 400
     assert "Content-Type" in refused.text
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from conftest import Clock
+    from harness.clock import Clock
 
 TEXT = {"content-type": "text/plain"}
 TTL_SECONDS = 100

@@ -141,8 +141,8 @@ def test_malformed_marks_are_refused(
     client: httpx.Client, create: Callable[..., str], headers: dict[str, str]
 ) -> None:
     create()
-    raw = {name: value.encode() for name, value in headers.items()}
-    answer = client.post("/s", headers={"content-type": b"text/plain", **raw}, content=b"x")
+    raw = [(name.encode(), value.encode()) for name, value in {**TEXT, **headers}.items()]
+    answer = client.post("/s", headers=raw, content=b"x")
     assert answer.status_code == 400
     assert "Producer-" in answer.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -10,25 +11,24 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from durable_streams.server import _reads
+from durable_streams.server import Limits, MemoryStore, SqliteStore, _reads
+from durable_streams.server._store import Change
+from harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     import httpx
 
-    from conftest import Clock
+    from durable_streams.server._store import Transaction
+    from harness.clock import Clock
 
 JSON = {"content-type": "application/json"}
 TEXT = {"content-type": "text/plain"}
 CLOSE = {"stream-closed": "true"}
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as made:
-        yield made
 
 
 class TestLongPoll:
@@ -51,41 +51,6 @@ class TestLongPoll:
         assert page.headers["stream-cursor"].isdigit()
         assert page.headers["cache-control"] == "no-store"
 
-    @pytest.mark.parametrize("headers", [TEXT, {**TEXT, **CLOSE}], ids=["append", "append and close"])
-    def test_new_data_wakes_every_waiting_reader(
-        self,
-        client: httpx.Client,
-        create: Callable[..., str],
-        pool: ThreadPoolExecutor,
-        headers: dict[str, str],
-    ) -> None:
-        create(content=b"old")
-        answers = poll_until_data(client, pool, readers=5)
-        client.post("/s", headers=headers, content=b"new")
-        for answer in answers:
-            page = answer.result(timeout=20)
-            assert page.content == b"new"
-            assert ("stream-closed" in page.headers) == ("stream-closed" in headers)
-
-    def test_closure_wakes_readers(
-        self, client: httpx.Client, create: Callable[..., str], pool: ThreadPoolExecutor
-    ) -> None:
-        create()
-        answers = poll_until_data(client, pool, readers=2)
-        client.post("/s", headers=CLOSE)
-        for answer in answers:
-            page = answer.result(timeout=20)
-            assert (page.status_code, page.headers["stream-closed"]) == (204, "true")
-            assert "stream-cursor" not in page.headers
-
-    def test_deletion_wakes_readers(
-        self, client: httpx.Client, create: Callable[..., str], pool: ThreadPoolExecutor
-    ) -> None:
-        create()
-        answers = poll_until_data(client, pool, readers=2)
-        client.delete("/s")
-        assert [answer.result(timeout=20).status_code for answer in answers] == [404, 404]
-
     def test_the_end_of_a_closed_stream_is_told_at_once(
         self, client: httpx.Client, create: Callable[..., str]
     ) -> None:
@@ -94,6 +59,101 @@ class TestLongPoll:
             page = client.get("/s", params={"offset": offset, "live": "long-poll"})
             assert (page.status_code, page.headers["stream-closed"]) == (204, "true")
             assert page.headers["stream-up-to-date"] == "true"
+
+
+class TestWaking:
+    """With a timeout so long that only a change can end the wait."""
+
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return Limits(long_poll_timeout_seconds=600.0)
+
+    @pytest.fixture
+    def polls(
+        self, client: httpx.Client, create: Callable[..., str], store: MemoryStore | SqliteStore
+    ) -> Iterator[list[Future[httpx.Response]]]:
+        """Five readers that wait at the end of the stream."""
+        create(content=b"old")
+        with ThreadPoolExecutor(5) as pool:
+            found = [pool.submit(client.get, "/s?offset=now&live=long-poll", timeout=20) for _ in range(5)]
+            wait_until(lambda: store._watchers.waiting == 5, what="all readers wait")
+            yield found
+
+    @pytest.mark.parametrize("headers", [TEXT, {**TEXT, **CLOSE}], ids=["append", "append and close"])
+    def test_data_wake_every_reader(
+        self, client: httpx.Client, polls: list[Future[httpx.Response]], headers: dict[str, str]
+    ) -> None:
+        client.post("/s", headers=headers, content=b"new")
+        for poll in polls:
+            page = poll.result()
+            assert page.content == b"new"
+            assert ("stream-closed" in page.headers) == ("stream-closed" in headers)
+
+    def test_closure_wakes_them(self, client: httpx.Client, polls: list[Future[httpx.Response]]) -> None:
+        client.post("/s", headers=CLOSE)
+        for poll in polls:
+            page = poll.result()
+            assert (page.status_code, page.headers["stream-closed"]) == (204, "true")
+            assert "stream-cursor" not in page.headers
+
+    def test_deletion_wakes_them(self, client: httpx.Client, polls: list[Future[httpx.Response]]) -> None:
+        client.delete("/s")
+        assert [poll.result().status_code for poll in polls] == [404] * 5
+
+    def test_another_stream_does_not(
+        self,
+        client: httpx.Client,
+        create: Callable[..., str],
+        store: MemoryStore | SqliteStore,
+        polls: list[Future[httpx.Response]],
+    ) -> None:
+        create(path="/other", content=b"x")
+        client.post("/other", headers=TEXT, content=b"y")
+        assert store._watchers.waiting == 5
+        assert not any(poll.done() for poll in polls)
+        client.delete("/s")
+
+
+class RacingStore(MemoryStore):
+    """A store to which somebody appends right before the first watch begins."""
+
+    raced = False
+
+    def watch(self, stream_id: int) -> AbstractContextManager[asyncio.Event]:
+        if not self.raced:
+            self.raced = True
+            with contextlib.suppress(StopIteration):
+                self.transact(self._append).send(None)
+        return super().watch(stream_id)
+
+    @staticmethod
+    def _append(transaction: Transaction) -> None:
+        stream = transaction.find("/s")
+        assert stream is not None
+        transaction.apply(stream, Change(data=b"in between"))
+
+
+class TestRaces:
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return RacingStore()
+
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return Limits(long_poll_timeout_seconds=600.0, sse_seconds=600.0)
+
+    def test_long_poll_sees_what_came_before_it_watched(
+        self, client: httpx.Client, create: Callable[..., str]
+    ) -> None:
+        create()
+        assert client.get("/s?offset=-1&live=long-poll", timeout=20).content == b"in between"
+
+    def test_so_do_events(self, client: httpx.Client, create: Callable[..., str]) -> None:
+        create()
+        with client.stream("GET", "/s?offset=-1&live=sse", timeout=20) as answer:
+            pieces = answer.iter_raw()
+            assert b"event: data" not in next(pieces)
+            assert b"data:in between\n" in next(pieces)
 
 
 class TestCursors:
@@ -221,21 +281,6 @@ class Fixed:
     def randint(self, a: int, b: int) -> int:
         assert a <= self._value <= b
         return self._value
-
-
-def poll_until_data(
-    client: httpx.Client, pool: ThreadPoolExecutor, *, readers: int
-) -> list[Future[httpx.Response]]:
-    """Readers that poll from the present tail on until something comes; they all have the tail already."""
-    tail = client.head("/s").headers["stream-next-offset"]
-
-    def poll() -> httpx.Response:
-        while True:
-            page = client.get("/s", params={"offset": tail, "live": "long-poll"})
-            if page.status_code != 204 or "stream-closed" in page.headers:
-                return page
-
-    return [pool.submit(poll) for _ in range(readers)]
 
 
 def events(raw: bytes) -> list[tuple[str, bytes]]:

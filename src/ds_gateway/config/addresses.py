@@ -1,0 +1,30 @@
+"""Host names and addresses, with and without a port."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""Hosts that only this machine can reach."""
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+
+
+def is_host_and_port(text: str) -> bool:
+    """Whether the text looks like ``host``, ``host:port`` or the same with ``[IPv6]``."""
+    return _HOST_AND_PORT.fullmatch(text) is not None
+
+
+def host_and_port(text: str) -> tuple[str, int | None]:
+    """Host (IPv6 in its brackets) and port; None if the text has none. Raises ValueError."""
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError("must have a host name or address, and then perhaps : and a port")
+    host, port = match["host"], match["port"]
+    if not host.startswith("[") and any(not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")):
+        # paho's network thread dies silently of a UnicodeError on such a host.
+        raise ValueError("must have a host name whose parts between dots have 1 to 63 characters")
+    if port is not None and not 0 < int(port) < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    return host, None if port is None else int(port)

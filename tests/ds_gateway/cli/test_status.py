@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+import json
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from rich.console import Console
+
+from ds_gateway.cli.status import render
+from ds_gateway.control import ControlServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from harness.command import Command
+
+NOW = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
+
+STATUS: dict[str, Any] = {
+    "gateway": {"id": "line-7", "version": "0.1.0", "pid": 4711, "uptime_seconds": 7230.0, "started_at": "x"},
+    "server": {"url": "http://127.0.0.1:4437/v1/stream"},
+    "sources": [
+        {"name": "hall", "kind": "mqtt", "state": "connected", "reason": "", "received": 1500, "lost": 0},
+        {
+            "name": "scale",
+            "kind": "serial",
+            "state": "waiting",
+            "reason": "no such device",
+            "received": 3,
+            "lost": 1,
+        },
+    ],
+    "devices": [
+        {
+            "name": "h1/t1",
+            "stream": "telemetry/line-7/h1",
+            "source": "hall",
+            "last_time": "2026-03-01T12:00:07.500000Z",
+            "last_data": {"temperature": 21.4, "ok": True},
+            "units": {"temperature": "Cel"},
+            "count": 1500,
+        }
+    ],
+    "streams": [
+        {
+            "name": "telemetry/line-7/h1",
+            "url": "http://127.0.0.1:4437/v1/stream/telemetry/line-7/h1",
+            "state": "waiting",
+            "reason": "",
+            "accepted": 1500,
+            "in_journal": 20,
+            "in_stream": 1480,
+            "in_flight": 20,
+            "epoch": 1,
+            "last_error": "connection refused",
+            "last_ok_time": None,
+        }
+    ],
+    "journal": {
+        "bytes": 3 * 2**20,
+        "max_bytes": 2**31,
+        "free_bytes": 5 * 2**30,
+        "full": False,
+        "quarantined": 2,
+        "lost": 1,
+    },
+}
+
+
+def shown(result: Mapping[str, Any], width: int = 160) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(render(result, NOW))
+    return stream.getvalue()
+
+
+def rows(text: str, table: str) -> list[list[str]]:
+    """The cells of a table, row by row, without its title and header."""
+    lines = text.splitlines()
+    lines = lines[[line.strip() for line in lines].index(table) + 1 :]
+    cells = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in lines if line.startswith("│")]
+    end = next((n for n, line in enumerate(lines) if line.startswith("└")), len(lines))
+    return cells[: sum(line.startswith("│") for line in lines[:end])]
+
+
+class TestTheTables:
+    def test_head(self) -> None:
+        assert shown(STATUS).splitlines()[0] == (
+            "gateway line-7, version 0.1.0, pid 4711, up 2.0 h, server http://127.0.0.1:4437/v1/stream"
+        )
+
+    def test_sources(self) -> None:
+        assert rows(shown(STATUS), "sources") == [
+            ["hall", "mqtt", "connected", "-", "1500", "0"],
+            ["scale", "serial", "waiting", "no such device", "3", "1"],
+        ]
+
+    def test_devices(self) -> None:
+        assert rows(shown(STATUS), "devices") == [["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500"]]
+
+    def test_streams(self) -> None:
+        assert rows(shown(STATUS), "streams") == [
+            ["telemetry/line-7/h1", "waiting", "1500", "20", "1480", "connection refused"]
+        ]
+
+    def test_journal(self) -> None:
+        assert shown(STATUS).splitlines()[-1] == (
+            "journal 3.0 MiB of 2.0 GiB used, 5.0 GiB free on the disk, quarantined 2, lost 1"
+        )
+
+    def test_a_full_journal(self) -> None:
+        assert "FULL: sources wait" in shown({**STATUS, "journal": {"bytes": 10, "full": True}})
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {},
+            {"gateway": None, "sources": None, "devices": 3, "streams": {}, "journal": []},
+            {"sources": [{}, 3, None], "devices": [{}], "streams": [{}]},
+            {"devices": [{"last_time": 7, "last_data": [1], "count": None}], "gateway": {"uptime_seconds": "x"}},
+            {"devices": [{"last_time": "2026-03-01T12:00:00"}], "streams": [{"last_error": {"a": 1}}]},
+        ],
+    )
+    def test_whatever_is_missing_is_a_hyphen(self, result: dict[str, Any]) -> None:
+        text = shown(result)
+        assert text.splitlines()[-1].startswith("journal - of - used")
+        assert "None" not in text
+
+    def test_names_from_outside_are_no_markup_and_no_commands(self) -> None:
+        device = {"name": "[red]x[/red]\x1b[2J\u202e", "last_data": {"[/]": "\x07"}}
+        text = shown({"devices": [device]})
+        assert "[red]x[/red]\\x1b[2J\\u202e" in text
+        assert "\x1b" not in text
+        assert "\x07" not in text
+
+
+@contextmanager
+def gateway_at(path: Path) -> Iterator[None]:
+    """Something that answers ``status`` on this socket."""
+    with start_blocking_portal() as portal:
+        server = ControlServer(path, {"status": lambda _arguments: STATUS})
+        portal.call(server.start)
+        try:
+            yield
+        finally:
+            portal.call(server.stop)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("data_dir: .\nserver: {token: '${credential:not_for_me}'}\n")
+    return file
+
+
+class TestTheCommand:
+    def test_prints_tables(self, command: Command, config: Path) -> None:
+        with gateway_at(config.parent / "control.sock"):
+            done = command("status", "--config", config)
+        assert (done.code, done.stderr) == (0, "")
+        assert "gateway line-7" in done.stdout
+        assert "connection refused" in done.stdout
+
+    def test_prints_json(self, command: Command, config: Path) -> None:
+        with gateway_at(config.parent / "control.sock"):
+            done = command("status", "--config", config, "--json")
+        assert (done.code, done.stderr) == (0, "")
+        assert json.loads(done.stdout) == STATUS
+
+    def test_looks_in_the_runtime_folder(self, command: Command, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        with gateway_at(tmp_path / "run/control.sock"):
+            done = command(
+                "status", "--config", config, "--json", environ={"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+            )
+        assert json.loads(done.stdout) == STATUS
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_says_so_without_a_gateway(self, options: tuple[str, ...], command: Command, config: Path) -> None:
+        done = command("status", "--config", config, *options)
+        folder = config.parent
+        assert (done.code, done.stdout) == (1, "")
+        assert done.stderr == (
+            f"ds-gateway: no gateway is running on {folder} (no control socket at {folder}/control.sock)\n"
+        )
+
+    def test_without_its_file_is_a_mistake_in_the_configuration(self, command: Command, tmp_path: Path) -> None:
+        done = command("status", "--config", tmp_path / "nothing.yaml")
+        assert (done.code, done.stdout) == (2, "")
+        assert "there is no such file" in done.stderr

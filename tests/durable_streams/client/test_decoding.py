@@ -1,0 +1,143 @@
+"""Decoders: any division into pages and chunks, any break, gives the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durable_streams._decoding import BytesDecoder, JsonDecoder, Page, TextDecoder, event_decoder, parse_page
+from durable_streams._messages import body_of, encode_message, initial_body
+from durable_streams.errors import MessageError, ParseError
+
+if TYPE_CHECKING:
+    from durable_streams._decoding import Decoder
+
+PAGE = Page("0", "1", cursor=None, up_to_date=True, closed=False)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def flatten_once(body: bytes) -> list[Any]:
+    """What a server makes of a body in JSON mode (PROTOCOL section 9.1.2)."""
+    value = json.loads(body)
+    return value if isinstance(value, list) else [value]
+
+
+class TestMessages:
+    @given(st.lists(json_values.filter(lambda value: not isinstance(value, str)), min_size=1, max_size=5))
+    def test_one_append_is_one_message_whatever_it_looks_like(self, values: list[Any]) -> None:
+        messages = [encode_message(value, "application/json") for value in values]
+        assert flatten_once(body_of(messages, "application/json")) == values
+
+    @given(json_values)
+    def test_text_that_is_json_already_is_never_encoded_twice(self, value: Any) -> None:
+        text = json.dumps(value)
+        for form in (text, text.encode()):
+            assert flatten_once(body_of([encode_message(form, "application/json")], "application/json")) == [value]
+
+    @pytest.mark.parametrize("bad", ["not JSON", float("nan"), {"deep": [float("inf")]}, b"\xff", object(), ""])
+    def test_what_is_not_json_is_refused(self, bad: Any) -> None:
+        with pytest.raises(MessageError):
+            encode_message(bad, "application/json; charset=utf-8")
+
+    @pytest.mark.parametrize("bad", [{"a": 1}, 7, None, "", b""])
+    def test_a_byte_stream_takes_bytes_and_text_only(self, bad: Any) -> None:
+        with pytest.raises(MessageError):
+            encode_message(bad, "text/plain")
+
+    def test_the_initial_content_is_sent_as_it_is(self) -> None:
+        assert initial_body('[1, "a"]', "application/json") == b'[1, "a"]'
+        assert initial_body([1, "a"], "application/json") == b'[1,"a"]'
+        assert initial_body("é", "text/plain") == "é".encode()
+        assert initial_body(None, None) is None
+
+
+class TestDecoders:
+    @given(st.text(), st.data())
+    def test_text_is_the_same_however_it_is_divided_and_broken(self, text: str, data: st.DataObject) -> None:
+        assert "".join(read_brokenly(TextDecoder(), text.encode(), data)) == text
+
+    @given(st.binary(max_size=40), st.data())
+    def test_bytes_are_the_same_however_they_are_divided_and_broken(self, raw: bytes, data: st.DataObject) -> None:
+        assert b"".join(read_brokenly(BytesDecoder(), raw, data)) == raw
+
+    def test_half_a_character_is_not_complete(self) -> None:
+        decoder = TextDecoder()
+        decoder.begin_page()
+        assert list(decoder.feed("é".encode()[:1])) == []
+        assert not decoder.complete
+        assert list(decoder.feed("é".encode()[1:])) == ["é"]
+        assert decoder.complete
+
+    def test_text_that_ends_in_half_a_character_is_an_error(self) -> None:
+        decoder = TextDecoder()
+        decoder.feed("é".encode()[:1])
+        with pytest.raises(ParseError):
+            decoder.finish()
+
+    def test_a_truncated_page_is_an_error(self) -> None:
+        decoder = JsonDecoder()
+        decoder.begin_page()
+        decoder.feed(b'[{"a":')
+        with pytest.raises(ParseError):
+            decoder.end_page(PAGE)
+
+    def test_decode_is_applied_to_each_message(self) -> None:
+        decoder = JsonDecoder(str)
+        decoder.begin_page()
+        decoder.feed(b"[1,2]")
+        assert decoder.end_page(PAGE) == ["1", "2"]
+
+    def test_an_empty_page_has_no_messages(self) -> None:
+        assert parse_page(b"") == parse_page(b"[]") == []
+
+    @pytest.mark.parametrize(("mode", "data"), [("bytes", b"[1]"), ("text", "[1]"), ("json", [1])])
+    def test_an_event_is_a_page(self, mode: str, data: Any) -> None:
+        decoder = event_decoder(mode)
+        decoder.begin_page()
+        decoder.feed(b"[1")
+        decoder.feed(b"]")
+        (event,) = decoder.end_page(PAGE)
+        assert (event.data, event.next_offset, event.up_to_date) == (data, "1", True)
+
+
+def read_brokenly(decoder: Decoder[Any], raw: bytes, data: st.DataObject) -> list[Any]:
+    """Read ``raw`` page by page; a page may break off, and begin again with another length."""
+    items: list[Any] = []
+    start = 0
+    for _ in range(60):
+        if start >= len(raw):
+            break
+        end = data.draw(st.integers(start + 1, len(raw)))
+        broken_at = data.draw(st.none() | st.integers(start, end))
+        decoder.begin_page()
+        at = start
+        stop = end if broken_at is None else broken_at
+        while at < stop:
+            step = data.draw(st.integers(1, stop - at))
+            items.extend(decoder.feed(raw[at : at + step]))
+            at += step
+        if broken_at is None:
+            items.extend(decoder.end_page(Page(str(start), str(end), None, up_to_date=False, closed=False)))
+            start = end
+    else:
+        decoder.begin_page()
+        items.extend(decoder.feed(raw[start:]))
+        items.extend(decoder.end_page(PAGE))
+    items.extend(decoder.finish())
+    return items

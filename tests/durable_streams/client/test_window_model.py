@@ -1,0 +1,214 @@
+"""The window against a model server, over a network that loses, delays, reorders and repeats, with restarts.
+
+Whatever happens on the way: what was confirmed is in the stream, nothing is in it twice, and the order is kept.
+After the network recovers, everything of the living producer is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from durable_streams._batches import WindowSettings
+from durable_streams._reactions import answered
+from durable_streams._window import Window
+from durable_streams._wire import Answer, Failure, Reply, Request
+from harness.producer_model import ModelServer
+from harness.stream_client import URL, policy
+
+if TYPE_CHECKING:
+    from durable_streams._batches import Batch, Flight
+
+
+@dataclass(eq=False)
+class UnderWay:
+    """A request of the living producer, and the answer that may be on its way back."""
+
+    flight: Flight
+    answer: Answer | None = None
+
+
+class ProducerOverABadNetwork(RuleBasedStateMachine):
+    """Rules are what can happen; each run is a story made of them."""
+
+    auto_claim = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = ModelServer()
+        self.window = self._new_window(0)
+        self.under_way: list[UnderWay] = []
+        self.ghosts: list[Request] = []
+        self.now = 0.0
+        self.number = 0
+        self.process = 0
+        self.taken: list[tuple[bytes, Batch]] = []
+
+    @initialize(max_in_flight=st.integers(1, 5), per_batch=st.integers(1, 3))
+    def choose(self, max_in_flight: int, per_batch: int) -> None:
+        self.max_in_flight, self.per_batch = max_in_flight, per_batch
+        self.window = self._new_window(0)
+
+    def _new_window(self, epoch: int) -> Window:
+        chosen = WindowSettings(
+            url=URL,
+            producer_id="p",
+            content_type="text/plain",
+            auto_claim=self.auto_claim,
+            linger_seconds=0.0,
+            max_in_flight=getattr(self, "max_in_flight", 5),
+            max_batch_bytes=10 * getattr(self, "per_batch", 1),
+            max_attempts=10**6,
+        )
+        return Window(chosen, policy(), epoch=epoch)
+
+    # -- What can happen ---------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 4))
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            message = f"{self.process:03d}-{self.number:05d}\n".encode()
+            self.number += 1
+            self.taken.append((message.strip(), self.window.add(message, self.now)))
+
+    @rule(at_most=st.integers(1, 6))
+    def send(self, at_most: int) -> None:
+        for _ in range(at_most):
+            flight = self.window.next_flight(self.now)
+            if flight is None:
+                return
+            self.under_way.append(UnderWay(flight))
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 60.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        """A request reaches the server, in any order; perhaps it does so twice."""
+        each = data.draw(st.sampled_from(self.under_way))
+        answer = self.server.post(each.flight.request)
+        each.answer = each.answer or answer
+
+    @precondition(lambda self: any(each.answer for each in self.under_way))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        each = data.draw(st.sampled_from([each for each in self.under_way if each.answer]))
+        assert each.answer is not None
+        self._land(each, each.answer)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), late=st.booleans(), server_error=st.booleans())
+    def lose(self, data: st.DataObject, *, late: bool, server_error: bool) -> None:
+        """The request is lost, or only its answer; or it is late, and the producer has given it up already."""
+        each = data.draw(st.sampled_from(self.under_way))
+        if late:
+            self.ghosts.append(each.flight.request)
+        self._land(each, Reply(502, {}) if server_error else Failure("timeout"))
+
+    @precondition(lambda self: self.ghosts)
+    @rule(data=st.data())
+    def arrive_late(self, data: st.DataObject) -> None:
+        self.server.post(data.draw(st.sampled_from(self.ghosts)))
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def turn_away(self, data: st.DataObject) -> None:
+        each = data.draw(st.sampled_from(self.under_way))
+        if each.answer is None:
+            self._land(each, Reply(503, {"retry-after": "1"}))
+
+    def _land(self, each: UnderWay, answer: Answer) -> None:
+        self.under_way.remove(each)
+        answered(self.window, each.flight, answer, self.now)
+
+    # -- What must always hold ---------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_stored_twice_or_out_of_order(self) -> None:
+        log = self.server.log
+        assert log == sorted(set(log)), "messages carry rising numbers"
+
+    @invariant()
+    def what_is_confirmed_is_stored(self) -> None:
+        stored = set(self.server.log)
+        assert all(message in stored for message, batch in self.taken if batch.settled and batch.error is None)
+
+    @invariant()
+    def nothing_fails(self) -> None:
+        assert self.window.error is None
+
+    @invariant()
+    def the_counts_agree(self) -> None:
+        assert self.window.in_flight_count == len(self.under_way)
+        waiting = sum(not batch.settled for _, batch in self.taken)
+        assert self.window.pending_count == waiting
+
+    def teardown(self) -> None:
+        """The network recovers: everything of the living producer arrives."""
+        self._finish()
+        assert self.window.idle
+        expected = [message for message, batch in self.taken if batch.error is None]
+        assert [message for message in self.server.log if message in set(expected)] == expected
+
+    def _finish(self) -> None:
+        while self.under_way:
+            self._land(self.under_way[0], self.server.post(self.under_way[0].flight.request))
+        self.window.flush()
+        for _ in range(10_000):
+            self.now += 60.0
+            flight = self.window.next_flight(self.now)
+            if flight is None:
+                return
+            answered(self.window, flight, self.server.post(flight.request), self.now)
+        raise AssertionError("the producer never comes to rest")
+
+
+class RestartingProducer(ProducerOverABadNetwork):
+    """The process dies and another one begins, in the next epoch; what the dead one sent may still arrive."""
+
+    @rule()
+    def restart_the_process(self) -> None:
+        epoch = self.window.epoch + 1
+        self._die()
+        self.window = self._new_window(epoch)
+
+    def _die(self) -> None:
+        self.ghosts += [each.flight.request for each in self.under_way]
+        self.under_way.clear()
+        # A dead process's messages are nobody's duty any more; that they come in order and once still holds.
+        self.taken.clear()
+        self.process += 1
+
+
+class ClaimingProducer(RestartingProducer):
+    """As before, but the new process knows nothing: it begins at epoch 0 and claims what is free.
+
+    What the dead process sent has arrived or is lost for good by then: no server can tell a late first request of a
+    dead process from the first one of the living.
+    """
+
+    auto_claim = True
+
+    @rule()
+    def restart_the_process(self) -> None:
+        self._die()
+        self.ghosts.clear()
+        self.window = self._new_window(0)
+
+
+SETTINGS = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+TestProducerOverABadNetwork = ProducerOverABadNetwork.TestCase
+TestProducerOverABadNetwork.settings = SETTINGS
+TestRestartingProducer = RestartingProducer.TestCase
+TestRestartingProducer.settings = SETTINGS
+TestClaimingProducer = ClaimingProducer.TestCase
+TestClaimingProducer.settings = SETTINGS

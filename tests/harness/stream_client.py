@@ -1,0 +1,307 @@
+"""Both fronts of the client behind one face, flows without a front, and transports that misbehave on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx
+
+import durable_streams
+from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
+from durable_streams._exchange import RetryPolicy
+from durable_streams._wire import Answer, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Iterator
+
+T = TypeVar("T")
+
+URL = "http://streams.test/s"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+# -- Flows without a front -------------------------------------------------------------------------
+
+
+class FixedRandom:
+    """A random source that always draws the lower end."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a."""
+        del b
+        return a
+
+
+@dataclass
+class Clock:
+    """A clock that is turned by hand."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def policy(clock: Clock | None = None, *, max_retries: int = 3) -> RetryPolicy:
+    """A retry policy without chance and without time."""
+    return RetryPolicy(
+        random=FixedRandom(), utc_now=lambda: NOW, monotonic=clock or Clock(), max_retries=max_retries
+    )
+
+
+@dataclass
+class Script:
+    """Answers to a flow's effects, in order. ``chunks`` belong to the answers with an open body."""
+
+    answers: list[Answer]
+    requests: list[Request] = field(default_factory=list)
+    sleeps: list[float] = field(default_factory=list)
+    consulted: list[Exception] = field(default_factory=list)
+    try_again: bool = False
+    bodies: list[list[Any]] = field(default_factory=list)
+
+    def run(self, flow: Flow[T]) -> T:
+        """Perform the flow's effects from the script until it returns."""
+        outcome: Any = None
+        try:
+            while True:
+                outcome = self._perform(flow.send(outcome))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        finally:
+            flow.close()
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Request() | Open():
+                request = effect if isinstance(effect, Request) else effect.request
+                self.requests.append(request)
+                return self.answers.pop(0)
+            case NextChunk():
+                return self.bodies[0].pop(0) if self.bodies and self.bodies[0] else b""
+            case CloseBody():
+                return self.bodies.pop(0) if self.bodies else None
+            case Sleep(seconds):
+                return self.sleeps.append(seconds)
+            case Consult(error):
+                self.consulted.append(error)
+                return self.try_again
+
+
+def page(next_offset: str, **headers: str) -> Reply:
+    """The head of a page."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(200, {"stream-next-offset": next_offset, **named})
+
+
+# -- Transports that misbehave ---------------------------------------------------------------------
+
+
+class Fault(Enum):
+    """What happens to a request instead of the normal course."""
+
+    REFUSED = "the connection is refused"
+    DROPPED = "the connection drops before the server sees the request"
+    UNANSWERED = "the server does what it is told, but its answer is lost"
+
+
+class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Passes requests to another transport; ``faults`` of a method are used up, one a request.
+
+    A fault may be a status code, which is answered without the server, or a ready response. None passes.
+    """
+
+    def __init__(
+        self, inner: Any, faults: dict[str, list[Fault | int | httpx.Response | None]] | None = None
+    ) -> None:
+        self._inner = inner
+        self.faults = {method: list(each) for method, each in (faults or {}).items()}
+        self.requests: list[httpx.Request] = []
+        self.statuses: list[int] = []
+        """Of the answers that came through, in order."""
+
+    def count(self, method: str) -> int:
+        """How many requests with this method there were."""
+        return sum(request.method == method for request in self.requests)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.BaseTransport`."""
+        request.read()
+        fault = self._fault(request)
+        if isinstance(fault, httpx.Response):
+            return fault
+        response: httpx.Response = self._inner.handle_request(request)
+        if fault is Fault.UNANSWERED:
+            response.read()
+            response.close()
+            raise httpx.ReadError("lost", request=request)
+        self.statuses.append(response.status_code)
+        return response
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.AsyncBaseTransport`."""
+        await request.aread()
+        fault = self._fault(request)
+        if isinstance(fault, httpx.Response):
+            return fault
+        response: httpx.Response = await self._inner.handle_async_request(request)
+        if fault is Fault.UNANSWERED:
+            await response.aread()
+            await response.aclose()
+            raise httpx.ReadError("lost", request=request)
+        self.statuses.append(response.status_code)
+        return response
+
+    def _fault(self, request: httpx.Request) -> Fault | httpx.Response | None:
+        self.requests.append(request)
+        planned = self.faults.get(request.method)
+        fault = planned.pop(0) if planned else None
+        match fault:
+            case Fault.REFUSED:
+                raise httpx.ConnectError("refused", request=request)
+            case Fault.DROPPED:
+                raise httpx.ReadError("dropped", request=request)
+            case int():
+                return httpx.Response(fault)
+            case _:
+                return fault
+
+
+# -- Two fronts behind one face --------------------------------------------------------------------
+
+
+class SyncFront:
+    """The front without async."""
+
+    name = "sync"
+    handle: Any = durable_streams.DurableStream
+    producer: Any = durable_streams.SyncIdempotentProducer
+
+    def client(self, transport: Any) -> httpx.Client:
+        """A client of the caller's own."""
+        return httpx.Client(transport=transport)
+
+    def run(self, value: Any) -> Any:
+        """Wait for a result of the front."""
+        return value
+
+    @contextmanager
+    def stream(self, url: str, **options: Any) -> Iterator[Any]:
+        """An open read."""
+        with durable_streams.stream(url, **options) as response:
+            yield response
+
+    def take(self, items: Any, count: int) -> list[Any]:
+        """The next items of an iterator, at most so many."""
+        iterator = iter(items)
+        taken: list[Any] = []
+        while len(taken) < count:
+            try:
+                taken.append(next(iterator))
+            except StopIteration:
+                break
+        return taken
+
+    def produce(self, producer: Any, messages: Iterable[Any]) -> list[Any]:
+        """Append, wait for all acknowledgements, close; return results, or errors in their place."""
+        acknowledgements = [producer.append(message) for message in messages]
+        outcomes: list[Any] = []
+        for acknowledgement in acknowledgements:
+            try:
+                outcomes.append(acknowledgement.result(timeout_seconds=20))
+            except durable_streams.DurableStreamError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def close(self, client: Any) -> None:
+        """Close a client of the caller's own."""
+        client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class AsyncFront:
+    """The front with async, driven from tests without."""
+
+    name = "async"
+    handle: Any = durable_streams.AsyncDurableStream
+    producer: Any = durable_streams.IdempotentProducer
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def client(self, transport: Any) -> httpx.AsyncClient:
+        """A client of the caller's own."""
+        return httpx.AsyncClient(transport=transport)
+
+    def run(self, value: Awaitable[T]) -> T:
+        """Wait for a result of the front."""
+
+        async def wait() -> T:
+            return await value
+
+        return self._runner.run(wait())
+
+    @contextmanager
+    def stream(self, url: str, **options: Any) -> Iterator[Any]:
+        """An open read."""
+        response = self.run(durable_streams.astream(url, **options))
+        try:
+            yield response
+        finally:
+            self.run(response.close())
+
+    def take(self, items: Any, count: int) -> list[Any]:
+        """The next items of an iterator, at most so many."""
+
+        async def take() -> list[Any]:
+            iterator = aiter(items)
+            taken: list[Any] = []
+            while len(taken) < count:
+                try:
+                    taken.append(await anext(iterator))
+                except StopAsyncIteration:
+                    break
+            return taken
+
+        return self._runner.run(take())
+
+    def produce(self, producer: Any, messages: Iterable[Any]) -> list[Any]:
+        """Append, wait for all acknowledgements, close; return results, or errors in their place."""
+
+        async def produce() -> list[Any]:
+            acknowledgements = [await producer.append(message) for message in messages]
+            async with asyncio.timeout(20):
+                return await asyncio.gather(*map(_outcome, acknowledgements))
+
+        return self._runner.run(produce())
+
+    def close(self, client: Any) -> None:
+        """Close a client of the caller's own."""
+        self.run(client.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+
+
+async def _outcome(acknowledgement: Any) -> Any:
+    try:
+        return await acknowledgement
+    except durable_streams.DurableStreamError as error:
+        return error
+
+
+Front = SyncFront | AsyncFront
