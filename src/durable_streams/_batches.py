@@ -67,7 +67,7 @@ class Batch:
     doubtful: bool = False
     """An earlier attempt with this number may have arrived."""
     needs_turn: bool = False
-    """The server lacked an earlier number: wait until everything before is confirmed."""
+    """The server lacked an earlier number: wait until it has confirmed another one."""
     attempts: int = 0
     not_before: float = 0.0
     result: IdempotentAppendResult | None = None

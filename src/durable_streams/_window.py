@@ -225,6 +225,8 @@ class Window:
             self._unconfirmed.remove(batch)
             self.epoch_established = True
             self._claims = 0
+            for other in self._unconfirmed:
+                other.needs_turn = False  # the server has moved on, so a gap may have closed
             self.appended = self.appended or not result.duplicate
         self._settle(batch, result)
 

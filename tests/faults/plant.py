@@ -14,7 +14,7 @@ from harness.publisher import Message, Publisher, Traffic
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from random import Random
     from types import TracebackType
@@ -101,6 +101,7 @@ class Plant:
         *,
         packet_ids: str = "sequential",
         program: Sequence[str | Path] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.devices = devices
         self.server = server
@@ -110,6 +111,7 @@ class Plant:
             folder / "gateway",
             settings(server.base_url, self.broker.url, packet_ids=packet_ids),
             program=program,
+            environ=environ,
         )
         self.readers = [
             StreamReader(f"{server.base_url}/telemetry/{GATEWAY}/{hall}")
@@ -127,9 +129,9 @@ class Plant:
     ) -> None:
         self._stack.close()
 
-    def establish_session(self) -> None:
-        """Let the gateway subscribe: from here on the broker keeps what it misses."""
-        self.gateway.start()
+    def establish_session(self, *arguments: str) -> None:
+        """Start the gateway and let it subscribe: from here on the broker keeps what it misses."""
+        self.gateway.start(*arguments)
         self.gateway.wait_for(
             lambda status: status["sources"] and "SUBACK" in self.broker.log, what="the gateway has subscribed"
         )

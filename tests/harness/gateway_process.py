@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Status = dict[str, Any]
 
+_COMMAND: Sequence[str | Path] = (console_script("ds-gateway"), "run")
+
 
 class GatewayProcess:
     """One gateway over one data folder: it can be started, stopped and killed as often as a test likes.
@@ -40,7 +42,7 @@ class GatewayProcess:
         self.data_dir = folder / "data"
         self.config = folder / "gateway.yaml"
         self._processes = processes
-        self._program = program or [console_script("ds-gateway"), "run"]
+        self._program = program or _COMMAND
         self._environ = dict(environ or {})
         self._child: ChildProcess | None = None
         self.configure(settings)
@@ -54,6 +56,10 @@ class GatewayProcess:
         """Start the process; returns at once."""
         argv = [*self._program, "--config", self.config, *more_arguments]
         self._child = self._processes.start(argv, name="gateway", env=self._environ)
+
+    def run_normally(self) -> None:
+        """From the next start on, be ``ds-gateway run``."""
+        self._program = _COMMAND
 
     def kill(self) -> None:
         """SIGKILL, now."""

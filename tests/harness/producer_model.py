@@ -1,4 +1,4 @@
-"""A stream server's rules for producers (PROTOCOL section 5.2.1), written a second time, for a machine to run against."""
+"""A stream server's rules for producers (PROTOCOL section 5.2.1), written a second time, to test against."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -171,6 +172,36 @@ class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 return httpx.Response(fault)
             case _:
                 return fault
+
+
+class Gate(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Holds every POST back until it is opened."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._open = threading.Event()
+        self.bodies: list[bytes] = []
+        """Of the POSTs that came so far."""
+
+    def open(self) -> None:
+        """Let everything pass."""
+        self._open.set()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.BaseTransport`."""
+        if request.method == "POST":
+            self.bodies.append(request.read())
+            assert self._open.wait(20)
+        response: httpx.Response = self._inner.handle_request(request)
+        return response
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.AsyncBaseTransport`."""
+        if request.method == "POST":
+            self.bodies.append(await request.aread())
+            await asyncio.to_thread(self._open.wait, 20)
+        response: httpx.Response = await self._inner.handle_async_request(request)
+        return response
 
 
 # -- Two fronts behind one face --------------------------------------------------------------------

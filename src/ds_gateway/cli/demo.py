@@ -6,10 +6,10 @@ import os
 import sys
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.demo import MIN_SECONDS, LiveShow, PlainShow, find_mosquitto, result, run_demo
 
@@ -35,7 +35,7 @@ def demo(
     if kept is not None:
         sys.stderr.write(f"logs and data are kept in {kept}\n")
     if json:
-        print_json(report.document())
+        sys.stdout.write(f"{orjson.dumps(report.document()).decode()}\n")
     else:
         console.print(result(report))
     raise typer.Exit(0 if report.ok else 1)

@@ -305,13 +305,17 @@ class SerialSettings(_Model):
 class ExactlyOnceSettings(_Model):
     """What the uplink may do by itself."""
 
-    recover: Literal["auto", "halt"] = Field("auto", description="Repair without an operator where that is safe.")
-    fence_on_start: bool = Field(False, description="Claim a new epoch and read back at every start.")
+    recover: Literal["auto", "halt"] = Field(
+        "auto", description="Repair without an operator where that is safe (this version halts instead)."
+    )
+    fence_on_start: bool = Field(
+        False, description="Claim a new epoch and read back at every start (not in this version)."
+    )
     read_back: bool = Field(True, description="Look into the stream before an ambiguous batch is sent again.")
 
 
 class StatusSettings(_Model):
-    """The status page."""
+    """The status page. These settings are checked; this version does not serve the page yet."""
 
     listen: str = Field("127.0.0.1:8437", description="Address and port.")
     token: HeaderValue | None = Field(None, description="Bearer token; needed off loopback.")

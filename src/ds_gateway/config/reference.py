@@ -29,7 +29,8 @@ with file, line, value and the nearest key. Ready-made files are in `config/`. T
 - YAML 1.2: `on`, `yes`, `0123` and `1:30` are text. Unknown and duplicate keys are errors.
 - Sizes are bytes, or `64MiB`, `2GB`; durations are seconds, or `50ms`, `60s`, `1h`.
 - `${credential:NAME}` is the file NAME in `$CREDENTIALS_DIRECTORY` (systemd's LoadCredential), `${file:PATH}` a
-  file, `${env:NAME}` a variable. They are never logged; files are read again at each reconnect. `$${` is a plain `${`.
+  file, `${env:NAME}` a variable. They are never logged; files are read again at each
+  reconnect. `$${` is a plain `${`.
 - Every key can be overridden by the environment: `DS_GATEWAY__JOURNAL__MAX_BYTES=1GiB`.
 - Paths are relative to the file they stand in.
 """

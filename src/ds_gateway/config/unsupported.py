@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.config.models import (
     BatchSettings,
     DeviceSettings,
+    ExactlyOnceSettings,
     FramingSettings,
     JournalSettings,
     MqttSettings,
@@ -31,7 +32,8 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     ),
 }
 
-_VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str]]] = {
+_VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
+    (ExactlyOnceSettings, "fence_on_start"): frozenset({True}),
     (ServerSettings, "url"): frozenset({"embedded"}),
     (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
     (JournalSettings, "when_full"): frozenset({"shed_oldest", "shed_newest"}),
@@ -55,11 +57,13 @@ def unsupported(model: type[BaseModel], key: str, node: Node) -> str | None:
     """The message for this entry, or None if it is nothing of the kind."""
     known = (
         key in _KEYS.get(model, ())
-        or (isinstance(node.value, str) and node.value in _VALUES.get((model, key), ()))
+        or (isinstance(node.value, str | bool) and node.value in _VALUES.get((model, key), ()))
         or ((model, key) in _MAPPINGS and isinstance(node.value, dict))
     )
     if not known:
         return None
-    what = f"{node.value} is " if isinstance(node.value, str) and (model, key) in _VALUES else ""
+    what = ""
+    if (model, key) in _VALUES and isinstance(node.value, str | bool):
+        what = f"{str(node.value).lower() if node.value is True else node.value} is "
     hint = _HINTS.get((model, key))
     return f"{what}not supported in this version" + (f": {hint}" if hint else "")

@@ -110,7 +110,7 @@ def accepts(port: int) -> bool:
 
 
 class Folder:
-    """A temporary folder, removed when the context ends, or by a shell when this process does not live to do it."""
+    """A temporary folder, removed when the context ends; by a shell when this process does not live to do it."""
 
     def __init__(self) -> None:
         self.path = Path()

@@ -17,6 +17,7 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
@@ -57,7 +58,7 @@ class MqttSensor:
         self._leave = threading.Event()
         self._away = threading.Event()
         self._stopping = threading.Event()
-        self._answer: int | None = None
+        self._answers: deque[int] = deque()
         self._thread = threading.Thread(target=self._run, name=f"demo-{name}", daemon=True)
         self._client = client = Client(
             CallbackAPIVersion.VERSION2, client_id=f"sensor-{name}", protocol=MQTTProtocolVersion.MQTTv5
@@ -132,19 +133,20 @@ class MqttSensor:
         """Publish the next reading and wait for its PUBACK. Whether somebody will get it."""
         number = self.sent + 1
         temperature = round(20.0 + 5.0 * math.sin(number / 50), 1)
-        self._answer = None
+        self._answers.clear()
         self._client.publish(self._topic, orjson.dumps({"seq": number, "temp": temperature}), qos=1)
         deadline = time.monotonic() + _ANSWER_SECONDS
-        while self._answer is None:
+        while not self._answers:
             if time.monotonic() > deadline:
                 raise SensorError(f"no answer of the broker for reading {number} in {_ANSWER_SECONDS:g} s")
             self._serve(_TURN_SECONDS)
-        if self._answer == _NO_MATCHING_SUBSCRIBERS:
+        answer = self._answers.popleft()
+        if answer == _NO_MATCHING_SUBSCRIBERS:
             if self.sent:
                 raise SensorError(f"the broker has lost the gateway's subscription before reading {number}")
             return False
-        if self._answer:
-            raise SensorError(f"the broker refuses reading {number}: reason code {self._answer:#04x}")
+        if answer:
+            raise SensorError(f"the broker refuses reading {number}: reason code {answer:#04x}")
         return True
 
     def _serve(self, timeout_seconds: float) -> None:
@@ -180,4 +182,4 @@ class MqttSensor:
     def _on_publish(
         self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _more: Properties | None
     ) -> None:
-        self._answer = reason.value
+        self._answers.append(reason.value)

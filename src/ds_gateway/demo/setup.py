@@ -1,4 +1,4 @@
-"""The configurations of the demo: the broker's, and the gateway's, which is one as anybody would write it. Pure."""
+"""The configurations of the demo: the broker's, and the gateway's, which is an everyday one. Pure."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def stream(device: str) -> str:
 
 
 def broker_configuration(port: int, folder: Path, *, as_root: bool) -> str:
-    """mosquitto's configuration."""
+    """What mosquitto reads."""
     return _BROKER.format(host=HOST, port=port, folder=folder) + (_AS_ROOT if as_root else "")
 
 
 def gateway_configuration(ports: Ports, data_dir: Path, scale_path: Path) -> str:
-    """The gateway's configuration."""
+    """What the gateway reads."""
     # A JSON string is a YAML string, whatever is in it.
     text = _GATEWAY.format(
         gateway=GATEWAY_ID,

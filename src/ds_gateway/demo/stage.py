@@ -43,7 +43,10 @@ class Listener:
     port: int
 
     def start(self) -> bool:
-        """Start it and wait until it listens; False when it ended instead. Raises `DemoError` when it takes ages."""
+        """Start it and wait until it listens; False when it ended instead.
+
+        Raises `DemoError` when it takes longer than `START_SECONDS`.
+        """
         self.part.start()
         deadline = time.monotonic() + START_SECONDS
         while self.part.status is None:

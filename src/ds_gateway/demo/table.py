@@ -57,7 +57,7 @@ class Show(Protocol):
         """How it is now; called several times a second."""
         ...  # pragma: no cover
 
-    def __enter__(self) -> Self: ...  # noqa: D105 - a protocol's
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -20,8 +20,8 @@ class TestAVariable:
         assert (journal.max_bytes, journal.retain_bytes) == (2 * 2**30, 2**20)
 
     def test_makes_a_section_that_the_file_has_not(self, tmp_path: Path) -> None:
-        settings = load_text(tmp_path, MINIMAL, {PREFIX + "EXACTLY_ONCE__FENCE_ON_START": "true"}).settings
-        assert settings.exactly_once.fence_on_start is True
+        settings = load_text(tmp_path, MINIMAL, {PREFIX + "EXACTLY_ONCE__READ_BACK": "false"}).settings
+        assert settings.exactly_once.read_back is False
 
     def test_that_is_to_be_text_stays_as_it_is(self, tmp_path: Path) -> None:
         environ = {PREFIX + "GATEWAY__ID": "0x10", PREFIX + "SERVER__TOKEN": "{not: yaml"}

@@ -20,7 +20,7 @@ from durable_streams import (
     StreamExistsError,
     StreamNotFoundError,
 )
-from harness.stream_client import Fault, FaultyTransport, Front
+from harness.stream_client import Fault, FaultyTransport, Front, Gate
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
@@ -151,35 +151,6 @@ class TestAppend:
         assert content(url) == [1]
         assert transport.count("POST") == 3
         front.close(client)
-
-
-class Gate(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Holds every POST back until it is opened."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self._open = threading.Event()
-        self.bodies: list[bytes] = []
-
-    def open(self) -> None:
-        """Let everything pass."""
-        self._open.set()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport`."""
-        if request.method == "POST":
-            self.bodies.append(request.read())
-            assert self._open.wait(20)
-        response: httpx.Response = self._inner.handle_request(request)
-        return response
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.AsyncBaseTransport`."""
-        if request.method == "POST":
-            self.bodies.append(await request.aread())
-            await asyncio.to_thread(self._open.wait, 20)
-        response: httpx.Response = await self._inner.handle_async_request(request)
-        return response
 
 
 class Appends:

@@ -432,7 +432,7 @@ class TestSettings:
         ("option", "value"),
         [("max_batch_bytes", 0), ("max_batch_bytes", -1), ("max_in_flight", 0), ("linger_seconds", -0.1)],
     )
-    def test_impossible_ones_are_refused(self, option: str, value: float) -> None:
+    def test_impossible_ones_are_refused(self, option: str, value: Any) -> None:
         with pytest.raises(ValueError, match=option.replace("seconds", "ms")):
             window(**{option: value})
 

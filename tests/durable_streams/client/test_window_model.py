@@ -189,8 +189,8 @@ class RestartingProducer(ProducerOverABadNetwork):
 class ClaimingProducer(RestartingProducer):
     """As before, but the new process knows nothing: it begins at epoch 0 and claims what is free.
 
-    What the dead process sent has arrived or is lost for good by then: no server can tell a late first request of a
-    dead process from the first one of the living.
+    What the dead process sent has arrived or is lost for good by then: no server can tell a late first request of
+    a dead process from the first one of the living.
     """
 
     auto_claim = True

@@ -1,0 +1,126 @@
+"""A gateway that kills itself (SIGKILL) at one point: ``python -m faults.crashing_gateway --config F --point P``.
+
+| point               | is reached                                                                              |
+|---------------------|-----------------------------------------------------------------------------------------|
+| ``before A+B``      | when a transaction with exactly these parts is decided, and nothing of it is written    |
+| ``after A+B``       | when it is on the disk, and nobody has been told                                        |
+| ``before birth``    | when the claim of an epoch is about to leave                                            |
+| ``after birth``     | when the server's answer to it is here, and nobody has looked at it                     |
+| ``before POST``     | when a batch is about to leave                                                          |
+| ``after POST``      | when the server's answer to it is here, and nobody has looked at it                     |
+
+Every point that is passed is printed. ``--hold FILE`` lets no batch leave as long as the file exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+from ds_gateway import gateway, logs
+from ds_gateway.cli.configuration import load_configuration
+from ds_gateway.mqtt._connection import Connection
+from ds_gateway.notify import Notifier
+from harness.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+_MOMENT_SECONDS: Final = 0.4
+_PROBE: Final = 2**53 - 1
+
+
+class Crash:
+    """Kills the process at its point."""
+
+    def __init__(self, point: str, hold: Path | None) -> None:
+        self._point = point
+        self._hold = hold
+        self._premature = threading.Event()
+        """Something left the process that must come after a commit: a PUBACK or an answered batch."""
+
+    def reach(self, point: str) -> None:
+        """Pass a point, or end here."""
+        print(point, flush=True)
+        if point == self._point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def at_commit(self, when: str, parts: frozenset[str]) -> None:
+        """Before and after each commit."""
+        point = f"{when} {'+'.join(sorted(parts))}"
+        if point == self._point and when == "before":
+            # A build that acknowledges or sends before its commit gets the moment that it needs to do so.
+            self._premature.clear()
+            self._premature.wait(_MOMENT_SECONDS)
+        self.reach(point)
+
+    async def at_request(self, request: httpx.Request) -> None:
+        """Before a request leaves."""
+        kind = _kind(request)
+        if kind == "POST" and self._hold is not None:
+            await await_until(lambda: not Path.exists(self._hold or Path()), what="batches may leave")
+        if kind:
+            self.reach(f"before {kind}")
+
+    async def at_response(self, response: httpx.Response) -> None:
+        """When an answer is here."""
+        kind = _kind(response.request)
+        if kind == "POST":
+            self._premature.set()
+        if kind:
+            self.reach(f"after {kind}")
+
+    def client(self, *arguments: Any) -> httpx.AsyncClient:
+        """The gateway's client, watched."""
+        client = _http_client(*arguments)
+        client.event_hooks = {"request": [self.at_request], "response": [self.at_response]}
+        return client
+
+    def acknowledge(self, connection: Connection, mids: Sequence[int]) -> None:
+        """A connection's PUBACKs, watched."""
+        _acknowledge(connection, mids)
+        connection.write()
+        self._premature.set()
+
+
+def _kind(request: httpx.Request) -> str:
+    seq = int(request.headers.get("producer-seq", _PROBE))
+    return "" if seq == _PROBE else "POST" if seq else "birth"
+
+
+def main() -> int:
+    """Run the gateway."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--point", required=True)
+    parser.add_argument("--hold", type=Path)
+    arguments = parser.parse_args()
+    loaded = load_configuration(arguments.config)
+    logs.setup(loaded.settings.log.level, loaded.settings.log.format)
+    crash = Crash(arguments.point, arguments.hold)
+
+    async def run() -> int:
+        return await gateway.Gateway(loaded, Notifier(None), on_point=crash.at_commit).run()
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(gateway, "http_client", crash.client))
+        patches.enter_context(
+            patch.object(Connection, "acknowledge", lambda self, mids: crash.acknowledge(self, mids))
+        )
+        return asyncio.run(run())
+
+
+_http_client = gateway.http_client
+_acknowledge = Connection.acknowledge
+
+if __name__ == "__main__":
+    raise SystemExit(main())
