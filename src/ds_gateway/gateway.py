@@ -299,5 +299,5 @@ class Gateway:
 async def _until(condition: Callable[[], bool], timeout_seconds: float) -> None:
     """Wait for a condition, but not longer than the timeout; what it is for can go on without."""
     deadline = time.monotonic() + timeout_seconds
-    while not condition() and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 - counters that threads change have no event
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - threads' counters have no event
+        await asyncio.sleep(0.02)

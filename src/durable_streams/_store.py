@@ -98,6 +98,15 @@ class ProducerStore(Protocol):
         """Record that the batch is in the stream, and that ``offset`` lies behind it."""
         ...  # pragma: no cover
 
+    async def drained(self) -> None:
+        """Wait until every message that was written to the store is confirmed."""
+        ...  # pragma: no cover
+
+    @property
+    def pending_count(self) -> int:
+        """Messages in the store that are not confirmed."""
+        ...  # pragma: no cover
+
     def claim_body(self, epoch: int) -> bytes:
         """Return a fresh body for the claim of an epoch: one harmless message, never telemetry."""
         ...  # pragma: no cover

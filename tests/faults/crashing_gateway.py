@@ -28,12 +28,15 @@ from ds_gateway import gateway, logs
 from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.mqtt._connection import Connection
 from ds_gateway.notify import Notifier
+from ds_gateway.uplink import http_client
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
+
+    Acknowledge = Callable[[Connection, Sequence[int]], None]
 
 _MOMENT_SECONDS: Final = 0.4
 _PROBE: Final = 2**53 - 1
@@ -81,15 +84,19 @@ class Crash:
 
     def client(self, *arguments: Any) -> httpx.AsyncClient:
         """The gateway's client, watched."""
-        client = _http_client(*arguments)
+        client = http_client(*arguments)
         client.event_hooks = {"request": [self.at_request], "response": [self.at_response]}
         return client
 
-    def acknowledge(self, connection: Connection, mids: Sequence[int]) -> None:
+    def watched(self, acknowledge: Acknowledge) -> Acknowledge:
         """A connection's PUBACKs, watched."""
-        _acknowledge(connection, mids)
-        connection.write()
-        self._premature.set()
+
+        def acknowledge_and_tell(connection: Connection, mids: Sequence[int]) -> None:
+            acknowledge(connection, mids)
+            connection.write()
+            self._premature.set()
+
+        return acknowledge_and_tell
 
 
 def _kind(request: httpx.Request) -> str:
@@ -113,14 +120,9 @@ def main() -> int:
 
     with ExitStack() as patches:
         patches.enter_context(patch.object(gateway, "http_client", crash.client))
-        patches.enter_context(
-            patch.object(Connection, "acknowledge", lambda self, mids: crash.acknowledge(self, mids))
-        )
+        patches.enter_context(patch.object(Connection, "acknowledge", crash.watched(Connection.acknowledge)))
         return asyncio.run(run())
 
-
-_http_client = gateway.http_client
-_acknowledge = Connection.acknowledge
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -100,6 +100,7 @@ class Plant:
         devices: Sequence[Device],
         *,
         packet_ids: str = "sequential",
+        more_settings: Mapping[str, Any] | None = None,
         program: Sequence[str | Path] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -109,7 +110,7 @@ class Plant:
         self.gateway = GatewayProcess(
             processes,
             folder / "gateway",
-            settings(server.base_url, self.broker.url, packet_ids=packet_ids),
+            {**settings(server.base_url, self.broker.url, packet_ids=packet_ids), **(more_settings or {})},
             program=program,
             environ=environ,
         )
@@ -135,6 +136,10 @@ class Plant:
         self.gateway.wait_for(
             lambda status: status["sources"] and "SUBACK" in self.broker.log, what="the gateway has subscribed"
         )
+
+    def publish(self, device: Device, *numbers: int) -> None:
+        """Publish these messages of a device."""
+        self.publisher.publish([(device.topic, device.payload(number)) for number in numbers])
 
     def traffic(self, count: int, random: Random) -> Traffic:
         """Publish so many messages of randomly chosen devices."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,12 @@ HELD_MESSAGE = (
 )
 """A second one while the first is on its way: the first is resolved together with the second's seal."""
 
+STEADY_FLOW = (
+    Point("before A+B+C", Left(1, 1, 0, 1, 1), "the last batch is found, the message is delivered again"),
+    Point("after A+B+C", Left(2, 1, 1, 1, 1), "the copy is dropped, the batch is sent as it was sealed"),
+)
+"""Message after message: a transaction resolves the last one, accepts this one and seals it."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StreamServer]:
@@ -134,13 +140,16 @@ def left_by(plant: Plant) -> Left:
     )
 
 
-def publish(plant: Plant, number: int) -> None:
-    plant.publisher.publish([(DEVICE.topic, DEVICE.payload(number))])
-
-
 def passed(plant: Plant, point: str) -> int:
     """How often the gateway has passed a point."""
     return plant.gateway.child.output.splitlines().count(point)
+
+
+def answered_or_killed(plant: Plant, number: int) -> None:
+    wait_until(
+        lambda: not plant.gateway.child.is_running or passed(plant, "after POST") == number,
+        what=f"message {number} is in the stream, or the gateway is dead",
+    )
 
 
 def restart_and_audit(plant: Plant) -> None:
@@ -157,7 +166,7 @@ class TestTheFirstMessage:
     ) -> None:
         with make_plant() as plant:
             plant.establish_session("--point", point.name)
-            publish(plant, 1)
+            plant.publish(DEVICE, 1)
             plant.gateway.wait_killed()
             assert left_by(plant) == point.left, point.then
             restart_and_audit(plant)
@@ -168,9 +177,9 @@ class TestTheSecondMessage:
     def test_accepted_and_sealed_at_once(self, make_plant: Callable[[], Plant], point: Point) -> None:
         with make_plant() as plant:
             plant.establish_session("--point", point.name)
-            publish(plant, 1)
+            plant.publish(DEVICE, 1)
             wait_until(lambda: passed(plant, "after C"), what="the first message is resolved")
-            publish(plant, 2)
+            plant.publish(DEVICE, 2)
             plant.gateway.wait_killed()
             assert left_by(plant) == point.left, point.then
             restart_and_audit(plant)
@@ -183,11 +192,34 @@ class TestTheSecondMessage:
         hold.touch()
         with make_plant() as plant:
             plant.establish_session("--point", point.name, "--hold", str(hold))
-            publish(plant, 1)
+            plant.publish(DEVICE, 1)
             wait_until(lambda: passed(plant, "after B"), what="the first message is sealed")
-            publish(plant, 2)
+            plant.publish(DEVICE, 2)
             wait_until(lambda: passed(plant, "after A") == 2, what="the second message is accepted")
             hold.unlink()
             plant.gateway.wait_killed()
             assert left_by(plant) == point.left, point.then
+            restart_and_audit(plant)
+
+    @pytest.mark.parametrize("point", STEADY_FLOW, ids=lambda point: point.name)
+    def test_resolved_accepted_and_sealed_at_once(self, make_plant: Callable[[], Plant], point: Point) -> None:
+        with make_plant() as plant:
+            plant.establish_session("--point", point.name)
+            number = 0
+            while plant.gateway.child.is_running:
+                # Mostly the second message does it, which comes within the second that a resolution waits.
+                number += 1
+                plant.publish(DEVICE, number)
+                answered_or_killed(plant, number)
+            plant.gateway.wait_killed()
+            left, more = left_by(plant), number - 2
+            assert (
+                replace(
+                    left,
+                    accepted=left.accepted - more,
+                    resolved=left.resolved - more,
+                    in_stream=left.in_stream - more,
+                )
+                == point.left
+            ), point.then
             restart_and_audit(plant)

@@ -124,6 +124,12 @@ class GatewayProcess:
             what="every source is connected",
         )
 
+    def wait_accepted(self, count: int) -> Status:
+        """Wait until at least so many records are in the journal or beyond it."""
+        return self.wait_for(
+            lambda status: total(status, "accepted") >= count, what=f"{count} records are accepted"
+        )
+
     def wait_delivered(self, accepted: int = 0) -> Status:
         """Wait until at least so many records were accepted, and all of them are in their streams."""
         return self.wait_for(

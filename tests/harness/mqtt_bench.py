@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 CLIENT_ID = "gateway-1"
 
 
-def record(topic: str, payload: bytes, _time_ns: int) -> Record | Rejected:
+def record(topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
     """The pipeline of these tests: the topic is the device, the payload the record."""
+    assert time_ns > 0
     return Record("stream", topic, payload)
 
 
@@ -120,6 +121,12 @@ class Bench:
             what=f"{len(payloads)} records are accepted ({self.source and self.source.snapshot()})",
         )
         assert self.disk.tails == list(payloads)
+
+    def wait_until_received(self, count: int) -> None:
+        """Wait until so many messages have come in."""
+        source = self.source
+        assert source is not None
+        wait_until(lambda: source.snapshot().received == count, what=f"{count} messages have come in")
 
     def wait_until_acknowledged(self) -> None:
         """Wait until nothing waits for a PUBACK."""

@@ -28,12 +28,15 @@ class Publisher:
     def __init__(self, port: int, client_id: str = "publisher") -> None:
         self.confirmed: list[Message] = []
         self._mid = 0
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._received = self._socket.makefile("rb")
-        body = _text("MQTT") + struct.pack(">BBH", 4, _CONNECT_FLAGS_CLEAN, 0) + _text(client_id)
-        self._socket.sendall(_packet(0x10, body))
-        assert self._read() == (0x20, b"\0\0"), "the broker refuses the publisher"
+        self._port = port
+        self._client_id = client_id
+        self._connect()
+
+    def reconnect(self) -> None:
+        """Connect again, to a broker that was restarted meanwhile. Nothing must be unconfirmed."""
+        self._received.close()
+        self._socket.close()
+        self._connect()
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send all of them at once, and return when every one is confirmed."""
@@ -62,6 +65,14 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=_TIMEOUT_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = self._socket.makefile("rb")
+        body = _text("MQTT") + struct.pack(">BBH", 4, _CONNECT_FLAGS_CLEAN, 0) + _text(self._client_id)
+        self._socket.sendall(_packet(0x10, body))
+        assert self._read() == (0x20, b"\0\0"), "the broker refuses the publisher"
 
     def _read(self) -> tuple[int, bytes]:
         kind, size = self._exactly(2)

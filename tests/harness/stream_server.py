@@ -60,7 +60,7 @@ class StreamServer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the front got it."""
+    """A request as the front got it; the names of headers are in lower case."""
 
     method: str
     path: str
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, _Listener)
         length = int(self.headers.get("content-length", "0"))
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
+        headers = {name.lower(): value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
         reply = self.server.front.answer(Asked(self.command, self.path, headers, self.rfile.read(length)))
         if reply is None:
             return

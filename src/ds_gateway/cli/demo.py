@@ -14,9 +14,20 @@ from ds_gateway.cli.options import JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.demo import MIN_SECONDS, LiveShow, PlainShow, find_mosquitto, result, run_demo
 
 
+def _long_enough(seconds: int) -> int:
+    if seconds < MIN_SECONDS:
+        raise typer.BadParameter(
+            f"{seconds} is too short, at least {MIN_SECONDS}: the faults would come faster than the gateway starts"
+        )
+    return seconds
+
+
 def demo(
     seconds: Annotated[
-        int, typer.Option(min=MIN_SECONDS, help="How long the devices send; the faults scale with it.")
+        int,
+        typer.Option(
+            callback=_long_enough, help="How long the devices send; the faults scale with it, at least 15."
+        ),
     ] = 60,
     no_faults: Annotated[bool, typer.Option("--no-faults", help="Do nothing to it.")] = False,  # noqa: FBT002 - an option
     json: JsonOption = False,  # noqa: FBT002 - an option

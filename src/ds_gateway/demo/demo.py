@@ -16,7 +16,7 @@ from ds_gateway.demo.faults import Action, schedule
 from ds_gateway.demo.parts import HOST, DemoError, Folder, Part
 from ds_gateway.demo.report import Done, Report
 from ds_gateway.demo.setup import SCALE, stream
-from ds_gateway.demo.stage import START_SECONDS, Stage, set_stage
+from ds_gateway.demo.stage import START_SECONDS, set_stage
 from ds_gateway.demo.table import Row, View
 from durable_streams import stream as read_stream
 from durable_streams.errors import DurableStreamError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from ds_gateway.demo.stage import Listener, Stage
     from ds_gateway.demo.table import Show
 
 _TURN_SECONDS: Final = 0.05
@@ -69,13 +70,15 @@ class _Run:
         self._started_at: float | None = None
         self._ask_at = 0.0
         self._scale_may_send = False
-        self._server_away_since: float | None = None
+        self._away: set[Part] = set()
+        """Parts that are down on purpose."""
+        self._server_stopped_at = 0.0
 
     def run(self, *, with_faults: bool) -> Report:
         """From the gateway's first start to the audit."""
         stage = self._stage
         if stage.broker is None:
-            self._say("no mosquitto was found: without a broker and MQTT sensors")
+            self._say("there is no mosquitto: the broker and the MQTT sensors are left out")
         self._say("the gateway starts")
         stage.gateway.start()
         self._until(stage.sources_are_connected, "the gateway is connected to its devices", START_SECONDS)
@@ -142,30 +145,36 @@ class _Run:
             "the sensors have left the broker",
             _PATIENCE_SECONDS,
         )
+        self._away.add(broker.part)
         status = broker.part.terminate(_STOP_SECONDS)
         if status != 0:
             raise DemoError(f"the broker ended with {status}\n{broker.part.last_words()}")
-        if not broker.start():
-            raise DemoError(f"the broker does not start again\n{broker.part.last_words()}")
+        self._start_again(broker)
         for sensor in stage.sensors:
             sensor.come_back()
         self._done = replace(self._done, broker_restarts=self._done.broker_restarts + 1)
         self._say("the broker is back", _QUIET)
 
     def _stop_server(self) -> None:
+        server = self._stage.server
         self._say("the stream server is killed and stays away: readings gather in the journal")
-        self._server_away_since = time.monotonic()
-        self._stage.server.part.kill()
+        self._away.add(server.part)
+        self._server_stopped_at = time.monotonic()
+        server.part.kill()
 
     def _start_server(self) -> None:
-        server = self._stage.server
-        if not server.start():
-            raise DemoError(f"the stream server does not start again\n{server.part.last_words()}")
-        assert self._server_away_since is not None, "it was stopped before"
-        away_seconds = time.monotonic() - self._server_away_since
-        self._server_away_since = None
+        self._start_again(self._stage.server)
+        away_seconds = time.monotonic() - self._server_stopped_at
         self._done = replace(self._done, server_outage_seconds=self._done.server_outage_seconds + away_seconds)
         self._say(f"the stream server is back after {away_seconds:.1f} s; the journal drains", _QUIET)
+
+    def _start_again(self, listener: Listener) -> None:
+        part = listener.part
+        part.start()
+        self._until(listener.is_decided, f"{part.name} listens on port {listener.port} again", START_SECONDS)
+        if part.status is not None:
+            raise DemoError(f"{part.name} does not start again\n{part.last_words()}")
+        self._away.remove(part)
 
     # -- the end
 
@@ -236,14 +245,16 @@ class _Run:
 
     def _tick(self) -> None:
         stage = self._stage
-        now = time.monotonic()
-        if now >= self._ask_at:
-            stage.watch.ask()
-            self._ask_at = now + _ASK_SECONDS
         for part in self._expected():
             if part.status is not None:
                 raise DemoError(f"{part.name} ended by itself, with {part.status}\n{part.last_words()}")
-        if self._scale_may_send and stage.scale.holds and stage.watch.source_is(SCALE, "open", stage.gateway.pid):
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        self._ask_at = now + _ASK_SECONDS
+        stage.watch.ask()
+        port_is_open = stage.watch.source_is(SCALE, "open", stage.gateway.pid)
+        if self._scale_may_send and stage.scale.holds and port_is_open:
             stage.scale.release()
             if self._done.kills:
                 self._say("the gateway is back, and the scale sends again", self._quiet())
@@ -251,11 +262,10 @@ class _Run:
 
     def _expected(self) -> Iterator[Part]:
         """The parts that should be running, if they were started."""
-        yield self._stage.gateway
-        if self._server_away_since is None:
-            yield self._stage.server.part
-        if self._stage.broker is not None:
-            yield self._stage.broker.part
+        stage = self._stage
+        listeners = [stage.server] if stage.broker is None else [stage.server, stage.broker]
+        yield stage.gateway
+        yield from (listener.part for listener in listeners if listener.part not in self._away)
 
     def _elapsed(self) -> float:
         """Seconds since the devices began to send."""
@@ -269,7 +279,7 @@ class _Run:
         self._show.say(f"{self._elapsed():5.1f} s: {text}")
 
     def _quiet(self) -> str:
-        return _QUIET if self._server_away_since is None else "the stream server is away"
+        return _QUIET if self._stage.server.part not in self._away else "the stream server is away"
 
     def _view(self) -> View:
         watch = self._stage.watch
@@ -297,7 +307,10 @@ def _signals_interrupt() -> Iterator[None]:
         _ignore_signals()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    for number, handler in before.items():
+        if number != signal.SIGHUP or handler is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, interrupt)
     try:
         yield
     finally:

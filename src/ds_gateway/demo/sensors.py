@@ -77,6 +77,7 @@ class MqttSensor:
     ) -> None:
         self._stopping.set()
         self._thread.join()
+        del self._client  # it has descriptors that only its end closes
 
     @property
     def is_away(self) -> bool:

@@ -42,20 +42,9 @@ class Listener:
     part: Part
     port: int
 
-    def start(self) -> bool:
-        """Start it and wait until it listens; False when it ended instead.
-
-        Raises `DemoError` when it takes longer than `START_SECONDS`.
-        """
-        self.part.start()
-        deadline = time.monotonic() + START_SECONDS
-        while self.part.status is None:
-            if accepts(self.port):
-                return True
-            if time.monotonic() > deadline:
-                raise DemoError(f"{self.part.name} does not listen on port {self.port}\n{self.part.last_words()}")
-            time.sleep(_TURN_SECONDS)
-        return False
+    def is_decided(self) -> bool:
+        """Whether it listens, or has ended instead: its part has a status then."""
+        return self.part.status is not None or accepts(self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +119,13 @@ def _listening(stack: ExitStack, make: Callable[[int], Part]) -> Listener:
     for _ in range(_PORT_ATTEMPTS):
         port = free_port()
         listener = Listener(stack.enter_context(make(port)), port)
-        if listener.start():
+        part = listener.part
+        part.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not listener.is_decided():
+            if time.monotonic() > deadline:
+                raise DemoError(f"{part.name} does not listen on port {port}\n{part.last_words()}")
+            time.sleep(_TURN_SECONDS)
+        if part.status is None:
             return listener
-    part = listener.part
     raise DemoError(f"{part.name} ends at once, with status {part.status}\n{part.last_words()}")

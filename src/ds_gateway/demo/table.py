@@ -193,12 +193,16 @@ def _wrong(numbers: tuple[int, ...]) -> Text:
 def _done(report: Report) -> list[str]:
     done = report.done
     lines = [
-        f"kill -9 of the gateway: {done.kills} times" if done.kills else "",
+        f"kill -9 of the gateway: {_times(done.kills)}" if done.kills else "",
         f"stream server killed and away: {done.server_outage_seconds:.1f} s" if done.server_outage_seconds else "",
-        f"broker restarted: {done.broker_restarts} time(s)" if done.broker_restarts else "",
+        f"broker restarted: {_times(done.broker_restarts)}" if done.broker_restarts else "",
     ]
     said = [line for line in lines if line] or ["nothing was done to it"]
-    return said if report.broker else [*said, "without a broker and MQTT sensors: no mosquitto was found"]
+    return said if report.broker else [*said, "without a broker and MQTT sensors: there was no mosquitto"]
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _details(report: Report) -> list[str]:

@@ -88,6 +88,16 @@ class StreamStore:
         """
         self._writer.submit(Resolution(self._stream, batch.seq, offset))
 
+    async def drained(self) -> None:
+        """Wait until everything accepted is known to be in the stream."""
+        while self.pending_count:  # noqa: ASYNC110 - a counter of the writer's thread has no event
+            await asyncio.sleep(0.02)
+
+    @property
+    def pending_count(self) -> int:
+        """Records accepted and not known to be in the stream."""
+        return self._book.unresolved_records
+
     def claim_body(self, epoch: int) -> bytes:
         """Return a fresh ``birth`` record, alone in its batch."""
         return self._control("birth", epoch)

@@ -100,9 +100,9 @@ class Dialogue:
                     self.mark = replace(self.mark, settled=True)
         return wanted
 
-    def acknowledging(self, commit: int) -> None:
-        """PUBACKs of this commit are about to be sent."""
-        self.mark = replace(self.mark, commit=commit)
+    def acknowledging(self, commit: int | None) -> Mark:
+        """Return the mark to write before PUBACKs of this commit are sent; None: of no commit."""
+        return self.mark if commit is None else replace(self.mark, commit=commit)
 
     def _ask(self, wanted: Plan) -> Plan:
         self._asked = wanted

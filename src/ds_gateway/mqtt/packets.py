@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PUBLISH: Final = 3
+MAX_PACKET_BYTES: Final = 4 * 1024 * 1024
+"""MQTT allows 256 MiB; a box with a small memory does not."""
+CUT_BYTES: Final = 128 * 1024
+"""More than the longest topic, so that it is known whose message it was. With one read more it is still far below
+the limit, so that a packet is cut at the same byte however it comes: copies have the same digest."""
 _U16: Final = struct.Struct(">H")
 _DIGEST_HEAD: Final = struct.Struct(">H?I")
 
@@ -31,7 +36,10 @@ class ProtocolError(DeviceError):
 
 
 class Publication(NamedTuple):
-    """One PUBLISH. ``properties`` is the raw property list of MQTT 5, without its length. ``mid`` 0: QoS 0."""
+    """One PUBLISH. ``properties`` is the raw property list of MQTT 5, without its length. ``mid`` 0: QoS 0.
+
+    ``missing_bytes`` of the payload's end were not kept, because the message is too large to be held.
+    """
 
     topic: bytes
     payload: bytes
@@ -40,21 +48,43 @@ class Publication(NamedTuple):
     dup: bool
     retain: bool
     properties: bytes
+    missing_bytes: int = 0
+
+
+class CutPacket(NamedTuple):
+    """The first bytes of a packet that is too large to be held."""
+
+    head: bytes
+    missing_bytes: int
 
 
 class PacketBuffer:
-    """Cuts a byte stream into packets. A packet in the making is not copied again with every read."""
+    """Cuts a byte stream into packets. A packet in the making is not copied again with every read.
 
-    def __init__(self) -> None:
+    Of a packet of more than ``max_bytes`` only the first ``CUT_BYTES`` are kept.
+    """
+
+    def __init__(self, max_bytes: int = MAX_PACKET_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 2
+        self._cut: CutPacket | None = None
+        self._skip = 0
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes; yield every packet that is now whole. Raises `ProtocolError`.
+    def feed(self, data: bytes) -> Iterator[bytes | CutPacket]:
+        """Take bytes; yield every packet that is now complete. Raises `ProtocolError`.
 
         The iterator must be used up before the next call.
         """
+        if self._cut is not None:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            if self._skip:
+                return
+            data = data[skipped:]
+            yield self._cut
+            self._cut = None
         self._parts.append(data)
         self._have += len(data)
         if self._have < self._need:
@@ -69,6 +99,12 @@ class PacketBuffer:
             at = end
         rest = buffer[at:]
         self._parts, self._have, self._need = [rest], len(rest), end - at
+        if self._need > self._max_bytes:
+            self._need = CUT_BYTES
+            if self._have >= CUT_BYTES:
+                self._cut = CutPacket(rest[:CUT_BYTES], end - at - CUT_BYTES)
+                self._skip = end - at - self._have
+                self._parts, self._have, self._need = [], 0, 2
 
 
 def _packet_end(buffer: bytes, at: int, size: int) -> int:

@@ -38,6 +38,10 @@ class Publications:
         outcome: Record | Rejected
         if topic is None:
             outcome = Rejected(self._source, "", "the topic is not UTF-8", payload, now)
+        elif publication.missing_bytes:
+            size = len(payload) + publication.missing_bytes
+            reason = f"a payload of {size} bytes on {topic} is too large; only its beginning is kept"
+            outcome = Rejected(self._source, "", reason, payload, now)
         else:
             outcome = self._pipeline(topic, payload, now)
         return Item(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ds_gateway.config.models import MqttSettings
+    from ds_gateway.mqtt.marks import Mark
     from ds_gateway.mqtt.snapshot import MqttSnapshot
     from ds_gateway.mqtt.subscription import Plan
     from ds_gateway.records import Item
@@ -170,7 +171,8 @@ class MqttSource:
             # the broker must keep what has no PUBACK. The connection is dropped and made anew.
             event(_log, "error", "mqtt.failed", exc=error, source=self._name)
             reason = f"internal error: {type(error).__name__}: {error}"
-        event(_log, "info", "mqtt.disconnected", source=self._name, reason=reason)
+        level = "info" if self._stop_at is not None else "warning"
+        event(_log, level, "mqtt.disconnected", source=self._name, reason=reason)
         return self._status.disconnected(reason)
 
     def _attempt(self, poller: Poller) -> str:
@@ -182,7 +184,7 @@ class MqttSource:
             with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):
                 connection.open(self._connect_seconds)
             self._dialogue.connecting()
-            self._write_mark()
+            self._write_mark(self._dialogue.mark)
             connection.greet()
             return self._serve(connection, poller)
         finally:
@@ -212,7 +214,7 @@ class MqttSource:
         while connection.ended is None:
             self._liveness.turn()
             stopping = self._stop_at is not None
-            reads = not stopping and not self._handover.full
+            reads = not stopping and True
             buffered = reads and connection.has_decrypted
             readable = poller.wait(
                 connection.fileno(),
@@ -220,11 +222,12 @@ class MqttSource:
                 write=connection.wants_write,
                 timeout_seconds=0 if buffered else self._patience(stopping=stopping),
             )
-            self._settle(connection)
+            # Reading comes first: a broker that closes the connection has said why before.
             if reads and (readable or buffered):
                 self._take(connection, connection.read())
             else:
                 self._handover.offer()
+            self._settle(connection if connection.ended is None else None)
             connection.write()
             now = self._monotonic()
             if now >= keep_alive_at:
@@ -259,7 +262,7 @@ class MqttSource:
     def _greeted(self, connection: Connection, connack: Connack) -> None:
         token, plan = self._dialogue.connack(connack)
         self._handover.add([self._publications.marker(token)])
-        self._write_mark()
+        self._write_mark(self._dialogue.mark)
         self._ask(connection, plan)
         self._status.connected(session_present=connack.session_present)
         event(_log, "info", "mqtt.connected", source=self._name, session_present=connack.session_present)
@@ -268,7 +271,7 @@ class MqttSource:
         """Act on what was committed: mark, PUBACKs, and a subscription that waited for R0."""
         mids: list[int] = []
         wanted: Plan | None = None
-        before = self._dialogue.mark
+        before, commit = self._dialogue.mark, None
         with contextlib.suppress(IndexError):  # the end of the deque
             while True:
                 report = self._commits.popleft()
@@ -279,10 +282,13 @@ class MqttSource:
                 acknowledged = self._handover.committed(report.items, self._dialogue.generation)
                 if acknowledged:
                     mids += acknowledged
-                    self._dialogue.acknowledging(report.commit)
-        if self._dialogue.mark != before:
-            self._write_mark()
-        if connection is not None and connection.ended is None:
+                    commit = report.commit
+        mark = self._dialogue.acknowledging(commit)
+        if mark != before:
+            self._write_mark(mark)
+        # Only now: if the mark cannot be written, no PUBACK is sent, and that is known at the next CONNACK.
+        self._dialogue.mark = mark
+        if connection is not None:
             if mids:
                 connection.acknowledge(mids)
             self._ask(connection, wanted)
@@ -291,9 +297,9 @@ class MqttSource:
         if plan:
             connection.subscribe(plan.subscribe, plan.unsubscribe)
 
-    def _write_mark(self) -> None:
+    def _write_mark(self, mark: Mark) -> None:
         assert self._mark is not None
-        self._mark.write(self._dialogue.mark)
+        self._mark.write(mark)
 
     def _pause(self, poller: Poller, seconds: float) -> None:
         deadline = self._monotonic() + seconds

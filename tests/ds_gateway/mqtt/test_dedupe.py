@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ds_gateway.errors import JournalDamagedError
-from ds_gateway.journal.intake import Gate
 from ds_gateway.mqtt.acklog import MAX_CONNECTIONS
 from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.ring import RING_ENTRIES
 from ds_gateway.mqtt.tokens import Opening, SessionStart, Subscribed
 from ds_gateway.records import Item, Rejected
 from harness.mqtt_gates import GateDriver, delivery
+
+if TYPE_CHECKING:
+    from ds_gateway.journal.intake import Gate
 
 NEW_SESSION = SessionStart(present=False, acked=0, generation=1)
 

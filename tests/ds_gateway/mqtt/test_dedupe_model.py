@@ -112,7 +112,7 @@ class World:
         if self.to_gateway:
             mid, message, dup = self.to_gateway.popleft()
             digest = bytes(8) if self._identical else message.to_bytes(8, "big")
-            token = Delivery(mid, dup, 1, False, b"topic   ", digest, self.mark, self.generation)  # noqa: FBT003
+            token = Delivery(mid, dup, 1, False, b"topic   ", digest, self.mark, self.generation)
             self.queue.append(Item(Record("stream", "device", b"%d" % message), token))
 
     def commit(self) -> None:
@@ -140,7 +140,13 @@ class World:
     def go_round(self) -> None:
         """A message comes in and everything about it is done."""
         self.publish()
-        for step in (self.deliver_all, self.receive_all, self.commit, self.acknowledge_all, self.all_pubacks_arrive):
+        for step in (
+            self.deliver_all,
+            self.receive_all,
+            self.commit,
+            self.acknowledge_all,
+            self.all_pubacks_arrive,
+        ):
             step()
 
     def fail_to_commit(self) -> None:
@@ -263,7 +269,9 @@ FAULTS = ("cut", "cut_in_the_middle", "kill", "fail_to_commit")
 
 
 def histories(*steps: str) -> st.SearchStrategy[list[str]]:
-    return st.integers(20, 120).flatmap(lambda size: st.lists(st.sampled_from(steps), min_size=size, max_size=size))
+    return st.integers(20, 120).flatmap(
+        lambda size: st.lists(st.sampled_from(steps), min_size=size, max_size=size)
+    )
 
 
 def run(world: World, history: Sequence[str]) -> World:
@@ -290,51 +298,51 @@ def first_copies(world: World) -> list[int]:
 ALLOCATORS = pytest.mark.parametrize(
     "allocate", [Sequential(1), Sequential(IDS - 20), LowestFree()], ids=["sequential", "wrapping", "lowest free"]
 )
-IDENTICAL = pytest.mark.parametrize("identical", [False, True], ids=["distinct", "identical"])
+PAYLOADS = pytest.mark.parametrize("payloads", ["distinct", "identical"])
 
 
 @ALLOCATORS
-@IDENTICAL
+@PAYLOADS
 @settings(max_examples=70, deadline=None)
 @given(history=histories(*WORK, *FAULTS, "power_cut"))
 def test_nothing_is_lost_whatever_the_broker_numbers(
-    allocate: Allocator, identical: bool, history: list[str]
+    allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
-    world = run(World(allocate, "auto", identical=identical), history)
+    world = run(World(allocate, "auto", identical=payloads == "identical"), history)
     assert missing(world) == set()
     assert first_copies(world) == sorted(first_copies(world))
 
 
 @ALLOCATORS
-@IDENTICAL
+@PAYLOADS
 @settings(max_examples=40, deadline=None)
 @given(history=histories(*WORK, *FAULTS, "power_cut", "lose_the_session"))
 def test_nothing_is_lost_that_the_broker_did_not_lose(
-    allocate: Allocator, identical: bool, history: list[str]
+    allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
-    assert missing(run(World(allocate, "auto", identical=identical), history)) == set()
+    assert missing(run(World(allocate, "auto", identical=payloads == "identical"), history)) == set()
 
 
 @pytest.mark.parametrize("allocate", [Sequential(1), Sequential(IDS - 20)], ids=["from 1", "over the wrap"])
-@IDENTICAL
+@PAYLOADS
 @settings(max_examples=70, deadline=None)
 @given(history=histories(*WORK, *FAULTS, "power_cut"))
 def test_nothing_is_duplicated_behind_a_sequential_broker(
-    allocate: Allocator, identical: bool, history: list[str]
+    allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
-    world = run(World(allocate, "sequential", identical=identical), history)
+    world = run(World(allocate, "sequential", identical=payloads == "identical"), history)
     assert missing(world) == set()
     assert world.journal == list(range(world.published))
 
 
 @ALLOCATORS
-@IDENTICAL
+@PAYLOADS
 @settings(max_examples=70, deadline=None)
 @given(history=histories(*WORK, *FAULTS))
 def test_only_what_may_have_been_acknowledged_is_duplicated_behind_any_other(
-    allocate: Allocator, identical: bool, history: list[str]
+    allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
-    world = run(World(allocate, "unknown", identical=identical), history)
+    world = run(World(allocate, "unknown", identical=payloads == "identical"), history)
     assert missing(world) == set()
     # A commit in which a connection began counts as a whole for that connection.
     allowed = world.acknowledged | world.session_starts_in

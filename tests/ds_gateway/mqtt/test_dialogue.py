@@ -121,9 +121,10 @@ class TestASuback:
         dialogue = opened()
         dialogue.connack(Connack(session_present=True))
         token = dialogue.suback(Suback(WANTED, {}))
-        assert not dialogue.mark.settled
+        settled = [dialogue.mark.settled]
         dialogue.committed(committed(token, commit=7, has=token))
-        assert dialogue.mark.settled
+        settled.append(dialogue.mark.settled)
+        assert settled == [False, True]
         dialogue.connecting()
         assert dialogue.connack(Connack(session_present=True))[1] == NOTHING
 
@@ -137,8 +138,14 @@ class TestASuback:
 
 
 class TestAcknowledging:
-    def test_moves_the_mark(self) -> None:
+    def test_moves_the_mark_once_it_is_written(self) -> None:
         dialogue = opened()
-        dialogue.acknowledging(9)
-        assert dialogue.mark.commit == 9
+        written = dialogue.acknowledging(9)
+        assert written.commit == 9
+        assert dialogue.mark.commit == 5
+        dialogue.mark = written
         assert dialogue.connack(Connack(session_present=True))[0].acked == 9
+
+    def test_of_nothing_leaves_it(self) -> None:
+        dialogue = opened()
+        assert dialogue.acknowledging(None) == dialogue.mark

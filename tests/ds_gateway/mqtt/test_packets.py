@@ -12,6 +12,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from ds_gateway.mqtt.packets import (
+    CUT_BYTES,
+    CutPacket,
     PacketBuffer,
     ProtocolError,
     Publication,
@@ -25,15 +27,16 @@ PINGRESP = b"\xd0\x00"
 
 publications = st.builds(
     Publication,
-    topic=st.text(st.characters(exclude_characters="\0+#", exclude_categories=["Cs"]), min_size=1, max_size=40).map(
-        str.encode
-    ),
+    topic=st.text(
+        st.characters(exclude_characters="\0+#", exclude_categories=["Cs"]), min_size=1, max_size=40
+    ).map(str.encode),
     payload=st.binary(max_size=300),
     mid=st.integers(1, 65535),
     qos=st.sampled_from([0, 1, 2]),
     dup=st.booleans(),
     retain=st.booleans(),
     properties=st.just(b""),
+    missing_bytes=st.just(0),
 ).map(lambda each: each._replace(mid=each.mid if each.qos else 0))
 
 
@@ -81,8 +84,14 @@ def properties_of(**values: Any) -> Properties:
     return properties
 
 
+def packed(properties: Properties) -> bytes:
+    """Without the length in front, which is one byte here."""
+    raw: bytes = properties.pack()  # type: ignore[no-untyped-call]
+    return raw[1:]
+
+
 def publication(**changes: Any) -> Publication:
-    return Publication(b"t", b"payload", 1, 1, False, False, b"")._replace(**changes)  # noqa: FBT003
+    return Publication(b"t", b"payload", 1, 1, False, False, b"")._replace(**changes)
 
 
 class TestAPublish:
@@ -93,7 +102,7 @@ class TestAPublish:
     def test_has_its_raw_properties(self) -> None:
         properties = properties_of(ContentType="x", UserProperty=[("a", "b"), ("c", "d")])
         parsed = parse_publication(paho_bytes(publication(), v5=True, properties=properties), properties=True)
-        assert parsed.properties == properties.pack()[1:]
+        assert parsed.properties == packed(properties)
         assert parsed.payload == b"payload"
 
     @given(publications.filter(lambda each: len(each.payload) < 20), st.booleans(), st.data())
@@ -133,7 +142,7 @@ class TestAPacketBuffer:
     ) -> None:
         packets = [packet for each in expected for packet in (paho_bytes(each, v5=True), PINGRESP)]
         stream = b"".join(packets)
-        buffer, found = PacketBuffer(), list[bytes]()
+        buffer, found = PacketBuffer(), list[bytes | CutPacket]()
         at = 0
         while at < len(stream):
             step = data.draw(st.integers(1, 400))
@@ -147,6 +156,24 @@ class TestAPacketBuffer:
         for index in range(len(packet) - 1):
             assert list(buffer.feed(packet[index : index + 1])) == []
         assert list(buffer.feed(packet[-1:])) == [packet]
+
+    @pytest.mark.parametrize("step", [1000, 4096, CUT_BYTES - 1, CUT_BYTES, CUT_BYTES + 9])
+    def test_keeps_the_same_beginning_of_a_packet_that_is_too_large(self, step: int) -> None:
+        large = paho_bytes(publication(payload=bytes(3 * CUT_BYTES)), v5=False)
+        small = paho_bytes(publication(), v5=False)
+        stream = small + large + small + PINGRESP
+        buffer, found = PacketBuffer(max_bytes=CUT_BYTES), list[bytes | CutPacket]()
+        for at in range(0, len(stream), step):
+            found += buffer.feed(stream[at : at + step])
+        assert found == [small, CutPacket(large[:CUT_BYTES], len(large) - CUT_BYTES), small, PINGRESP]
+
+    def test_holds_no_more_than_the_beginning_of_it(self) -> None:
+        buffer = PacketBuffer(max_bytes=CUT_BYTES)
+        length = b"\xff\xff\xff\x7f"
+        assert list(buffer.feed(b"\x30" + length + bytes(CUT_BYTES))) == []
+        for _ in range(100):
+            assert list(buffer.feed(bytes(CUT_BYTES))) == []
+        assert buffer._have == 0
 
     def test_refuses_a_length_of_five_bytes(self) -> None:
         with pytest.raises(ProtocolError, match="four bytes"):
@@ -174,7 +201,7 @@ class TestADigest:
     def test_leaves_out_expiry_alias_and_subscription_id(self) -> None:
         first = properties_of(ContentType="x", MessageExpiryInterval=60, SubscriptionIdentifier=300)
         second = properties_of(ContentType="x", MessageExpiryInterval=59, TopicAlias=7)
-        assert stable_properties(first.pack()[1:]) == stable_properties(second.pack()[1:]) != b""
+        assert stable_properties(packed(first)) == stable_properties(packed(second)) != b""
 
     def test_does_not_depend_on_the_order_of_properties(self) -> None:
         content_type, user = b"\x03\x00\x01x", b"\x26\x00\x01a\x00\x01b"
@@ -193,7 +220,7 @@ class TestADigest:
         )
     )
     def test_covers_every_other_property(self, values: dict[str, Any]) -> None:
-        raw = properties_of(**values).pack()[1:]
+        raw = packed(properties_of(**values))
         assert sorted(stable_properties(raw)) == sorted(raw)
 
     @pytest.mark.parametrize("raw", [b"\x7f\x00", b"\x03\x00\x09x", b"\x02\x00", b"\x0b\xff"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ds_gateway.mqtt.marks import Mark, MarkFile, boot_id
+from ds_gateway.mqtt.packets import Publication
+from ds_gateway.mqtt.publications import Publications
 from ds_gateway.records import Record, Rejected
 from harness.memory_journal import MemoryJournal
 from harness.mosquitto import Mosquitto
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ds_gateway.mqtt import MqttSource
     from harness.mqtt_bench import Bench
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -26,7 +29,7 @@ VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path / "broker") as running:
+    with Mosquitto(tmp_path / "broker", max_queued_messages=0) as running:
         yield running
 
 
@@ -128,6 +131,18 @@ class TestMessages:
         bench.wait_for(numbered(1, 500))
         assert source.snapshot().reconnects == 0
 
+    def test_of_many_megabytes_are_kept_aside_and_do_not_stop_the_others(
+        self, bench: Bench, broker: Mosquitto, publisher: Publisher, version: str
+    ) -> None:
+        bench.start(broker.url, version=version)
+        bench.wait_until_subscribed()
+        publisher.publish([b"1", bytes(5_000_000), b"2"])
+        bench.wait_for([b"1", b"2"])
+        (rejected,) = [each for each in bench.disk.accepted if isinstance(each, Rejected)]
+        assert rejected.reason == "a payload of 5000000 bytes on s/1/t is too large; only its beginning is kept"
+        assert 100_000 < len(rejected.raw) < 200_000
+        bench.wait_until_acknowledged()
+
     def test_survive_failed_commits(
         self, bench: Bench, broker: Mosquitto, publisher: Publisher, version: str
     ) -> None:
@@ -143,7 +158,12 @@ class TestMessages:
     ) -> None:
         source = bench.start(broker.url, version=version, packet_ids="sequential")
         bench.wait_until_subscribed()
-        cutting = threading.Thread(target=lambda: [_cut(source, broker) for _ in range(8)])
+
+        def cut_eight_times() -> None:
+            for _ in range(8):
+                _cut(source, broker)
+
+        cutting = threading.Thread(target=cut_eight_times)
         cutting.start()
         for first in range(1, 3001, 100):
             publisher.publish(numbered(first, first + 99))
@@ -152,13 +172,10 @@ class TestMessages:
         assert source.snapshot().reconnects >= 8
 
 
-def _cut(source: object, broker: Mosquitto) -> None:
-    before = source.snapshot().reconnects  # type: ignore[attr-defined]
+def _cut(source: MqttSource, broker: Mosquitto) -> None:
+    before = source.snapshot().reconnects
     take_over(broker.port)
-    wait_until(
-        lambda: source.snapshot().reconnects > before,  # type: ignore[attr-defined]
-        what="the source is connected again",
-    )
+    wait_until(lambda: source.snapshot().reconnects > before, what="the source is connected again")
 
 
 class TestTheBroker:
@@ -191,17 +208,6 @@ class TestTheBroker:
             publisher.publish(numbered(1, 10))
             publisher.close()
             bench.wait_for(numbered(1, 10))
-
-    def test_that_cuts_us_off_for_another_client_says_so(
-        self, bench: Bench, broker: Mosquitto, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        source = bench.start(broker.url)
-        bench.wait_until_subscribed()
-        with caplog.at_level("INFO", "ds_gateway.mqtt"):
-            take_over(broker.port)
-            wait_until(lambda: source.snapshot().reconnects == 1, what="the source is back")
-        reasons = [values["reason"] for each in caplog.records if "reason" in (values := vars(each)["event_values"])]
-        assert any("another client uses the same client id" in reason for reason in reasons)
 
 
 class TestSubscriptions:
@@ -254,15 +260,15 @@ class TestSubscriptions:
         self, bench: Bench, tmp_path: Path, version: str
     ) -> None:
         with Mosquitto(tmp_path / "forgetful", persistence=False) as forgetful:
-            for commits in (1, 2):
+            for start in ("first", "second"):
                 publisher = Publisher(forgetful.port)
                 publisher.publish([b"kept"], retain=True)
                 publisher.close()
-                source = bench.start(forgetful.url, version=version)
-                wait_until(lambda: source.snapshot().received == 1, what="the retained message came")
+                bench.start(forgetful.url, version=version)
+                bench.wait_until_received(1)
                 bench.wait_until_acknowledged()
-                assert bench.disk.tails == [b"kept"], commits
-                source.stop(10)
+                assert bench.disk.tails == [b"kept"], start
+                bench.kill()
                 forgetful.restart()
 
 
@@ -310,7 +316,7 @@ class TestTrouble:
         publisher.publish(numbered(1, 10))
         bench.wait_for_reason("No space left")
         broken = False
-        wait_until(lambda: source.snapshot().duplicates_dropped >= 10, what="the broker has sent all again")
+        wait_until(lambda: source.snapshot().duplicates_dropped > 0, what="the broker has sent again")
         bench.wait_for(numbered(1, 10))
         bench.wait_until_acknowledged()
 
@@ -418,7 +424,7 @@ class TestStopping:
         assert source.stop(0.5)
         assert "disconnected" in broker.log
 
-    def test_before_the_start_is_harmless(self, bench: Bench, broker: Mosquitto) -> None:
+    def test_twice_is_harmless(self, bench: Bench, broker: Mosquitto) -> None:
         source = bench.start(broker.url)
         assert source.stop(10)
         assert source.stop(10)
@@ -435,9 +441,6 @@ class TestLiveness:
 
 
 def test_a_topic_that_is_not_utf_8_is_kept_aside(bench: Bench) -> None:
-    from ds_gateway.mqtt.packets import Publication
-    from ds_gateway.mqtt.publications import Publications
-
     publications = Publications("hall", record, clock=lambda: 7)
     item = publications.item(Publication(b"\xff", b"x", 1, 1, False, False, b""), acked=0, generation=1)
     assert item.payload == Rejected("hall", "", "the topic is not UTF-8", b"x", 7)

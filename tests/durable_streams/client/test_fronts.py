@@ -9,7 +9,7 @@ import pytest
 
 import durable_streams
 from durable_streams import errors
-from harness.imports import SOURCE, read_sources
+from harness.imports import SOURCE, Sources, read_sources
 
 PAIRS = [
     (durable_streams.DurableStream, durable_streams.AsyncDurableStream),
@@ -78,6 +78,11 @@ class TestTheSurface:
         )
 
 
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    return read_sources(SOURCE)
+
+
 class TestTheCore:
     @pytest.mark.parametrize(
         "module",
@@ -101,11 +106,9 @@ class TestTheCore:
             "errors",
         ],
     )
-    def test_does_no_input_and_output(self, module: str) -> None:
+    def test_does_no_input_and_output(self, module: str, sources: Sources) -> None:
         forbidden = {"httpx", "asyncio", "anyio", "threading", "time", "random", "socket"}
         imported = {
-            each.imported.split(".")[0]
-            for each in read_sources(SOURCE).imports
-            if each.importer == f"durable_streams.{module}"
+            each.imported.split(".")[0] for each in sources.imports if each.importer == f"durable_streams.{module}"
         }
         assert imported & forbidden == set()

@@ -1,0 +1,150 @@
+"""Builds that break a promise fail a named test: a row of `MUTANTS` is one defect and the test that finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness import mutants
+from harness.mutants import Change
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect, and the test that must fail because of it."""
+
+    name: str
+    changes: tuple[Change, ...]
+    test: str
+    shown: str
+    """What the test must say, so that it fails for this defect and for nothing else."""
+
+
+CRASH = "tests/faults/test_crash_points.py"
+DURABILITY = "tests/faults/test_durability.py::test_nobody_is_told_before_the_commit_is_on_the_disk"
+FIRST_MESSAGE = (
+    f"{CRASH}::TestTheFirstMessage::test_a_crash_leaves_what_the_table_says_and_a_restart_makes_it_good"
+)
+MACHINE = "tests/durable_streams/producer/test_machine.py"
+
+WRITER = "ds_gateway/journal/writer.py"
+COMMIT = """\
+            if rows_to_write:
+                self._commit(rows_to_write, plan.parts)
+"""
+TELL_SOURCES = """\
+        for intake, items in taken:
+            if intake.on_committed is not None:
+                intake.on_committed(items, self.state.counters.commit)
+"""
+TELL_UPLINKS = """\
+            if isinstance(batch, JournalDamagedError):
+                demand.batch.set_exception(batch)
+            else:
+                demand.batch.set_result(batch)
+"""
+
+MUTANTS = (
+    Mutant(
+        "commits are not synced",
+        (Change("ds_gateway/journal/disk.py", "sqlite_synchronous=2,", "sqlite_synchronous=0,"),),
+        DURABILITY,
+        "assert not watcher.told_too_early",
+    ),
+    Mutant(
+        "commits are synced at checkpoints only",
+        (Change("ds_gateway/journal/disk.py", "sqlite_synchronous=2,", "sqlite_synchronous=1,"),),
+        DURABILITY,
+        "assert not watcher.told_too_early",
+    ),
+    Mutant(
+        "batches are handed out before their seal is committed",
+        (
+            Change(
+                WRITER,
+                COMMIT,
+                """\
+            for demand, batch in batches:
+                if demand.batch.set_running_or_notify_cancel() and isinstance(batch, SealedBatch):
+                    demand.batch.set_result(batch)
+"""
+                + COMMIT,
+            ),
+            Change(
+                WRITER,
+                "            if not demand.batch.set_running_or_notify_cancel():\n",
+                "            if demand.batch.done() or not demand.batch.set_running_or_notify_cancel():\n",
+            ),
+            Change(
+                WRITER, "\nif TYPE_CHECKING:\n", "\nfrom durable_streams import SealedBatch\n\nif TYPE_CHECKING:\n"
+            ),
+        ),
+        f"{FIRST_MESSAGE}[before B]",
+        "in_stream: 1 != 0",
+    ),
+    Mutant(
+        "sources are told before the commit",
+        (
+            Change(WRITER, TELL_SOURCES, ""),
+            Change(
+                WRITER,
+                COMMIT,
+                TELL_SOURCES.replace("\n    ", "\n        ").replace("        for", "            for", 1) + COMMIT,
+            ),
+        ),
+        f"{FIRST_MESSAGE}[before A]",
+        "lost: 1",
+    ),
+    Mutant(
+        "copies are not recognised",
+        (Change("ds_gateway/mqtt/dedupe.py", "        return repeated\n", "        return False\n"),),
+        f"{FIRST_MESSAGE}[after A]",
+        "duplicated: 1",
+    ),
+    Mutant(
+        "the anchor moves when the stream's end is seen, before the batch is looked for",
+        (
+            Change(
+                "durable_streams/_pull.py",
+                "    return _enter(replace(seen, stage=Stage.READ))\n",
+                "    seen = replace(seen, stored=replace(seen.stored, anchor=tail))\n"
+                "    return _enter(replace(seen, stage=Stage.READ))\n",
+            ),
+        ),
+        f"{MACHINE}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
+        "stored twice",
+    ),
+    Mutant(
+        "an unanswered batch is sent again without a look at the stream",
+        (
+            Change(
+                "durable_streams/_pull.py",
+                "stage=Stage.HEAD if state.policy.read_back else Stage.SEND",
+                "stage=Stage.SEND",
+            ),
+        ),
+        f"{MACHINE}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
+        "stored twice",
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_build_with_this_defect_fails_its_test(mutant: Mutant, tmp_path: Path) -> None:
+    source = mutants.copy_of_source(tmp_path)
+    for change in mutant.changes:
+        mutants.apply(source, change)
+    outcome = mutants.run_tests([mutant.test], source, tmp_path)
+    assert outcome.failed, f"the defect was not found\n{outcome.output}"
+    assert mutant.shown in outcome.output, f"another defect was found\n{outcome.output}"
+
+
+def test_a_build_without_a_defect_passes_them_all(tmp_path: Path) -> None:
+    source = mutants.copy_of_source(tmp_path)
+    outcome = mutants.run_tests(sorted({mutant.test for mutant in MUTANTS}), source, tmp_path)
+    assert outcome.passed, outcome.output
