@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from durable_streams import _http
 from durable_streams._batches import WindowSettings, check_epoch
+from durable_streams._drain_async import DrainEngine
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._push_async import PushEngine
+from durable_streams._store_producer import StoreProducer
 from durable_streams._window import Window
 
 if TYPE_CHECKING:
@@ -83,8 +85,12 @@ class IdempotentProducer:
     minutes fails. After an error nothing more is taken until `restart`: sending on would reorder the stream.
 
     What is certain: a message is stored at most once, and at least once if it was acknowledged; in order; as long
-    as this process lives. What a crash leaves unsent is lost, except with a ``store``. A batch whose answer was
+    as this process lives. What a crash leaves unsent is lost. A batch whose answer was
     lost just before another producer claimed the epoch may be stored twice when ``auto_claim`` takes it back.
+
+    With a ``store`` none of this is in memory: messages are written to the store, and the producer drains it, one
+    sealed batch at a time, exactly once across crashes of this process. Producer id, epoch and content type are
+    the store's then; `flush` waits until the store is drained, `close` leaves the rest for the next producer.
     """
 
     def __init__(
@@ -117,13 +123,28 @@ class IdempotentProducer:
             max_in_flight=max_in_flight,
         )
         check_epoch(epoch)
-        if store is not None:
-            raise NotImplementedError("a store is drained by StoreProducer in this version")
         if isinstance(url_or_stream, str) or client is not None:
             carrier = AsyncCarrier(client, _http.Extras(headers, params))
         else:
             carrier = url_or_stream.carrier(headers, params)
-        self._engine: ProducerEngine = PushEngine(
+        self._engine: ProducerEngine
+        if store is not None:
+            self._engine = DrainEngine(
+                url,
+                store,
+                carrier,
+                lambda observe: StoreProducer(
+                    url,
+                    store,
+                    client=carrier.client,
+                    headers=carrier.extras.headers,
+                    params=carrier.extras.params,
+                    max_batch_bytes=max_batch_bytes,
+                    observe=observe,
+                ),
+            )
+            return
+        self._engine = PushEngine(
             carrier,
             settings,
             lambda decided: Window(decided, _http.default_policy(), epoch=epoch),

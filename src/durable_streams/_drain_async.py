@@ -23,6 +23,8 @@ from durable_streams.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from durable_streams._http_async import AsyncCarrier
     from durable_streams._pull import Command, Pull
     from durable_streams._store import ProducerStore
@@ -50,18 +52,20 @@ def error_of(halt: Halt, url: str) -> DurableStreamError:
 class DrainEngine:
     """Runs one `StoreProducer` in a task."""
 
-    def __init__(self, url: str, store: ProducerStore, carrier: AsyncCarrier) -> None:
+    def __init__(
+        self,
+        url: str,
+        store: ProducerStore,
+        carrier: AsyncCarrier,
+        make_producer: Callable[[Callable[[Pull, Command], None]], StoreProducer],
+    ) -> None:
         self._url = url
         self._store = store
         self._carrier = carrier
-        self._producer: StoreProducer | None = None
+        self._producer = make_producer(self.observe)
         self._state: Pull | None = None
         self._in_flight = 0
         self._task: asyncio.Task[Halt] | None = None
-
-    def use(self, producer: StoreProducer) -> None:
-        """Run this producer, which tells `observe` what it does."""
-        self._producer = producer
 
     def observe(self, state: Pull, command: Command) -> None:
         """Follow the producer."""
@@ -94,7 +98,6 @@ class DrainEngine:
 
     def _ensure_running(self) -> asyncio.Task[Halt]:
         if self._task is None:
-            assert self._producer is not None, "the front gives it before it starts"
             self._task = asyncio.create_task(self._producer.run())
         return self._task
 

@@ -587,7 +587,7 @@ def _resolved(state: Pull, offset: str) -> Step:
     return after, Resolve(batch, offset)
 
 
-_ANSWERS: dict[Stage, Callable[[Pull, Answer, Policy], Step]] = {
+_ANSWERS: dict[Stage, Callable[[Pull, Answer], Step]] = {
     Stage.LOOK: _on_look,
     Stage.CREATE: _on_create,
     Stage.CLAIM: _on_claim,

@@ -16,7 +16,6 @@ from durable_streams._window import Window
 if TYPE_CHECKING:
     import httpx
 
-    from durable_streams._store import ProducerStore
     from durable_streams._sync import DurableStream
     from durable_streams._types import HeadersLike, ParamsLike, ProducerErrorHandler
 
@@ -43,7 +42,6 @@ class SyncIdempotentProducer:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         on_error: ProducerErrorHandler | None = None,
-        store: ProducerStore | None = None,
     ) -> None:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
@@ -57,8 +55,6 @@ class SyncIdempotentProducer:
             max_in_flight=max_in_flight,
         )
         self._epoch = check_epoch(epoch)
-        if store is not None:
-            raise NotImplementedError("a store is drained by StoreProducer in this version")
         if isinstance(url_or_stream, str) or client is not None:
             self._carrier = SyncCarrier(client, _http.Extras(headers, params))
         else:

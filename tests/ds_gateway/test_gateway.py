@@ -414,7 +414,6 @@ class TestServer:
             plant.gateway.wait_for(
                 lambda status: stream_of(status, STREAM_B).get("in_stream") == 2, what="the other stream goes on"
             )
-            assert plant.gateway.terminate() == 0
 
     def test_killed_in_the_middle_of_a_catch_up(
         self, processes: Processes, tmp_path: Path, stream_server: InProcessServer
@@ -423,9 +422,9 @@ class TestServer:
         with Plant(processes, tmp_path, stream_server, [A], more_settings=more) as plant:
             plant.establish_session()
             plant.gateway.kill()
-            plant.publish(A, *range(2000))
+            plant.publish(A, *range(600))
             plant.gateway.start()
-            plant.gateway.wait_accepted(2000)
+            plant.gateway.wait_accepted(600)
             status = plant.gateway.wait_for(lambda status: total(status, "in_stream") > 0, what="sending goes on")
             plant.gateway.kill()
             assert total(status, "in_journal") > 0

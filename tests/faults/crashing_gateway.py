@@ -10,6 +10,9 @@
 | ``after POST``      | when the server's answer to it is here, and nobody has looked at it                     |
 
 Every point that is passed is printed. ``--hold FILE`` lets no batch leave as long as the file exists.
+
+The gateway that crashes is a child of this process. When it is dead, this says so, waits for SIGUSR1, and is an
+ordinary gateway from then on, over what the crash has left.
 """
 
 from __future__ import annotations
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ds_gateway.config.loader import Loaded
+
     Acknowledge = Callable[[Connection, Sequence[int]], None]
 
 _MOMENT_SECONDS: Final = 0.4
 _PROBE: Final = 2**53 - 1
+ENDED: Final = "the gateway ended with"
 
 
 class Crash:
@@ -53,7 +59,8 @@ class Crash:
 
     def reach(self, point: str) -> None:
         """Pass a point, or end here."""
-        print(point, flush=True)
+        # In one piece: two threads pass points.
+        os.write(1, f"{point}\n".encode())
         if point == self._point:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -113,15 +120,27 @@ def main() -> int:
     arguments = parser.parse_args()
     loaded = load_configuration(arguments.config)
     logs.setup(loaded.settings.log.level, loaded.settings.log.format)
-    crash = Crash(arguments.point, arguments.hold)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    child = os.fork()
+    if child == 0:
+        return run_until_crash(loaded, Crash(arguments.point, arguments.hold))
+    _, status = os.waitpid(child, 0)
+    print(f"{ENDED} {os.waitstatus_to_exitcode(status)}", flush=True)
+    signal.sigwait({signal.SIGUSR1})
+    return asyncio.run(run(loaded))
 
-    async def run() -> int:
-        return await gateway.Gateway(loaded, Notifier(None), on_point=crash.at_commit).run()
 
+def run_until_crash(loaded: Loaded, crash: Crash) -> int:
+    """Run a gateway that is watched."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(gateway, "http_client", crash.client))
         patches.enter_context(patch.object(Connection, "acknowledge", crash.watched(Connection.acknowledge)))
-        return asyncio.run(run())
+        return asyncio.run(run(loaded, on_point=crash.at_commit))
+
+
+async def run(loaded: Loaded, **more: Any) -> int:
+    """Run a gateway to its end."""
+    return await gateway.Gateway(loaded, Notifier(None), **more).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ journal and the stream hold afterwards, and why that is enough.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ds_gateway.journal import Journal
+from faults.crashing_gateway import ENDED
 from faults.plant import GATEWAY, Device, Plant
 from harness.audit import of_kind, telemetry
 from harness.processes import Processes
@@ -145,16 +147,23 @@ def passed(plant: Plant, point: str) -> int:
     return plant.gateway.child.output.splitlines().count(point)
 
 
+def is_dead(plant: Plant) -> bool:
+    return ENDED in plant.gateway.child.output
+
+
+def wait_killed(plant: Plant) -> None:
+    assert plant.gateway.child.wait_for_output(f"{ENDED} (.+)")[1] == str(-signal.SIGKILL)
+
+
 def answered_or_killed(plant: Plant, number: int) -> None:
     wait_until(
-        lambda: not plant.gateway.child.is_running or passed(plant, "after POST") == number,
+        lambda: is_dead(plant) or passed(plant, "after POST") == number,
         what=f"message {number} is in the stream, or the gateway is dead",
     )
 
 
 def restart_and_audit(plant: Plant) -> None:
-    plant.gateway.run_normally()
-    plant.gateway.start()
+    plant.gateway.child.send_signal(signal.SIGUSR1)
     plant.finish()
     assert plant.audit().problems == ""
 
@@ -167,7 +176,7 @@ class TestTheFirstMessage:
         with make_plant() as plant:
             plant.establish_session("--point", point.name)
             plant.publish(DEVICE, 1)
-            plant.gateway.wait_killed()
+            wait_killed(plant)
             assert left_by(plant) == point.left, point.then
             restart_and_audit(plant)
 
@@ -180,7 +189,7 @@ class TestTheSecondMessage:
             plant.publish(DEVICE, 1)
             wait_until(lambda: passed(plant, "after C"), what="the first message is resolved")
             plant.publish(DEVICE, 2)
-            plant.gateway.wait_killed()
+            wait_killed(plant)
             assert left_by(plant) == point.left, point.then
             restart_and_audit(plant)
 
@@ -197,7 +206,7 @@ class TestTheSecondMessage:
             plant.publish(DEVICE, 2)
             wait_until(lambda: passed(plant, "after A") == 2, what="the second message is accepted")
             hold.unlink()
-            plant.gateway.wait_killed()
+            wait_killed(plant)
             assert left_by(plant) == point.left, point.then
             restart_and_audit(plant)
 
@@ -206,12 +215,12 @@ class TestTheSecondMessage:
         with make_plant() as plant:
             plant.establish_session("--point", point.name)
             number = 0
-            while plant.gateway.child.is_running:
+            while not is_dead(plant):
                 # Mostly the second message does it, which comes within the second that a resolution waits.
                 number += 1
                 plant.publish(DEVICE, number)
                 answered_or_killed(plant, number)
-            plant.gateway.wait_killed()
+            wait_killed(plant)
             left, more = left_by(plant), number - 2
             assert (
                 replace(

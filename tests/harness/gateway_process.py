@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from typing import TYPE_CHECKING, Any
 
 from ds_gateway import control
@@ -57,10 +56,6 @@ class GatewayProcess:
         argv = [*self._program, "--config", self.config, *more_arguments]
         self._child = self._processes.start(argv, name="gateway", env=self._environ)
 
-    def run_normally(self) -> None:
-        """From the next start on, be ``ds-gateway run``."""
-        self._program = _COMMAND
-
     def kill(self) -> None:
         """SIGKILL, now."""
         self.child.kill()
@@ -70,12 +65,6 @@ class GatewayProcess:
         status = self.child.terminate(timeout_seconds=40)
         self.child.kill()
         return status
-
-    def wait_killed(self) -> None:
-        """Wait until it has killed itself."""
-        status = self.child.wait()
-        assert status == -signal.SIGKILL, f"it ended with {status}\n{self.child.output[-4000:]}"
-        self.child.kill()
 
     @property
     def child(self) -> ChildProcess:

@@ -42,7 +42,7 @@ class Outcome:
 
 def copy_of_source(folder: Path) -> Path:
     """An unchanged copy of ``src``."""
-    return shutil.copytree(_SOURCE, folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return shutil.copytree(_SOURCE, folder / "src")
 
 
 def apply(source: Path, change: Change) -> None:
@@ -71,7 +71,7 @@ def run_tests(tests: Sequence[str], source: Path, folder: Path) -> Outcome:
     run = subprocess.run(
         argv,
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(source)},
         capture_output=True,
         text=True,
         timeout=100,

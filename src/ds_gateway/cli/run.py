@@ -9,7 +9,7 @@ import typer
 
 from ds_gateway import logs
 from ds_gateway.cli.configuration import load_configuration
-from ds_gateway.cli.options import ConfigOption
+from ds_gateway.cli.options import ConfigOption  # noqa: TC001 - read by typer
 from ds_gateway.gateway import Gateway
 from ds_gateway.notify import Notifier
 

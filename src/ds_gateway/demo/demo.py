@@ -32,6 +32,8 @@ _TURN_SECONDS: Final = 0.05
 _ASK_SECONDS: Final = 0.2
 _PATIENCE_SECONDS: Final = 60.0
 """How long the parts may take for what they do in a second on an idle machine."""
+_HURRY_SECONDS: Final = 0.5
+"""How long the sensors send as fast as the broker takes it before the gateway is killed."""
 _STOP_SECONDS: Final = 30.0
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _QUIET: Final = "nothing is done to it now"
@@ -124,14 +126,22 @@ class _Run:
 
     def _kill_gateway(self) -> None:
         gateway = self._stage.gateway
+        # A gateway that idles has nothing to lose: the kill shall find it in the middle of its work.
+        self._hurry(hurries=True)
+        self._until(partial(self._is_time, self._elapsed() + _HURRY_SECONDS))
         self._say(f"kill -9 of the gateway (process {gateway.pid}); the sensors go on")
         gateway.kill()
+        self._hurry(hurries=False)
         if gateway.status != -signal.SIGKILL:
             raise DemoError(f"the gateway ended before its kill, with {gateway.status}\n{gateway.last_words()}")
         self._done = replace(self._done, kills=self._done.kills + 1)
         gateway.start()
         # Opened by the new gateway, the port is there again, and the scale sends.
         self._scale_may_send = True
+
+    def _hurry(self, *, hurries: bool) -> None:
+        for sensor in self._stage.sensors:
+            sensor.hurries = hurries
 
     def _restart_broker(self) -> None:
         stage = self._stage
@@ -238,8 +248,10 @@ class _Run:
             if condition():
                 return
             if time.monotonic() > deadline:
+                numbers = "; ".join(f"{row.device} {row.counts}" for row in self._view().rows)
                 raise DemoError(
-                    f"waited {timeout_seconds:g} s in vain until {what}\n{self._stage.gateway.last_words()}"
+                    f"waited {timeout_seconds:g} s in vain until {what}: {numbers}\n"
+                    f"{self._stage.gateway.last_words()}"
                 )
             time.sleep(_TURN_SECONDS)
 

@@ -55,6 +55,8 @@ class MqttSensor:
         self._topic = topic
         self._port = port
         self._interval_seconds = interval_seconds
+        self.hurries = False
+        """While it is set, the next reading follows the PUBACK of the last one at once."""
         self._leave = threading.Event()
         self._away = threading.Event()
         self._stopping = threading.Event()
@@ -127,6 +129,8 @@ class MqttSensor:
         due_at = time.monotonic() + self._interval_seconds
         if self._publish():
             self.sent += 1
+            if self.hurries:
+                return
         while (left := due_at - time.monotonic()) > 0 and not self._stopping.is_set():
             self._serve(min(left, _TURN_SECONDS))
 

@@ -34,6 +34,14 @@ class Row:
     in_journal: int
     in_stream: int
 
+    @property
+    def counts(self) -> str:
+        """Its numbers in words."""
+        return (
+            f"sent {self.sent}, accepted {self.accepted}, in the journal {self.in_journal}, "
+            f"in the stream {self.in_stream}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -119,16 +127,16 @@ class PlainShow:
 
 def summary(view: View) -> str:
     """The sums in one line."""
-    sent, accepted, in_journal, in_stream = (
-        sum(numbers)
-        for numbers in zip(
-            *((row.sent, row.accepted, row.in_journal, row.in_stream) for row in view.rows), strict=True
-        )
+    rows = view.rows
+    sums = Row(
+        device="all",
+        last_reading=None,
+        sent=sum(row.sent for row in rows),
+        accepted=sum(row.accepted for row in rows),
+        in_journal=sum(row.in_journal for row in rows),
+        in_stream=sum(row.in_stream for row in rows),
     )
-    return (
-        f"{view.elapsed_seconds:5.1f} s: sent {sent}, accepted {accepted}, in the journal {in_journal}, "
-        f"in the stream {in_stream}"
-    )
+    return f"{view.elapsed_seconds:5.1f} s: {sums.counts}"
 
 
 def render(view: View) -> RenderableType:

@@ -214,7 +214,7 @@ class MqttSource:
         while connection.ended is None:
             self._liveness.turn()
             stopping = self._stop_at is not None
-            reads = not stopping and True
+            reads = not stopping and not self._handover.full
             buffered = reads and connection.has_decrypted
             readable = poller.wait(
                 connection.fileno(),

@@ -220,6 +220,21 @@ class TestTls:
             bench.wait_for(payloads)
             bench.wait_until_acknowledged()
 
+    def test_leaves_nothing_where_no_selector_sees_it(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # One TLS record then takes more reads than one pass makes.
+        monkeypatch.setattr(_connection, "RECEIVE_BYTES", 100)
+        plain = f"listener {(port := free_port())} 127.0.0.1"
+        tls = (TLS / "ca.pem", TLS / "server.pem", TLS / "server.key")
+        with Mosquitto(tmp_path / "both", tls=tls, extra=[plain]) as broker:
+            bench.start(f"mqtts://127.0.0.1:{broker.port}", tls={"ca": str(TLS / "ca.pem")})
+            bench.wait_until_subscribed()
+            publisher = Publisher(port)
+            publisher.publish([bytes(10_000)])
+            publisher.close()
+            bench.wait_for([bytes(10_000)])
+
     def test_with_an_unknown_authority_names_the_reason(self, bench: Bench, broker: Mosquitto) -> None:
         with broker:
             bench.start(f"mqtts://127.0.0.1:{broker.port}")

@@ -363,10 +363,14 @@ class TestAFullJournal:
         bench.journal.hold()
         payloads = [bytes([65 + number]) * 20_000 for number in range(50)]
         publisher.publish(payloads)
-        wait_until(lambda: source.snapshot().unacked >= 10, what="the bound is reached")
+        wait_until(lambda: source.snapshot().unacked > 10, what="the bound is reached")
+        wait_until(lambda: broker.log.count("Sending PUBLISH to gateway-1") == 50, what="the broker has sent all")
+        stamp = source.alive_at
+        wait_until(lambda: source.alive_at > stamp + 1, what="the thread has turned, and could have read on")
+        # One read pass of 64 KiB may go beyond the bound.
+        assert source.snapshot().unacked <= 14
         bench.journal.release()
         bench.wait_for(payloads)
-        # One read pass of 64 KiB may go beyond the bound.
         assert source.snapshot().reconnects == 0
 
     def test_at_the_start_delays_the_connection(self, bench: Bench, broker: Mosquitto) -> None:

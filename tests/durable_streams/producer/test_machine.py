@@ -1,9 +1,8 @@
-"""The machine itself, explored: every interleaving of answers, losses, late requests and crashes, in a small
-world.
+"""The machine itself, explored: every interleaving of answers, losses, late requests and crashes in a small world.
 
 The world has one stream, a server that follows PROTOCOL section 5.2.1, a disk that keeps what the store promises
-to keep, and a network that may lose a request, lose an answer, or deliver a request long after its sender died. The
-functions under test are the real ones; nothing of them is copied here.
+to keep, and a network that may lose a request, lose an answer, or deliver a request long after its sender died.
+The functions under test are the real ones; nothing of them is copied here.
 """
 
 from __future__ import annotations
