@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _log = logger("journal")
 
-GROUP_MAX_ITEMS: Final = 5_000
-GROUP_MAX_BYTES: Final = 4 * 1024 * 1024
+GROUP_MAX_ITEMS: Final = 2_000
+GROUP_MAX_BYTES: Final = 1024 * 1024
 LAZY_SECONDS: Final = 1.0
 """How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
 TURN_SECONDS: Final = 1.0

@@ -7,6 +7,7 @@ The newest row thereby also says where the broker's numbering stands (`numbering
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,6 +19,10 @@ RING_ENTRIES: Final = 32_768
 
 _HEAD: Final = struct.Struct(">IHI")
 _ENTRY: Final = struct.Struct(">H8s")
+_PACKET_IDS: Final = 65_536
+_DIGEST_BYTES: Final = 8
+_NO_COMMIT: Final = 0
+"""Commits are numbered from 1."""
 _PREFIX: Final = "ring-"
 
 
@@ -46,7 +51,9 @@ class Ring:
 
     def __init__(self, max_entries: int = RING_ENTRIES) -> None:
         self._max_entries = max_entries
-        self._by_mid: dict[int, Entry] = {}
+        # By packet id, in flat arrays: a dictionary of as many entries would take seven megabytes more.
+        self._digests = bytearray(_PACKET_IDS * _DIGEST_BYTES)
+        self._commits = array("Q", bytes(_PACKET_IDS * 8))
         self._rows: deque[tuple[int, bytearray]] = deque()
         self._entries = 0
         self._changed = False
@@ -57,21 +64,27 @@ class Ring:
 
     def find(self, mid: int) -> Entry | None:
         """Return the last delivery with this packet id."""
-        return self._by_mid.get(mid)
+        commit = self._commits[mid]
+        if commit == _NO_COMMIT:
+            return None
+        start = mid * _DIGEST_BYTES
+        return Entry(bytes(self._digests[start : start + _DIGEST_BYTES]), commit)
 
     def record(self, mid: int, digest: bytes, commit: int) -> None:
         """Remember a delivery of the coming commit."""
         if not self._rows or self._rows[-1][0] != commit:
             self._rows.append((commit, bytearray()))
         self._rows[-1][1].extend(_ENTRY.pack(mid, digest))
-        self._by_mid[mid] = Entry(digest, commit)
+        start = mid * _DIGEST_BYTES
+        self._digests[start : start + _DIGEST_BYTES] = digest
+        self._commits[mid] = commit
         self._entries += 1
         self._changed = True
 
     def clear(self) -> None:
         """Forget everything, rows too."""
         self._deleted.extend(row_name(commit) for commit, _ in self._rows)
-        self._by_mid.clear()
+        self._commits = array("Q", bytes(_PACKET_IDS * 8))
         self._rows.clear()
         self._entries = 0
         self._changed = False
@@ -113,6 +126,5 @@ class Ring:
             self._entries -= count
             self._deleted.append(row_name(commit))
             for mid, _ in _ENTRY.iter_unpack(packed):
-                entry = self._by_mid.get(mid)
-                if entry is not None and entry.commit == commit:
-                    del self._by_mid[mid]
+                if self._commits[mid] == commit:
+                    self._commits[mid] = _NO_COMMIT

@@ -1,0 +1,366 @@
+"""Uplinks over a scripted server: which state an operator sees, why, and when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import pytest
+
+from ds_gateway.config.credential import Credential
+from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
+from ds_gateway.errors import JournalDamagedError, UplinkError
+from ds_gateway.uplink import Uplinks, UplinkSnapshot, http_client, request_headers
+from durable_streams import Presence, ProducerState, SealedBatch
+from harness.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+BASE = "http://streams.test/v1"
+PROBE_SEQ = 2**53 - 1
+
+pytestmark = pytest.mark.anyio
+
+
+class Store:
+    """A producer's store in memory; `seal` gives it a batch to hand out."""
+
+    def __init__(self, *, claimed: bool = False, anchor: str | None = None) -> None:
+        self.claimed = claimed
+        self.anchor = anchor
+        self.resolved: list[int] = []
+        self.failure: BaseException | None = None
+        self._batches: asyncio.Queue[SealedBatch] = asyncio.Queue()
+        self._sealed = 0
+
+    def seal(self) -> None:
+        self._sealed += 1
+        self._batches.put_nowait(SealedBatch(0, self._sealed, b'[{"n":%d}]' % self._sealed, 1))
+
+    async def load(self) -> ProducerState:
+        if self.failure is not None:
+            raise self.failure
+        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), None)
+
+    async def save_anchor(self, offset: str) -> None:
+        self.anchor = offset
+
+    async def save_epoch(self, epoch: int) -> None:
+        raise AssertionError("no epoch is taken over here")
+
+    async def save_claim(self, epoch: int) -> None:
+        self.claimed = True
+
+    async def next_batch(self, max_bytes: int) -> SealedBatch:
+        return await self._batches.get()
+
+    async def resolve(self, batch: SealedBatch, offset: str) -> None:
+        self.anchor = offset
+        self.resolved.append(batch.seq)
+
+    async def drained(self) -> None:
+        raise AssertionError("nobody waits for it here")
+
+    @property
+    def pending_count(self) -> int:
+        return self._sealed - len(self.resolved)
+
+    def claim_body(self, epoch: int) -> bytes:
+        return b'[{"kind":"birth"}]'
+
+    def probe_body(self) -> bytes:
+        return b'[{"kind":"probe"}]'
+
+    def finder(self, batch: SealedBatch) -> Store:
+        return self
+
+    def feed(self, page: bytes) -> None:
+        raise AssertionError("nothing is read back here")
+
+    def verdict(self) -> Presence:
+        raise AssertionError("nothing is read back here")
+
+
+class Server:
+    """Answers as a conforming server does, unless ``rule`` answers first."""
+
+    def __init__(self) -> None:
+        self.rule: Callable[[httpx.Request], httpx.Response | None] = lambda _request: None
+        self.requests: list[httpx.Request] = []
+        self.posted: dict[str, int] = {}
+        """For each path, how many messages it has."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.rule(request)
+        if answer is not None:
+            return answer
+        path = request.url.path
+        end = f"{self.posted.get(path, 0):016d}"
+        if request.method in {"HEAD", "PUT"}:
+            return httpx.Response(200, headers={"content-type": "application/json", "stream-next-offset": end})
+        epoch, seq = request.headers["producer-epoch"], int(request.headers["producer-seq"])
+        if seq == PROBE_SEQ:
+            return httpx.Response(409, headers={"producer-expected-seq": str(self.posted.get(path, 0))})
+        self.posted[path] = self.posted.get(path, 0) + 1
+        return httpx.Response(
+            200,
+            headers={
+                "producer-epoch": epoch,
+                "producer-seq": str(seq),
+                "stream-next-offset": f"{self.posted[path]:016d}",
+            },
+        )
+
+
+class Bench:
+    """Uplinks under test, with their server."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.server = Server()
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self.server))
+        self.uplinks = Uplinks(
+            ServerSettings.model_validate({"url": BASE, **settings.get("server", {})}),
+            BatchSettings.model_validate(settings.get("batch", {})),
+            ExactlyOnceSettings(),
+            client,
+        )
+
+    def add(self, store: Store, number: int = 1, *, url: str = BASE) -> None:
+        self.uplinks.add(number, f"telemetry/{number}", url, store)
+
+    def snapshot(self, number: int = 1) -> UplinkSnapshot:
+        return self.uplinks.snapshots()[number]
+
+    async def wait(self, state: str, number: int = 1) -> UplinkSnapshot:
+        await await_until(
+            lambda: self.snapshot(number).state == state, what=f"{state}; it is {self.snapshot(number)}"
+        )
+        return self.snapshot(number)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.uplinks.close()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+def is_batch(request: httpx.Request) -> bool:
+    return request.method == "POST" and 0 < int(request.headers["producer-seq"]) < PROBE_SEQ
+
+
+class TestStates:
+    async def test_idle_when_everything_is_in_the_stream(self, bench: Bench) -> None:
+        store = Store()
+        bench.add(store)
+        store.seal()
+        store.seal()
+        await await_until(lambda: store.resolved == [1, 2], what="both batches are resolved")
+        snapshot = await bench.wait("idle")
+        assert (snapshot.reason, snapshot.last_error, snapshot.failures) == ("", "", 0)
+        assert snapshot.last_ok_time is not None
+        assert snapshot.url == f"{BASE}/telemetry/1"
+        assert bench.uplinks.sending
+
+    async def test_nothing_was_ever_sent_before_the_first_batch(self, bench: Bench) -> None:
+        bench.add(Store())
+        snapshot = await bench.wait("idle")
+        assert snapshot.last_ok_time is None
+        assert not any(map(is_batch, bench.server.requests))
+
+    async def test_waiting_while_the_server_cannot_be_reached_and_idle_again_afterwards(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("nobody is there", request=request)
+
+        store = Store()
+        bench.add(store)
+        await bench.wait("idle")
+        bench.server.rule = refuse
+        store.seal()
+        with caplog.at_level(logging.INFO, logger="ds_gateway.uplink"):
+            snapshot = await bench.wait("waiting")
+            assert "nobody is there" in snapshot.reason
+            assert snapshot.failures > 0
+            assert not bench.uplinks.sending
+            bench.server.rule = lambda _request: None
+            snapshot = await bench.wait("idle")
+        assert store.resolved == [1]
+        assert (snapshot.reason, snapshot.failures) == ("", 0)
+        assert "nobody is there" in snapshot.last_error, "what it was remains to be seen"
+        assert [record.message for record in caplog.records] == ["uplink.waiting", "uplink.recovered"]
+
+    @pytest.mark.parametrize(
+        ("answer", "state", "words"),
+        [
+            (httpx.Response(403, headers={"producer-epoch": "7"}), "halted", "a higher epoch was claimed"),
+            (httpx.Response(409, headers={"stream-closed": "true"}), "parked", "closed"),
+            (httpx.Response(410, headers={"stream-next-offset": "9"}), "parked", "deleted"),
+            (
+                httpx.Response(409, headers={"producer-expected-seq": "9", "producer-received-seq": "1"}),
+                "halted",
+                "somebody else wrote with our identity",
+            ),
+            (
+                httpx.Response(200, headers={"stream-next-offset": "9"}),
+                "halted",
+                "the server ignores producers",
+            ),
+        ],
+    )
+    async def test_what_ends_a_stream_is_told_with_its_reason(
+        self, bench: Bench, answer: httpx.Response, state: str, words: str
+    ) -> None:
+        store = Store()
+        bench.add(store)
+        bench.add(Store(), 2)
+        await bench.wait("idle")
+        bench.server.rule = lambda request: answer if is_batch(request) else None
+        store.seal()
+        snapshot = await bench.wait(state)
+        assert words in snapshot.reason
+        assert snapshot.last_error == snapshot.reason
+        assert store.resolved == []
+        await bench.wait("idle", 2)
+        requests = len(bench.server.requests)
+        assert (await bench.wait(state)).reason == snapshot.reason
+        assert len(bench.server.requests) == requests, "a stream that stopped asks nothing more"
+
+    async def test_a_damaged_journal_halts_its_stream_only(self, bench: Bench) -> None:
+        damaged, sound = Store(), Store()
+        damaged.failure = JournalDamagedError("journal row s/1 is damaged")
+        bench.add(damaged)
+        bench.add(sound, 2)
+        sound.seal()
+        assert "journal row s/1 is damaged" in (await bench.wait("halted")).reason
+        await await_until(lambda: sound.resolved == [1], what="the other stream goes on")
+
+    async def test_a_defect_makes_one_stream_wait_and_is_told(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broken, sound = Store(), Store()
+        broken.failure = ZeroDivisionError("a defect")
+        bench.add(broken)
+        bench.add(sound, 2)
+        sound.seal()
+        snapshot = await bench.wait("waiting")
+        assert snapshot.last_error == "defect: ZeroDivisionError('a defect')"
+        assert "uplink.defect" in [record.message for record in caplog.records]
+        await await_until(lambda: sound.resolved == [1], what="the other stream goes on")
+
+
+class TestStreams:
+    async def test_a_stream_that_is_added_twice_is_sent_once(self, bench: Bench) -> None:
+        store = Store()
+        bench.add(store)
+        bench.add(store)
+        store.seal()
+        await await_until(lambda: store.resolved, what="the batch is resolved")
+        assert len(bench.uplinks.snapshots()) == 1
+        assert sum(map(is_batch, bench.server.requests)) == 1
+
+    async def test_a_stream_of_another_server_halts_without_a_request(self, bench: Bench) -> None:
+        bench.add(Store(), url="http://old.test/v1")
+        snapshot = bench.snapshot()
+        assert snapshot.state == "halted"
+        assert "a batch is unresolved at http://old.test/v1" in snapshot.reason
+        assert "Set server.url back" in snapshot.reason
+        assert bench.server.requests == []
+
+    async def test_no_more_streams_send_at_once_than_allowed(self) -> None:
+        now, most = 0, 0
+        gate = asyncio.Event()
+
+        async def slow(request: httpx.Request) -> httpx.Response:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await gate.wait()
+            now -= 1
+            return server(request)
+
+        server = Server()
+        client = httpx.AsyncClient(transport=httpx.MockTransport(slow))
+        batch = BatchSettings(parallel=2)
+        uplinks = Uplinks(ServerSettings(url=BASE), batch, ExactlyOnceSettings(), client)
+        stores = [Store() for _ in range(5)]
+        for number, store in enumerate(stores):
+            store.seal()
+            uplinks.add(number, f"telemetry/{number}", BASE, store)
+        await await_until(lambda: now == 2, what="two requests are on their way")
+        gate.set()
+        await await_until(lambda: all(store.resolved for store in stores), what="all batches are resolved")
+        await uplinks.close()
+        assert most == 2
+
+    async def test_closing_ends_what_is_on_its_way_and_resolves_nothing(self) -> None:
+        server, asked = Server(), asyncio.Event()
+
+        async def never(request: httpx.Request) -> httpx.Response:
+            if is_batch(request):
+                asked.set()
+                await asyncio.Event().wait()
+            return server(request)
+
+        client = httpx.AsyncClient(transport=httpx.MockTransport(never))
+        uplinks = Uplinks(ServerSettings(url=BASE), BatchSettings(), ExactlyOnceSettings(), client)
+        store = Store()
+        store.seal()
+        uplinks.add(1, "telemetry/1", BASE, store)
+        await asyncio.wait_for(asked.wait(), 20)
+        assert uplinks.snapshots()[1].state == "sending"
+        await uplinks.close()
+        assert client.is_closed
+        assert store.resolved == []
+
+
+class TestCredentials:
+    async def test_they_are_read_for_each_request(self) -> None:
+        words = iter(["one", "two", "three"])
+        token = Credential("zero", lambda: next(words))
+        headers = request_headers(ServerSettings.model_construct(url=BASE, token=token, headers={}))
+        assert [headers["authorization"]() for _ in range(2)] == ["Bearer one", "Bearer two"]
+
+    async def test_refused_ones_make_the_stream_wait_until_they_are_right(self) -> None:
+        token = Credential("old")
+        async with Bench(server={"token": token, "headers": {"x-site": Credential("hall")}}) as bench:
+            bench.server.rule = lambda request: (
+                None if request.headers["authorization"] == "Bearer new" else httpx.Response(401)
+            )
+            store = Store()
+            store.seal()
+            bench.add(store)
+            snapshot = await bench.wait("waiting")
+            assert "credentials were refused" in snapshot.reason
+            assert "old" not in snapshot.reason
+            token._secret_value = "new"
+            await bench.wait("idle")
+            assert store.resolved == [1]
+            assert bench.server.requests[-1].headers["x-site"] == "hall"
+
+
+class TestClient:
+    async def test_certificates_that_cannot_be_used_are_named(self, tmp_path: Path) -> None:
+        absent = str(tmp_path / "ca.pem")
+        settings = ServerSettings.model_validate({"url": "https://streams.test", "tls": {"ca": absent}})
+        with pytest.raises(UplinkError, match=r"server\.tls: the certificates cannot be used"):
+            http_client(settings)
+
+    async def test_the_environments_proxies_do_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        client = http_client(ServerSettings(url=BASE))
+        assert client.trust_env is False
+        assert client.follow_redirects is False
+        await client.aclose()
