@@ -125,11 +125,11 @@ class _Run:
         )
 
     def _kill_gateway(self) -> None:
-        gateway = self._stage.gateway
+        gateway, sensors = self._stage.gateway, self._stage.sensors
         # A gateway that idles has nothing to lose: the kill shall find it in the middle of its work.
         self._hurry(hurries=True)
         self._until(partial(self._is_time, self._elapsed() + _HURRY_SECONDS))
-        self._say(f"kill -9 of the gateway (process {gateway.pid}); the sensors go on")
+        self._say(f"kill -9 of the gateway (process {gateway.pid}){'; the sensors go on' if sensors else ''}")
         gateway.kill()
         self._hurry(hurries=False)
         if gateway.status != -signal.SIGKILL:

@@ -9,6 +9,7 @@ leaves all or nothing of it. Nothing is acknowledged, and nothing is sent, befor
 """
 
 from ds_gateway.journal.intake import Gate, Intake
-from ds_gateway.journal.journal import Journal, JournalLimits, JournalSnapshot, StreamSnapshot
+from ds_gateway.journal.journal import Journal, JournalLimits
+from ds_gateway.journal.snapshot import JournalSnapshot, StreamSnapshot
 
 __all__ = ["Gate", "Intake", "Journal", "JournalLimits", "JournalSnapshot", "StreamSnapshot"]

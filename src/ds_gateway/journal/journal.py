@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalError
 from ds_gateway.journal.disk import DirectoryLock, Disk
 from ds_gateway.journal.intake import Gate, Intake
+from ds_gateway.journal.snapshot import JournalSnapshot
 from ds_gateway.journal.state import Identity, load, move_streams
 from ds_gateway.journal.stream_store import StreamStore
 from ds_gateway.journal.writer import Writer, WriterSettings
@@ -35,34 +36,6 @@ class JournalLimits:
     batch_max_bytes: int = 512 * 1024
     max_delay_seconds: float = 0.05
     commit_interval_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSnapshot:
-    """One stream, for people to look at."""
-
-    number: int
-    name: str
-    url: str
-    accepted: int
-    """Records accepted since the journal was made."""
-    in_journal: int
-    """Accepted and not yet known to be in the stream."""
-    in_stream: int
-    in_flight: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class JournalSnapshot:
-    """The journal, for people to look at. Taken without a lock: the numbers may be a commit apart."""
-
-    bytes: int
-    max_bytes: int
-    free_bytes: int
-    full: bool
-    quarantined: int
-    streams: tuple[StreamSnapshot, ...]
 
 
 def _ignore_point(_when: str, _parts: frozenset[str]) -> None:
@@ -194,31 +167,16 @@ class Journal:
         return StreamStore(self._writer, stream, birth=birth)
 
     def snapshot(self) -> JournalSnapshot:
-        """How full it is, and what is in it."""
+        """How full it is, and what is committed in it. Any thread; streams may be a commit apart."""
         state = self._writer.state
         return JournalSnapshot(
             bytes=state.size,
             max_bytes=self._writer.settings.max_bytes,
             free_bytes=self._disk.free_bytes(),
             full=self._writer.full,
-            quarantined=state.counters.quarantined,
-            streams=tuple(_stream_snapshot(book) for book in list(state.books.values())),
+            quarantined=self._writer.committed_quarantined,
+            streams=tuple(self._writer.committed.values()),
         )
-
-
-def _stream_snapshot(book: Book) -> StreamSnapshot:
-    # What is in the journal is derived from the other two: three numbers read one by one might not add up.
-    accepted, in_stream = book.next_position - 1, book.resolved_records
-    return StreamSnapshot(
-        number=book.number,
-        name=book.name,
-        url=book.url,
-        accepted=accepted,
-        in_journal=accepted - in_stream,
-        in_stream=in_stream,
-        in_flight=book.sealed.count if book.sealed else 0,
-        epoch=book.epoch,
-    )
 
 
 def _default_max_bytes(directory: Path) -> int:

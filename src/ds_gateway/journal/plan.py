@@ -55,6 +55,11 @@ class Plan:
         """Number of the transaction."""
         return self._state.counters.commit + 1
 
+    @property
+    def touched(self) -> list[Book]:
+        """The streams that the transaction changes."""
+        return list(self._touched.values())
+
     def touch(self, book: Book) -> None:
         """The stream's row is to be written."""
         self._touched[book.number] = book

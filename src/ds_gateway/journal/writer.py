@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal.disk import DiskFullError
 from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.snapshot import StreamSnapshot
 from ds_gateway.journal.state import State, load
 from ds_gateway.logs import event, logger
 
@@ -102,6 +103,9 @@ class Writer:
     ) -> None:
         self.state = state
         self.settings = settings
+        self.committed = {book.number: StreamSnapshot.of(book) for book in state.books.values()}
+        """Each stream as it was after the last commit that changed it: what may be told to anybody."""
+        self.committed_quarantined = state.counters.quarantined
         self.full = False
         self.failure: BaseException | None = None
         self.alive_at = clock()
@@ -381,6 +385,9 @@ class Writer:
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
     ) -> None:
         """After the commit, and only then."""
+        for book in plan.touched:
+            self.committed[book.number] = StreamSnapshot.of(book)
+        self.committed_quarantined = self.state.counters.quarantined
         for intake, items in taken:
             if intake.on_committed is not None:
                 intake.on_committed(items, self.state.counters.commit)

@@ -133,6 +133,24 @@ class TestAccepting:
         journal.stop()
         assert order == ["before A", "after A", "told"]
 
+    def test_nothing_is_told_before_it_is_committed(self, harness: Harness) -> None:
+        told: list[tuple[str, int]] = []
+        journal = Journal.open(
+            harness.directory,
+            gateway="g",
+            url=URL,
+            limits=JournalLimits(min_free_bytes=0),
+            on_point=lambda when, _: told.append(
+                (when, sum(each.accepted for each in journal.snapshot().streams))
+            ),
+        )
+        intake = journal.intake("s", max_items=10)
+        journal.start()
+        intake.offer([Item(record("1"))])
+        wait_until(lambda: journal.snapshot().streams, what="the record is committed")
+        journal.stop()
+        assert told[0] == ("before", 0)
+
     def test_streams_count_positions_by_themselves(self, harness: Harness) -> None:
         harness.open()
         harness.accept(record("a", stream="one"), record("b", stream="two"), record("c", stream="one"))
