@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _log = logger("gateway")
 
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""All mean: no more intake, drain, exit 0. A terminal that is closed sends SIGHUP."""
 SETTLE_SECONDS: Final = 10.0
 """How long the last records of the sources may take to be committed at the end."""
 DRAIN_SECONDS: Final = 5.0
@@ -105,7 +107,7 @@ class Gateway:
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT (0), or until the journal fails (1).
+        """Run until SIGTERM, SIGINT or SIGHUP (0), or until the journal fails (1).
 
         Raises `GatewayError` when it cannot start.
         """
@@ -118,7 +120,7 @@ class Gateway:
         except BaseException:
             await client.aclose()
             raise
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop_asked.set)
         try:
             async with ControlServer(self._loaded.control_socket, {"status": self._status}):
@@ -128,7 +130,7 @@ class Gateway:
         finally:
             await self._uplinks.close()
             await asyncio.to_thread(self._journal.stop)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
@@ -256,7 +258,8 @@ class Gateway:
         backlog = sum(stream.in_journal for stream in snapshot.streams)
         words = [f"{len(self._sources)} sources, {len(snapshot.streams)} streams"]
         if snapshot.full:
-            words.append("THE JOURNAL IS FULL")
+            fullest = max(snapshot.streams, key=lambda stream: stream.in_journal, default=None)
+            words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
         if waiting or troubled:
             # Not with a count that changes every second: the line would be told as often.
             words.append(f"{backlog} records to send" if backlog < 1000 else "catching up")

@@ -15,6 +15,8 @@ from typing import Final
 import orjson
 
 NANOSECONDS: Final = 1_000_000_000
+ITEM_OVERHEAD_BYTES: Final = 400
+"""What an item takes in memory beside its payload, roughly: an empty payload is not free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,19 @@ class Item:
 
     payload: Record | Rejected | None
     token: object = None
+    is_barrier: bool = False
+    """Whether it begins a transaction of its own: nothing before it shares one with it."""
 
     @property
     def size_bytes(self) -> int:
         """What the item weighs in a bounded queue."""
         match self.payload:
             case Record(tail=tail):
-                return len(tail)
+                return len(tail) + ITEM_OVERHEAD_BYTES
             case Rejected(raw=raw):
-                return len(raw)
+                return len(raw) + ITEM_OVERHEAD_BYTES
             case _:
-                return 0
+                return ITEM_OVERHEAD_BYTES
 
 
 _second_cache: tuple[int, str] = (-1, "")

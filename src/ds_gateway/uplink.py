@@ -19,6 +19,7 @@ import asyncio
 import ssl
 import time
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -71,6 +72,8 @@ def http_client(settings: ServerSettings) -> httpx.AsyncClient:
         verify=context,
         proxy=settings.proxy,
         trust_env=False,
+        # Kept cookies would be sent back, and a proxy that sets a new one each time fills the request's headers.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
 import httpx
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from durable_streams._types import ReadErrorHandler
 
 T = TypeVar("T")
+
+_PIECE_BYTES: Final = 16 * 1024
 
 
 def own_client() -> httpx.AsyncClient:
@@ -113,6 +116,29 @@ class AsyncCarrier:
             return _http.failure_from(error, request)
         return _http.reply_from(response, response.content)
 
+    async def exchange_bounded(self, request: Request, *, max_reply_bytes: int, seconds: float) -> Answer:
+        """As `exchange`, for a caller that must survive any server: bounded in memory and in time.
+
+        The body leaves in small pieces, so that a write timeout means that nothing moves, not that the link is
+        slow. An answer that is not complete after ``seconds`` is none; one with more than ``max_reply_bytes`` is
+        cut there.
+        """
+        call = await self._arguments(request)
+        call.pop("follow_redirects")
+        body = request.body
+        if body:
+            call["headers"] = {**call["headers"], "content-length": str(len(body))}
+        answer: Answer = Failure(f"no complete answer within {seconds:.0f} s")
+        with anyio.move_on_after(seconds):
+            try:
+                built = self.client.build_request(request.method, **call, content=_pieces(body) if body else None)
+                response = await self.client.send(built, stream=True, follow_redirects=False)
+                async with contextlib.aclosing(response):
+                    answer = _http.reply_from(response, await _read_at_most(response, max_reply_bytes))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                answer = _http.failure_from(error, request)
+        return answer
+
     async def _open(self, request: Request) -> Answer:
         await self._close_body()
         call = await self._arguments(request)
@@ -170,6 +196,21 @@ class AsyncCarrier:
     @staticmethod
     async def _value(value: Any) -> Any:
         return await _settle(value()) if callable(value) else value
+
+
+async def _pieces(body: bytes) -> AsyncGenerator[bytes]:
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield body[start : start + _PIECE_BYTES]
+
+
+async def _read_at_most(response: httpx.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    async with contextlib.aclosing(_generator(response)) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > max_bytes:
+                break
+    return bytes(body[:max_bytes])
 
 
 async def _generator(response: httpx.Response) -> AsyncGenerator[bytes]:

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from durable_streams._producer import PROBE_SEQ, Attempt, Judgement, Verdict, judge
 from durable_streams._store import Presence, ProducerState, SealedBatch
@@ -42,6 +42,10 @@ from durable_streams._wire import STREAM_CLOSED, STREAM_NEXT_OFFSET, Answer, Fai
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+MAX_CLAIMS: Final = 8
+"""A server that calls more claims than this duplicates in a row is none: each costs an epoch on disk."""
 
 
 class Stage(Enum):
@@ -104,6 +108,8 @@ class Pull:
     """Whether the stream was seen closed while a batch is unresolved."""
     doubted: bool = False
     """Whether the read-back follows a 204: then an absent batch means that somebody else used the number."""
+    claims: int = 0
+    """Claims in a row that were answered as duplicates."""
     failures: int = 0
     """Failed attempts in a row."""
     trouble: str = ""
@@ -346,7 +352,7 @@ def _on_look(state: Pull, answer: Answer) -> Step:
             return _seen(state, answer)
         if answer.status == 404 and state.policy.create:
             # No proof needed that this 404 is the stream server's: the PUT brings the proof, or fails.
-            return _enter(_calm(state, stage=Stage.CREATE))
+            return _enter(replace(state, stage=Stage.CREATE))
         if answer.status == 404:
             return _wait(state, "the stream does not exist and server.create is off: HTTP 404")
     return _no_news(state, answer)
@@ -397,9 +403,16 @@ def _on_claim(state: Pull, answer: Answer) -> Step:
             return _calm(state, stage=Stage.IDLE, stored=stored, repeated=False), SaveClaim(stored.epoch)
         case Verdict.DUPLICATE | Verdict.DUPLICATE_UNSENT:
             # An earlier process's claim, or a stranger's. Only a 200 counts, so take a higher epoch.
+            if state.claims >= MAX_CLAIMS:
+                return _halt(
+                    state,
+                    Stop.NOT_A_PRODUCER_SERVER,
+                    f"the server calls each of {state.claims + 1} claims, all of new epochs, a duplicate: "
+                    f"{judgement.detail}",
+                )
             epoch = state.stored.epoch + 1
             stored = replace(state.stored, epoch=epoch)
-            return _calm(state, stored=stored, repeated=False), SaveEpoch(epoch)
+            return _calm(state, stored=stored, repeated=False, claims=state.claims + 1), SaveEpoch(epoch)
         case Verdict.FORGOTTEN | Verdict.AHEAD | Verdict.EPOCH_BEHIND:
             return _wait(state, f"{judgement.verdict.value}, in answer to a claim: {judgement.detail}")
         case _:
@@ -520,9 +533,8 @@ def _on_head(state: Pull, answer: Answer) -> Step:
         if answer.status in {404, 410} and answer.from_stream_server:
             stop = Stop.MISSING if answer.status == 404 else Stop.GONE
             return _halt(state, stop, f"the stream is gone while a batch is unresolved: HTTP {answer.status}")
-        if answer.status in {403, 405, 501} and not state.doubted:
-            # No permission to read: the server's own deduplication has to do.
-            return _enter(replace(state, stage=Stage.SEND))
+        if answer.status in {403, 405, 501}:
+            return _without_reading(state)
     return _no_news(state, answer)
 
 
@@ -532,8 +544,8 @@ def _on_tail(state: Pull, reply: Reply) -> Step:
         return _halt(state, Stop.CONTENT_TYPE, f"the stream's content type is {theirs}, not {ours}")
     tail, anchor = reply.headers[STREAM_NEXT_OFFSET], _anchor(state)
     seen = replace(state, tail=tail, closed=state.closed or reply.is_true(STREAM_CLOSED))
-    if not state.policy.read_back and not state.doubted:
-        return _enter(replace(seen, stage=Stage.SEND))
+    if not state.policy.read_back:
+        return _without_reading(seen)
     if tail < anchor:
         return _halt(seen, Stop.SERVER_BEHIND, f"the stream ends at {tail}, before {anchor}: the server went back")
     if tail == anchor:
@@ -547,9 +559,17 @@ def _on_read(state: Pull, answer: Answer) -> Step:
         return _halt(
             state, Stop.SERVER_BEHIND, "the stream no longer keeps what lies behind our last batch: HTTP 410"
         )
-    if isinstance(answer, Reply) and answer.status == 403 and not state.doubted:
-        return _enter(replace(state, stage=Stage.SEND))
+    if isinstance(answer, Reply) and answer.status in {403, 405, 501}:
+        return _without_reading(state)
     return _no_news(replace(state, stage=Stage.HEAD), answer)
+
+
+def _without_reading(state: Pull) -> Step:
+    """The stream may not be read: the server's own deduplication has to do, and its word is taken."""
+    if state.doubted:
+        # A 204 that echoed a number which we had sent before, in an epoch that was claimed with a 200.
+        return _resolved(state, _anchor(state))
+    return _enter(replace(state, stage=Stage.SEND))
 
 
 def _on_found(state: Pull, presence: Presence, end: str) -> Step:

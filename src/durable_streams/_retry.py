@@ -49,7 +49,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
         return min(float(text[:9]), 3600.0)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         return None

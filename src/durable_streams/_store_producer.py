@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from durable_streams._store import ProducerStore
     from durable_streams._types import HeadersLike, ParamsLike
 
+ANSWER_SECONDS: Final = 30.0
+SLOWEST_BYTES_PER_SECOND: Final = 4096
+"""A link that is slower than this is taken for a broken one."""
+MAX_REPLY_BYTES: Final = 64 * 1024
+MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
+PAGE_SECONDS: Final = 600.0
 DEFAULT_BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=30.0)
 
 
@@ -72,8 +79,20 @@ class StoreProducer:
         self._renew_credentials = renew_credentials
 
     async def _exchange(self, request: Request) -> Answer:
+        size = len(request.body or b"")
+        reading = request.method == "GET"
+        patient = replace(
+            request,
+            # A gateway reads what others may have filled: no decompression bombs, and never a cached tail.
+            headers={**request.headers, "accept-encoding": "identity", "cache-control": "no-cache"},
+            timeout_seconds=ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND,
+        )
         async with self._slots:
-            return await self._carrier.exchange(request)
+            return await self._carrier.exchange_bounded(
+                patient,
+                max_reply_bytes=MAX_PAGE_BYTES if reading else MAX_REPLY_BYTES,
+                seconds=PAGE_SECONDS if reading else 2 * (ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND),
+            )
 
     async def run(self) -> _pull.Halt:
         """Work until the stream must stop; return why. Cancelling is safe at every point."""
@@ -126,12 +145,11 @@ class StoreProducer:
         finder = self._store.finder(command.batch)
         offset = command.anchor
         while offset < command.tail:
-            request = Request(
-                "GET", self._url, headers={"cache-control": "no-cache"}, params=(("offset", offset),)
-            )
-            answer = await self._exchange(request)
+            answer = await self._exchange(Request("GET", self._url, params=(("offset", offset),)))
             if isinstance(answer, Failure) or answer.status != 200:
                 return _pull.Answered(answer)
+            if len(answer.body) >= MAX_PAGE_BYTES:
+                return _pull.Answered(Failure(f"a read from {offset} has more than {MAX_PAGE_BYTES} bytes"))
             end = answer.headers.get(STREAM_NEXT_OFFSET, "")
             if end <= offset:
                 # A page that does not advance would be read for ever.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-
-import typer
+import sys
 
 from ds_gateway import logs
 from ds_gateway.cli.configuration import load_configuration
@@ -20,6 +20,11 @@ def run(config: ConfigOption = None) -> None:
     logs.setup(loaded.settings.log.level, loaded.settings.log.format)
 
     async def main() -> int:
-        return await Gateway(loaded, Notifier.from_environ(os.environ)).run()
+        status = await Gateway(loaded, Notifier.from_environ(os.environ)).run()
+        # Everything is committed and closed. Leaving the loop would wait for threads that resolve a name, for as
+        # long as the resolver likes, and a second signal would turn a clean end into a killed process.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
 
-    raise typer.Exit(asyncio.run(main()))
+    asyncio.run(main())

@@ -122,9 +122,15 @@ class Book:
 
     def drop_kept(self, last_segment: int, size: int) -> None:
         """Forget the oldest kept batch."""
-        self.first_kept += 1
         self.kept_segment = last_segment + 1
         self.kept_size -= size
+        self.skip_kept()
+
+    def skip_kept(self) -> None:
+        """Forget the oldest kept batch, whatever it was."""
+        self.first_kept += 1
+        if self.first_kept == self.next_kept:
+            self.kept_size = 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Start counting sequence numbers anew; the claim is still to be confirmed."""

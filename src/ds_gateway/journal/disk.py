@@ -95,7 +95,12 @@ class Disk:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._ballast = directory / "ballast"
-        self._cache = self._connect()
+        try:
+            self._cache = self._connect()
+        except DiskFullError:
+            # This is what the ballast is for: a journal that cannot be opened cannot be drained either.
+            self.drop_ballast()
+            self._cache = self._connect()
 
     def _connect(self) -> Any:
         with self._translated():
@@ -121,7 +126,8 @@ class Disk:
         try:
             yield
         except (sqlite3.OperationalError, diskcache.Timeout) as error:
-            if "full" in str(error):
+            # Where SQLite needs room for its shared memory, a full disk shows as "disk I/O error".
+            if "full" in str(error) or ("disk I/O error" in str(error) and self.free_bytes() < BALLAST_BYTES):
                 raise DiskFullError(f"no room for the journal in {self._directory}: {error}") from error
             raise JournalError(f"the journal in {self._directory} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:

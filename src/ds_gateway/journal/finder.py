@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from durable_streams import Presence
+
+MAX_DIGITS: Final = 19
+"""No position has more: ids come from a stream that others may write to."""
 
 
 class IdFinder:
@@ -42,7 +45,7 @@ class IdFinder:
         if not isinstance(record_id, str) or not record_id.startswith(self._prefix):
             return None
         digits = record_id[len(self._prefix) :]
-        return int(digits) if digits.isascii() and digits.isdigit() else None
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_DIGITS else None
 
     def verdict(self) -> Presence:
         """What was found."""

@@ -89,7 +89,7 @@ class Intake:
         with self._lock:
             while self._items and len(taken) < max_items:
                 next_size = self._items[0].size_bytes
-                if taken and size + next_size > max_bytes:
+                if taken and (size + next_size > max_bytes or self._items[0].is_barrier):
                     break
                 taken.append(self._items.popleft())
                 size += next_size

@@ -36,16 +36,20 @@ class Plan:
         *,
         url: str,
         segment_max_bytes: int,
+        quarantine_max_bytes: int = QUARANTINE_MAX_BYTES,
         now_ns: Callable[[], int],
     ) -> None:
         self.rows: dict[str, bytes | None] = {}
         self.parts: set[str] = set()
         """Which of A, B and C the transaction carries."""
         self.new_books: list[Book] = []
+        self.damaged: list[str] = []
+        """Rows that did not carry what was written, and were not needed."""
         self._state = state
         self._read_disk = read
         self._url = url
         self._segment_max_bytes = segment_max_bytes
+        self._quarantine_max_bytes = quarantine_max_bytes
         self._now_ns = now_ns
         self._touched: dict[int, Book] = {}
         self._announced: set[int] = set()
@@ -140,15 +144,18 @@ class Plan:
         counters.quarantine_next += 1
         counters.quarantined += 1
         counters.quarantine_size += len(row) + rows.ROW_OVERHEAD_BYTES
-        while counters.quarantine_size > QUARANTINE_MAX_BYTES and (
-            counters.quarantine_first < counters.quarantine_next - 1
-        ):
+        self.trim_quarantine(self._quarantine_max_bytes)
+        self.parts.add("A")
+
+    def trim_quarantine(self, max_bytes: int) -> None:
+        """Delete the oldest quarantined payloads until at most ``max_bytes`` are kept."""
+        counters = self._state.counters
+        while counters.quarantine_size > max_bytes and counters.quarantine_first < counters.quarantine_next:
             key = rows.quarantine_key(counters.quarantine_first)
             old = self._read(key)
             counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
             counters.quarantine_first += 1
             self.rows[key] = None
-        self.parts.add("A")
 
     def gate(self, source: str, changes: Mapping[str, bytes | None]) -> None:
         """Carry a gate's rows."""
@@ -215,11 +222,16 @@ class Plan:
         deleted = 0
         while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
             key = rows.kept_key(book.number, book.first_kept)
-            row = self._read(key)
-            if row is None:
-                raise JournalDamagedError(f"journal row {key} of stream {book.name} is missing")
-            kept = rows.decode_json(key, row)
-            for number in range(kept["first_segment"], kept["last_segment"] + 1):
+            try:
+                kept = rows.decode_json(key, self._read(key) or b"")
+            except JournalDamagedError:
+                # What it names is resolved and only kept for repair: its segments go with the next batch's.
+                self.damaged.append(key)
+                book.skip_kept()
+                self.rows[key] = None
+                deleted += 1
+                continue
+            for number in range(book.kept_segment, kept["last_segment"] + 1):
                 self.rows[rows.segment_key(book.number, number)] = None
                 deleted += 1
             book.drop_kept(kept["last_segment"], kept["size"])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal.disk import DiskFullError
-from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.plan import QUARANTINE_MAX_BYTES, Plan
 from ds_gateway.journal.snapshot import StreamSnapshot
 from ds_gateway.journal.state import State, load
 from ds_gateway.logs import event, logger
@@ -262,6 +262,7 @@ class Writer:
             self._disk.read,
             url=settings.url,
             segment_max_bytes=settings.batch_max_bytes,
+            quarantine_max_bytes=min(QUARANTINE_MAX_BYTES, settings.max_bytes // 8),
             now_ns=self._now_ns,
         )
         taken: list[tuple[Intake, list[Item]]] = []
@@ -306,6 +307,7 @@ class Writer:
         self._full_checked_at = self._clock()
         was_full = self.full
         if self.state.size >= settings.max_bytes:
+            plan.trim_quarantine(settings.max_bytes // 8)
             for book in list(self.state.books.values()):
                 if plan.trim(book, 0):
                     self._full_checked_at = float("-inf")  # there may be more of it: look again at once
@@ -385,6 +387,8 @@ class Writer:
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
     ) -> None:
         """After the commit, and only then."""
+        for key in plan.damaged:
+            event(_log, "error", "journal.row.damaged", row=key)
         for book in plan.touched:
             self.committed[book.number] = StreamSnapshot.of(book)
         self.committed_quarantined = self.state.counters.quarantined

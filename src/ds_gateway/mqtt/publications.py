@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds_gateway.mqtt.packets import Publication, digest_of, topic_digest
-from ds_gateway.mqtt.tokens import Delivery
+from ds_gateway.mqtt.tokens import Delivery, SessionStart
 from ds_gateway.records import Item, Record, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_TOPICS: Final = 4096
+_MAX_TOPIC_BYTES: Final = 1024
+"""Longer ones are legal and not remembered: 4096 of the longest would take 500 MB."""
 
 
 class Pipeline(Protocol):
@@ -61,7 +63,9 @@ class Publications:
     @staticmethod
     def marker(token: object) -> Item:
         """Return an item that only keeps the token's place in the order."""
-        return Item(None, token)
+        # What one connection brought and what the next one brings never share a commit: rule R1 tells connections
+        # apart by their commits.
+        return Item(None, token, is_barrier=isinstance(token, SessionStart))
 
     def _learn(self, raw: bytes) -> tuple[str | None, bytes]:
         try:
@@ -70,5 +74,7 @@ class Publications:
             topic = None
         if len(self._topics) >= _MAX_TOPICS:
             self._topics.clear()
-        known = self._topics[raw] = (topic, topic_digest(raw))
+        known = (topic, topic_digest(raw))
+        if len(raw) <= _MAX_TOPIC_BYTES:
+            self._topics[raw] = known
         return known

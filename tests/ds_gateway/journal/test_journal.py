@@ -7,6 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import diskcache
 import orjson
 import pytest
 
@@ -415,6 +416,32 @@ class TestFull:
         assert journal.failure is None
         assert values(harness.next_batch()) == ["before", "1", "2"]
 
+    def test_a_full_disk_at_the_start_gives_the_ballast_up(
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        harness.open()
+        harness.accept(record("before"))
+        harness.close()
+        real_cache = diskcache.Cache
+
+        def cache(*arguments: Any, **settings: Any) -> Any:
+            if (harness.directory / "ballast").exists():
+                raise sqlite3.OperationalError("database or disk is full")
+            return real_cache(*arguments, **settings)
+
+        monkeypatch.setattr(diskcache, "Cache", cache)
+        assert (harness.directory / "ballast").exists()
+        harness.open()
+        assert values(harness.next_batch()) == ["before"]
+
+    def test_what_was_rejected_never_fills_the_journal(self, harness: Harness) -> None:
+        journal = harness.open(max_bytes=1024 * 1024)
+        for _ in range(40):
+            harness.accept(*[Rejected("source", "d", "no JSON", bytes(20_000), 1) for _ in range(3)])
+        harness.accept(record("still taken"))
+        assert not journal.full
+        assert journal.snapshot().bytes < 200_000
+
     def test_little_room_on_the_file_system_counts_as_full(self, harness: Harness) -> None:
         journal = harness.open(min_free_bytes=2**60)
         harness.intake.offer([Item(record("1"))])
@@ -484,6 +511,20 @@ class TestDamage:
         self.flip(harness, journal_rows.stream_key(1))
         with pytest.raises(JournalDamagedError, match="k/000001"):
             Journal.open(harness.directory, gateway="g", url=URL)
+
+    def test_a_damaged_kept_batch_is_dropped_and_the_rest_goes_on(self, harness: Harness) -> None:
+        harness.open()
+        for n in range(4):
+            harness.accept(record(f"{n}" * 1000))
+            harness.resolve(harness.next_batch(), f"o{n}")
+        harness.accept(record("open"))
+        harness.close()
+        self.flip(harness, journal_rows.kept_key(1, 1))
+        journal = harness.open(retain_bytes=0)
+        harness.accept(record("more"))
+        wait_until(lambda: journal.snapshot().bytes < 1500, what="the kept batches are trimmed")
+        assert journal.failure is None
+        assert values(harness.next_batch()) == ["open", "more"]
 
     def test_a_file_that_is_no_database_says_what_to_do(self, harness: Harness) -> None:
         harness.open()

@@ -377,3 +377,64 @@ class TestIllegalEvents:
         assert command == _pull.Halt(_pull.Stop.FENCED, state.trouble)
         with pytest.raises(_pull.IllegalEventError):
             _pull.react(state, _pull.Done())
+
+
+class TestWithoutPermissionToRead:
+    """HEAD or GET is refused: the server's own deduplication has to do (exactly-once without a read-back)."""
+
+    ECHO = Reply(204, {"producer-epoch": "0", "producer-seq": "1"})
+
+    def sent_twice(self, policy: _pull.Policy) -> Pull:
+        """A producer whose batch was answered 204 after its first answer was lost."""
+        batch = SealedBatch(0, 1, b"[1]", 1)
+        disk = replace(FRESH_DISK, claimed=True, anchor="0001", batch=batch)
+        state, _ = _pull.start(disk, policy)
+        state = replace(state, stage=Stage.SEND, repeated=True)
+        return _pull.react(state, _pull.Answered(self.ECHO))[0]
+
+    @pytest.mark.parametrize("status", [403, 405, 501])
+    def test_a_confirmed_repetition_is_resolved_when_head_is_refused(self, status: int) -> None:
+        state = self.sent_twice(_pull.Policy())
+        state, command = _pull.react(state, _pull.Answered(Reply(status, {})))
+        assert isinstance(command, _pull.Resolve)
+        assert command.offset == "0001", "the anchor stays: a lagging one is safe"
+
+    def test_a_confirmed_repetition_is_resolved_when_the_read_is_refused(self) -> None:
+        state = self.sent_twice(_pull.Policy())
+        tail = Reply(200, {"stream-next-offset": "0009", "content-type": "application/json"})
+        state, command = _pull.react(state, _pull.Answered(tail))
+        assert isinstance(command, _pull.ReadBack)
+        assert isinstance(_pull.react(state, _pull.Answered(Reply(403, {})))[1], _pull.Resolve)
+
+    def test_a_confirmed_repetition_is_resolved_when_reading_back_is_switched_off(self) -> None:
+        state = self.sent_twice(_pull.Policy(read_back=False))
+        tail = Reply(200, {"stream-next-offset": "0009", "content-type": "application/json"})
+        assert isinstance(_pull.react(state, _pull.Answered(tail))[1], _pull.Resolve)
+
+
+def test_a_server_that_calls_every_claim_a_duplicate_is_not_asked_for_ever() -> None:
+    state, command = _pull.start(replace(FRESH_DISK, anchor="0000"), _pull.Policy())
+    look = Reply(200, {"stream-next-offset": "0000", "content-type": "application/json"})
+    state, command = _pull.react(state, _pull.Answered(look))
+    claims = 0
+    while not isinstance(command, _pull.Halt):
+        assert isinstance(command, _pull.PostClaim)
+        claims += 1
+        assert claims < 100
+        echo = {"producer-epoch": str(command.attempt.epoch), "producer-seq": "0"}
+        state, command = _pull.react(state, _pull.Answered(Reply(204, echo)))
+        if isinstance(command, _pull.SaveEpoch):
+            state, command = _pull.react(state, _pull.Done())
+    assert command.stop is _pull.Stop.NOT_A_PRODUCER_SERVER
+
+
+def test_a_path_that_is_not_the_servers_is_asked_less_and_less_often() -> None:
+    state, command = _pull.start(FRESH_DISK, _pull.Policy())
+    waits: list[int] = []
+    while len(waits) < 5:
+        if isinstance(command, _pull.Wait):
+            waits.append(command.failures)
+            state, command = _pull.react(state, _pull.Done())
+        else:
+            state, command = _pull.react(state, _pull.Answered(Reply(404, {})))
+    assert waits == sorted(set(waits))
