@@ -295,8 +295,10 @@ class Gateway:
         return self._journal.full or not any(len(each.intake) for each in self._sources)
 
     def _drained(self) -> bool:
-        left = any(stream.in_journal for stream in self._journal.snapshot().streams)
-        return not left or not self._uplinks.sending
+        return not any(
+            stream.in_journal and self._uplinks.is_sending(stream.number)
+            for stream in self._journal.snapshot().streams
+        )
 
 
 async def _until(condition: Callable[[], bool], timeout_seconds: float) -> None:

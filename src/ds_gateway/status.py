@@ -118,6 +118,7 @@ def _device(source: str, reading: LastReading) -> dict[str, Any]:
         "units": dict(reading.units),
         "count": reading.count,
         "rejected": reading.rejected,
+        "last_rejection": reading.last_rejection,
     }
 
 

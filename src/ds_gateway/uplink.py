@@ -214,10 +214,10 @@ class Uplinks:
             observe=uplink.observe,
         )
 
-    @property
-    def sending(self) -> bool:
-        """Whether some stream is making progress: neither in trouble nor stopped."""
-        return any(uplink.state in {"starting", "sending", "idle"} for uplink in self._uplinks.values())
+    def is_sending(self, number: int) -> bool:
+        """Whether a stream is making progress: neither in trouble nor stopped."""
+        uplink = self._uplinks.get(number)
+        return uplink is None or uplink.state in {"starting", "sending", "idle"}
 
     def snapshots(self) -> dict[int, UplinkSnapshot]:
         """Each stream's uplink by the stream's number."""

@@ -170,7 +170,7 @@ class TestStates:
         assert (snapshot.reason, snapshot.last_error, snapshot.failures) == ("", "", 0)
         assert snapshot.last_ok_time is not None
         assert snapshot.url == f"{BASE}/telemetry/1"
-        assert bench.uplinks.sending
+        assert bench.uplinks.is_sending(1)
 
     async def test_nothing_was_ever_sent_before_the_first_batch(self, bench: Bench) -> None:
         bench.add(Store())
@@ -193,7 +193,7 @@ class TestStates:
             snapshot = await bench.wait("waiting")
             assert "nobody is there" in snapshot.reason
             assert snapshot.failures > 0
-            assert not bench.uplinks.sending
+            assert not bench.uplinks.is_sending(1)
             bench.server.rule = lambda _request: None
             snapshot = await bench.wait("idle")
         assert store.resolved == [1]

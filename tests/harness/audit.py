@@ -132,7 +132,7 @@ def check_positions(records: Sequence[Record], findings: Findings) -> None:
             continue
         if position != str(next_position):
             findings.positions.append(f"{record['id']} at place {next_position}")
-        next_position = max(next_position + 1, int(position) + 1)
+        next_position = max(next_position, int(position) + 1)
 
 
 def _key(value: Any) -> str:

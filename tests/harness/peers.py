@@ -31,7 +31,7 @@ def require_tool(name: str) -> Path:
     folders = (os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS, str(unpacked))
     found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
-        _unavailable(f"{name} is neither on PATH nor in {unpacked}: `make test` tries to fetch it")
+        _unavailable(f"{name} is neither on PATH nor in {unpacked}, where `make test` puts what it can fetch")
     return Path(found)
 
 

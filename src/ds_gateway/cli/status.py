@@ -65,11 +65,12 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         _table(
             "devices",
             result,
-            ("name", "last reading", "age", "accepted"),
+            ("name", "last reading", "age", "accepted", "rejected"),
             {
                 "last reading": lambda row: _reading(row.get("last_data"), _mapping(row, "units")),
                 "age": lambda row: _age(row.get("last_time"), now),
                 "accepted": lambda row: _text(row, "count"),
+                "rejected": _rejected,
             },
         ),
         _table(
@@ -130,8 +131,15 @@ def _journal(journal: Mapping[str, Any]) -> Text:
 
 
 def _trouble(row: Mapping[str, Any]) -> str:
-    said = [str(row[key]) for key in ("reason", "last_error") if row.get(key)]
+    # What is over is history, and stays in the JSON only: an operator would take it for the present.
+    keys = ("reason",) if row.get("state") in _GOOD else ("reason", "last_error")
+    said = [str(row[key]) for key in keys if row.get(key)]
     return "; ".join(dict.fromkeys(said)) or "-"
+
+
+def _rejected(row: Mapping[str, Any]) -> str:
+    why = f": {row['last_rejection']}" if row.get("last_rejection") else ""
+    return f"{row['rejected']}{why}" if row.get("rejected") else "-"
 
 
 def _mapping(result: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -123,7 +123,10 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, mark: yaml.Mark | None) -> s
         return "YAML allows no tabs in front of a line: indent with spaces"
     problem = (error.problem or "cannot be read").strip()
     context = f" ({error.context.strip()})" if error.context else ""
-    return f"not YAML: {problem}{context}"
+    return (
+        f"not YAML: {problem}{context}; compare the indentation with the lines above, and quote a value that "
+        "begins with { or [ or has ': ' in it"
+    )
 
 
 def _code(character: object) -> str:

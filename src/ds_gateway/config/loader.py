@@ -193,6 +193,11 @@ def _make_absolute(values: dict[str, Any], folder: Path, findings: Findings) -> 
         values["data_dir"] = str(folder / data_dir)
         if "\0" in data_dir or data_dir.startswith("~"):
             findings.add(("data_dir",), f"must be a path without ~ and NUL, not {data_dir!r}")
+    ports = values.get("serial")
+    for serial in ports.values() if isinstance(ports, dict) else ():
+        port = serial.get("port") if isinstance(serial, dict) else None
+        if isinstance(port, str) and port and "://" not in port:
+            serial["port"] = str(folder / port)
     servers: list[tuple[document.Path, Any]] = [(("server",), values.get("server"))]
     brokers = values.get("mqtt")
     if isinstance(brokers, dict):

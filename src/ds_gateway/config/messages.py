@@ -60,6 +60,8 @@ def message_of(error: ErrorDetails, root: Node) -> str:
         return f"{message}, not {path[-1]!r}"
     if kind == "string_type" and _is_number(path, root):
         message += "; put it in quotes"
+    if kind in {"int_type", "float_type"} and _is_quoted_number(path, root):
+        message += "; write it without quotes"
     there = _there(path, root)
     if there is None or kind in {"too_short", "string_too_short"}:
         return message
@@ -69,6 +71,11 @@ def message_of(error: ErrorDetails, root: Node) -> str:
 
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_quoted_number(path: Path, root: Node) -> bool:
+    value = root.nearest(path).value
+    return isinstance(value, str) and value.strip().isdigit()
 
 
 def _choice(path: Path, root: Node) -> str:

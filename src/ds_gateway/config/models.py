@@ -272,6 +272,14 @@ class LineSettings(_Model):
     delimiter: Annotated[str, Field(min_length=1, max_length=16)] = Field("\n", description="End of a frame.")
     max_bytes: Bytes = Field(4096, ge=1, le=1024 * 1024, description="Longest frame; a longer one is discarded.")
 
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter(cls, value: str) -> str:
+        if re.search(r"\\[rnt0x]", value):
+            # YAML reads escapes in double quotes only; taken literally, no frame would ever end.
+            raise ValueError(f'has a backslash in it, not a line end: write "{value}" in double quotes')
+        return value
+
 
 class FramingSettings(_Model):
     """How a byte stream is cut into frames."""
@@ -370,8 +378,11 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
-    gateway: GatewaySettings = Field(description="Who this box is.")
-    data_dir: NonEmpty = Field(description="Folder of the journal; default: see the documentation.")
+    gateway: GatewaySettings = Field(description="Who this box is; default: its host name.")
+    data_dir: NonEmpty = Field(
+        description="Folder of the journal; default: $STATE_DIRECTORY, as root /var/lib/ds-gateway, otherwise "
+        "~/.local/state/ds-gateway."
+    )
     server: ServerSettings = Field(description="The stream server.")
     batch: BatchSettings = Field(default_factory=BatchSettings, description="How records become POSTs.")
     journal: JournalSettings = Field(default_factory=JournalSettings, description="The disk buffer.")

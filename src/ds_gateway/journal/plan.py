@@ -43,6 +43,8 @@ class Plan:
         self.parts: set[str] = set()
         """Which of A, B and C the transaction carries."""
         self.new_books: list[Book] = []
+        self.rejected: list[Rejected] = []
+        """What was put into the quarantine."""
         self.damaged: list[str] = []
         """Rows that did not carry what was written, and were not needed."""
         self._state = state
@@ -141,6 +143,7 @@ class Plan:
             }
         )
         self.rows[rows.quarantine_key(counters.quarantine_next)] = row
+        self.rejected.append(rejected)
         counters.quarantine_next += 1
         counters.quarantined += 1
         counters.quarantine_size += len(row) + rows.ROW_OVERHEAD_BYTES

@@ -40,6 +40,8 @@ GROUP_MAX_ITEMS: Final = 2_000
 GROUP_MAX_BYTES: Final = 1024 * 1024
 LAZY_SECONDS: Final = 1.0
 """How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
+MAX_REJECTED_TOLD: Final = 10
+"""Rejected payloads that one commit tells of; repeats of the same text are counted by the log itself."""
 TURN_SECONDS: Final = 1.0
 """The thread turns at least this often, so that a watchdog can tell an idle writer from a dead one."""
 FULL_RECHECK_SECONDS: Final = 1.0
@@ -177,9 +179,9 @@ class Writer:
         try:
             self._restore_gates(self._adopt_intakes())
             while True:
-                stopping = self._wait_for_work()
+                is_due, stopping = self._wait_for_work()
                 self.alive_at = self._clock()
-                worked = self._turn(stopping=stopping)
+                worked = is_due and self._turn(stopping=stopping)
                 if stopping and not worked:
                     return
         except BaseException as error:  # noqa: BLE001 - supervision boundary: whatever ends the writer ends the gateway
@@ -198,14 +200,19 @@ class Writer:
             if not future.done():
                 future.set_exception(JournalError("the journal is closed"))
 
-    def _wait_for_work(self) -> bool:
-        """Wait until something is due; return whether the writer is to stop."""
+    def _wait_for_work(self) -> tuple[bool, bool]:
+        """Wait until something may be due; return whether it is, and whether the writer is to stop.
+
+        Being woken is not being due: a resolution and the demand behind it wait for records to share a commit.
+        """
         with self._condition:
             now = self._clock()
             due = self._due_at(now)
             if not self._stopping and due > now:
                 self._condition.wait(min(due - now, TURN_SECONDS))
-            return self._stopping
+                now = self._clock()
+                due = self._due_at(now)
+            return self._stopping or due <= now, self._stopping
 
     def _due_at(self, now: float) -> float:
         """When the next transaction is due; at most a turn away."""
@@ -387,6 +394,15 @@ class Writer:
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
     ) -> None:
         """After the commit, and only then."""
+        for rejected in plan.rejected[:MAX_REJECTED_TOLD]:
+            event(
+                _log,
+                "warning",
+                "journal.quarantined",
+                source=rejected.source,
+                device=rejected.device,
+                reason=rejected.reason,
+            )
         for key in plan.damaged:
             event(_log, "error", "journal.row.damaged", row=key)
         for book in plan.touched:

@@ -46,12 +46,15 @@ class LastReading:
     units: Mapping[str, str]
     count: int
     rejected: int
+    """Payloads since the start that did not become a reading; they are in the quarantine."""
+    last_rejection: str = ""
+    """Why the last one did not."""
 
 
 class _Device:
     """What is kept of a device. Written by the pipeline's thread; `_last` and `_fields` are replaced whole."""
 
-    __slots__ = ("_about", "_count", "_fields", "_last", "_prefix", "_rejected", "_route")
+    __slots__ = ("_about", "_count", "_fields", "_last", "_last_rejection", "_prefix", "_rejected", "_route")
 
     def __init__(self, route: Route, gateway_id: str) -> None:
         self._route = route
@@ -61,12 +64,14 @@ class _Device:
         self._about = _about(route.fields)
         self._count = 0
         self._rejected = 0
+        self._last_rejection = ""
 
     def read(self, source: str, route: Route, payload: bytes, time_ns: int) -> Record | Rejected:
         try:
             data = route.decode(payload)
         except UndecodableError as error:
             self._rejected += 1
+            self._last_rejection = str(error)
             return _rejected(source, route.device, str(error), payload, time_ns)
         if route.fields is not self._fields:
             self._learn(route.fields)
@@ -91,6 +96,7 @@ class _Device:
             units={name: unit for name, unit in self._fields.items() if unit is not None},
             count=self._count,
             rejected=self._rejected,
+            last_rejection=self._last_rejection,
         )
 
 

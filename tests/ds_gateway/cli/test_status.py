@@ -100,7 +100,7 @@ class TestTheTables:
         ]
 
     def test_devices(self) -> None:
-        assert rows(shown(STATUS), "devices") == [["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500"]]
+        assert rows(shown(STATUS), "devices") == [["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500", "-"]]
 
     def test_streams(self) -> None:
         assert rows(shown(STATUS), "streams") == [

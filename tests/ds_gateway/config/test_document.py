@@ -120,7 +120,10 @@ class TestStructure:
         assert refused("a:\n\tb: 1\n") == ["f:2: YAML allows no tabs in front of a line: indent with spaces"]
 
     def test_what_is_not_yaml_is_told_with_its_line(self) -> None:
-        assert refused("a: 1\nb: c: d\n") == ["f:2: not YAML: mapping values are not allowed in this context"]
+        (told,) = refused("a: 1\nb: c: d\n")
+        assert told.startswith("f:2: not YAML: mapping values are not allowed in this context; ")
+        assert "indentation" in told
+        assert "quote a value" in told
 
     def test_characters_that_yaml_refuses(self) -> None:
         assert refused("a: 1\nb: \x07\n") == ["f:2: the character U+0007 is not allowed in YAML"]

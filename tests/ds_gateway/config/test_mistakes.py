@@ -76,7 +76,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     (
         "a quoted number",
         HEAD + 'serial: {scale: {port: /dev/ttyUSB0, baudrate: "9600"}}\n',
-        ["4: serial.scale.baudrate: must be a whole number, not '9600'"],
+        ["4: serial.scale.baudrate: must be a whole number, not '9600'; write it without quotes"],
     ),
     (
         "number where text belongs",

@@ -59,6 +59,11 @@ class TestAVariable:
         assert load_text(tmp_path, MINIMAL, environ).settings == load_text(tmp_path, MINIMAL).settings
 
 
+NOT_YAML_ADVICE = (
+    "compare the indentation with the lines above, and quote a value that begins with { or [ or has ': ' in it"
+)
+
+
 class TestAWrongVariable:
     @pytest.mark.parametrize(
         ("name", "value", "told"),
@@ -75,7 +80,11 @@ class TestAWrongVariable:
             ("MQTT__HALL__DEVICES__1__TOPIC", "a", "unknown; there are DS_GATEWAY__MQTT__HALL__DEVICES__0"),
             ("SERVER__HEADERS__X", "a", NOTHING_HERE),
             ("DATA_DIR__X", "a", NOTHING_HERE),
-            ("JOURNAL", "{a: [}", "not YAML: did not find expected node content (while parsing a flow node)"),
+            (
+                "JOURNAL",
+                "{a: [}",
+                "not YAML: did not find expected node content (while parsing a flow node); " + NOT_YAML_ADVICE,
+            ),
             ("JOURNAL", "{max_bytes: 2GiB, max_bytes: 3GiB}", "this key is here twice"),
             ("JOURNAL", "{max_byte: 2GiB}", "journal.max_byte: unknown key; did you mean max_bytes?"),
             ("JOURNAL", "{max_bytes: no}", ("journal.max_bytes: must be a number of bytes, or a number "

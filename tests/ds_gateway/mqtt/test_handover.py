@@ -13,12 +13,12 @@ START = Item(None, SessionStart(present=False, acked=0, generation=1))
 
 @pytest.fixture
 def intake() -> Intake:
-    return Intake("broker", max_items=2, max_bytes=1000, wake=lambda: None)
+    return Intake("broker", max_items=2, max_bytes=100_000, wake=lambda: None)
 
 
 @pytest.fixture
 def handover(intake: Intake) -> Handover:
-    return Handover(intake, window=10, max_unacked_bytes=50)
+    return Handover(intake, window=10, max_unacked_bytes=50_000)
 
 
 def messages(first: int, last: int, *, qos: int = 1) -> list[Item]:
@@ -26,7 +26,7 @@ def messages(first: int, last: int, *, qos: int = 1) -> list[Item]:
 
 
 def taken(intake: Intake) -> list[str]:
-    return names(intake.take(100, 1000))
+    return names(intake.take(100, 100_000))
 
 
 class TestAHandover:
@@ -87,7 +87,7 @@ class TestAHandover:
         assert full == [False, True, False]
 
     def test_is_full_when_too_many_bytes_wait_for_a_commit(self, handover: Handover) -> None:
-        group = [delivery("x" * 51, 1)]
+        group = [delivery("x" * 50_001, 1)]
         handover.add(group)
         full = [handover.full]
         handover.committed(group, 1)
