@@ -11,6 +11,7 @@ from durable_streams._async_response import AsyncStreamResponse, astream
 from durable_streams._pull import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, Stop, Wait
 from durable_streams._push_async import Acknowledgement, Appended
 from durable_streams._push_threads import SyncAcknowledgement
+from durable_streams._retry import Backoff, RandomSource
 from durable_streams._store import Finder, Presence, ProducerState, ProducerStore, SealedBatch
 from durable_streams._store_producer import StoreProducer
 from durable_streams._sync import DurableStream
@@ -59,6 +60,7 @@ __all__ = [
     "Appended",
     "AsyncDurableStream",
     "AsyncStreamResponse",
+    "Backoff",
     "BadRequestError",
     "CloseResult",
     "Command",
@@ -88,6 +90,7 @@ __all__ = [
     "ProducerStoppedError",
     "ProducerStore",
     "Pull",
+    "RandomSource",
     "RateLimitedError",
     "Resolve",
     "RetentionGoneError",

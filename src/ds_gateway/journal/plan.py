@@ -17,7 +17,7 @@ from durable_streams import SealedBatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.book import Book, Run
     from ds_gateway.journal.state import State
     from ds_gateway.records import Item
 
@@ -147,13 +147,16 @@ class Plan:
         counters.quarantine_next += 1
         counters.quarantined += 1
         counters.quarantine_size += len(row) + rows.ROW_OVERHEAD_BYTES
-        self.trim_quarantine(self._quarantine_max_bytes)
+        self.trim_quarantine()
         self.parts.add("A")
 
-    def trim_quarantine(self, max_bytes: int) -> None:
-        """Delete the oldest quarantined payloads until at most ``max_bytes`` are kept."""
+    def trim_quarantine(self) -> None:
+        """Delete the oldest quarantined payloads until what is kept is within its limit."""
         counters = self._state.counters
-        while counters.quarantine_size > max_bytes and counters.quarantine_first < counters.quarantine_next:
+        while (
+            counters.quarantine_size > self._quarantine_max_bytes
+            and counters.quarantine_first < counters.quarantine_next
+        ):
             key = rows.quarantine_key(counters.quarantine_first)
             old = self._read(key)
             counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
@@ -184,7 +187,7 @@ class Plan:
         run = book.seal(number - 1, count, size)
         self.touch(book)
         self.parts.add("B")
-        return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)
+        return _batch(book, run, joined)
 
     def sealed_batch(self, book: Book) -> SealedBatch | None:
         """The batch that was sealed before and is not resolved, with the same bytes."""
@@ -194,7 +197,7 @@ class Plan:
         joined = [
             self._segment(book, number)[1].joined for number in range(run.first_segment, run.last_segment + 1)
         ]
-        return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)
+        return _batch(book, run, joined)
 
     def _segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
         key = rows.segment_key(book.number, number)
@@ -262,3 +265,8 @@ class Plan:
             self._state.counters.commit += 1
             self.rows[rows.COUNTERS] = rows.encode_json(asdict(self._state.counters))
         return self.rows
+
+
+def _batch(book: Book, run: Run, joined: list[bytes]) -> SealedBatch:
+    """The same bytes whether a run is sealed now or was sealed by an earlier process."""
+    return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)

@@ -111,14 +111,6 @@ class Segment:
         """Number of records."""
         return len(self.lengths)
 
-    def elements(self) -> list[bytes]:
-        """Each record by itself."""
-        found, start = [], 0
-        for length in self.lengths:
-            found.append(self.joined[start : start + length])
-            start += length + 1
-        return found
-
 
 def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:
     """Put records together."""

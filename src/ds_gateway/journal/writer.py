@@ -314,7 +314,7 @@ class Writer:
         self._full_checked_at = self._clock()
         was_full = self.full
         if self.state.size >= settings.max_bytes:
-            plan.trim_quarantine(settings.max_bytes // 8)
+            plan.trim_quarantine()
             for book in list(self.state.books.values()):
                 if plan.trim(book, 0):
                     self._full_checked_at = float("-inf")  # there may be more of it: look again at once

@@ -27,7 +27,7 @@ from ds_gateway.mqtt.poller import Poller
 from ds_gateway.mqtt.publications import Pipeline, Publications
 from ds_gateway.mqtt.status import Status
 from ds_gateway.mqtt.wakeup import Wakeup
-from durable_streams._retry import Backoff, RandomSource
+from durable_streams import Backoff, RandomSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,14 +21,14 @@ from ds_gateway.framing import build_framer
 from ds_gateway.logs import event, logger
 from ds_gateway.records import Frame, Item
 from ds_gateway.serial_port.port import Port, open_port
-from durable_streams._retry import Backoff
+from durable_streams import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ds_gateway.config.models import SerialSettings
     from ds_gateway.records import Record, Rejected
-    from durable_streams._retry import RandomSource
+    from durable_streams import RandomSource
 
 _log = logger("serial_port")
 
