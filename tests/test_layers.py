@@ -44,12 +44,24 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "durable_streams.testing*",
         "ds_gateway.uplink*",
     ),
+    "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),
     "pydantic_settings": ("ds_gateway.config*",),
 }
 
 # The protocol's decisions: no transport, no threads, no clock, no randomness of their own.
-PURE: Final = ("_wire", "_sse", "_retry", "_operations", "_reader", "_producer", "_pull", "_window")
+PURE: Final = (
+    "_wire",
+    "_sse",
+    "_retry",
+    "_operations",
+    "_reader",
+    "_producer",
+    "_pull",
+    "_window",
+    "_drain",
+    "_store_messages",
+)
 IMPURE: Final = frozenset({"httpx", "asyncio", "threading", "time", "socket", "sqlite3"})
 
 # What the stream server shares with the client: errors and header names, so that no bug is mirrored.

@@ -1,8 +1,12 @@
 """Client, idempotent producer and server for the Durable Streams protocol.
 
-with stream("https://streams.example.com/v1/stream/readings") as readings:
-    for reading in readings.iter_json():
-        print(reading, readings.offset)
+The guide is docs/client.md. Reading a stream as it grows:
+
+    from durable_streams import stream
+
+    with stream("https://streams.example.com/readings") as res:
+        for reading in res.iter_json():
+            print(reading, res.offset)
 """
 
 from durable_streams._async import AsyncDurableStream
@@ -12,7 +16,9 @@ from durable_streams._pull import Command, Halt, Policy, PostBatch, Pull, Resolv
 from durable_streams._push_async import Acknowledgement, Appended
 from durable_streams._push_threads import SyncAcknowledgement
 from durable_streams._retry import Backoff, RandomSource
+from durable_streams._sqlite_store import SqliteProducerStore
 from durable_streams._store import Finder, Presence, ProducerState, ProducerStore, SealedBatch
+from durable_streams._store_messages import is_control_message
 from durable_streams._store_producer import StoreProducer
 from durable_streams._sync import DurableStream
 from durable_streams._sync_producer import SyncIdempotentProducer
@@ -41,10 +47,14 @@ from durable_streams.errors import (
     ProducerError,
     ProducerFullError,
     ProducerStoppedError,
+    ProducerStoreDamagedError,
+    ProducerStoreError,
+    ProducerStoreLockedError,
     RateLimitedError,
     RetentionGoneError,
     SeqConflictError,
     SequenceGapError,
+    SSEEncodingError,
     SSENotSupportedError,
     StaleEpochError,
     StreamClosedError,
@@ -89,16 +99,21 @@ __all__ = [
     "ProducerState",
     "ProducerStoppedError",
     "ProducerStore",
+    "ProducerStoreDamagedError",
+    "ProducerStoreError",
+    "ProducerStoreLockedError",
     "Pull",
     "RandomSource",
     "RateLimitedError",
     "Resolve",
     "RetentionGoneError",
     "RetryWith",
+    "SSEEncodingError",
     "SSENotSupportedError",
     "SealedBatch",
     "SeqConflictError",
     "SequenceGapError",
+    "SqliteProducerStore",
     "Stage",
     "StaleEpochError",
     "Stop",
@@ -114,5 +129,6 @@ __all__ = [
     "UnauthorizedError",
     "Wait",
     "astream",
+    "is_control_message",
     "stream",
 ]

@@ -37,9 +37,11 @@ _MEANINGS: dict[int, tuple[type[DurableStreamError], str]] = {
     401: (UnauthorizedError, "the server refuses the credentials"),
     403: (UnauthorizedError, "the server refuses the credentials"),
     404: (StreamNotFoundError, "there is no such stream"),
+    405: (FetchError, "the server does not offer this for this stream"),
     410: (RetentionGoneError, "the stream, or the data at this offset, is gone"),
     413: (PayloadTooLargeError, "the body is too large for the server or a proxy before it"),
     429: (RateLimitedError, "the server asks to slow down, to the last retry"),
+    501: (FetchError, "the server does not offer this for this stream"),
 }
 
 
@@ -58,6 +60,13 @@ def error_from(answer: Answer, request: Request) -> DurableStreamError:
     )
 
 
+def in_doubt(error: DurableStreamError, note: str | None = None) -> DurableStreamError:
+    """Say of an error that what failed may have been done all the same."""
+    error.in_doubt = True
+    error.add_note(note or "An earlier attempt went without an answer, and may have done it.")
+    return error
+
+
 def _meaning(reply: Reply, request: Request) -> tuple[type[DurableStreamError], str]:
     if reply.status == 409:
         return _conflict(reply, request)
@@ -70,17 +79,19 @@ def _meaning(reply: Reply, request: Request) -> tuple[type[DurableStreamError], 
         return FetchError, f"redirects are never followed; this one leads to {target}"
     if reply.status < 300:
         return FetchError, "the answer is not a stream server's: it has no Stream-Next-Offset"
-    return _MEANINGS.get(reply.status, (FetchError, "unexpected answer"))
+    unknown = "the server, or a proxy before it, failed" if reply.status >= 500 else "unexpected answer"
+    return _MEANINGS.get(reply.status, (FetchError, unknown))
 
 
 def _conflict(reply: Reply, request: Request) -> tuple[type[DurableStreamError], str]:
+    if request.method == "PUT":
+        closed = " and is closed" if reply.is_true(STREAM_CLOSED) else ""
+        return StreamExistsError, f"the stream exists with another configuration{closed}"
     if reply.is_true(STREAM_CLOSED):
         return StreamClosedError, "the stream is closed"
     expected = reply.integer(PRODUCER_EXPECTED_SEQ)
     if expected is not None:
         return SequenceGapError, f"the server expects sequence number {expected}"
-    if request.method == "PUT":
-        return StreamExistsError, "the stream exists with another configuration"
     if STREAM_SEQ in request.headers:
         return SeqConflictError, f"Stream-Seq {request.headers[STREAM_SEQ]!r} is not greater than the last one"
     sent = request.headers.get("content-type", "none")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
-from durable_streams import _http, _operations
+import anyio
+
+from durable_streams import _checks, _http
 from durable_streams._async_response import AsyncStreamResponse, StreamOpening
-from durable_streams._batching import AppendQueue, Waiting, as_error
+from durable_streams._batching import as_error
+from durable_streams._handle import StreamHandle
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._messages import encode_message
+from durable_streams._tasks import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from durable_streams._batching import Waiting
+    from durable_streams._tasks import BackgroundTask
     from durable_streams._types import (
         AppendResult,
         CloseResult,
@@ -29,11 +34,17 @@ if TYPE_CHECKING:
     )
 
 
-class AsyncDurableStream:
+class AsyncDurableStream(StreamHandle):
     """One stream at one URL. Making a handle sends nothing.
 
-    ``timeout`` is in seconds for each request (default: the client's). Without ``client`` the handle has one of
-    its own, which `aclose` closes; an injected one is used for everything and never closed.
+    ``headers`` and ``params`` go with every request; callables among their values, also ``async`` ones, are asked
+    once for each. ``timeout`` is in seconds and holds for each step of each request: connecting, each write, each
+    read; None leaves it to the client, and a client of our own has 30 s. ``batching``: see `append`.
+
+    Without ``client`` the handle has one of its own, which `close` closes; an injected one is used for everything
+    and never closed. With asyncio and with trio.
+
+    Raises ValueError or TypeError for what cannot be right (an empty URL, a header with a line break ...).
     """
 
     def __init__(
@@ -44,16 +55,15 @@ class AsyncDurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.AsyncClient | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        batching: bool = True,
     ) -> None:
-        self._url = url
-        self._content_type = content_type
-        self._policy = _http.default_policy()
+        _checks.timeout(timeout)
+        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
-        self._learning = asyncio.Lock()
-        self._queue = AppendQueue()
-        self._arrivals: dict[Waiting, asyncio.Future[None]] = {}
-        self._sender: asyncio.Task[None] | None = None
+        self._learning = anyio.Lock()
+        self._sender: BackgroundTask | None = None
 
     @classmethod
     async def create(
@@ -68,14 +78,21 @@ class AsyncDurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.AsyncClient | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - a timeout of each request
+        timeout: float | httpx.Timeout | None = None,  # noqa: ASYNC109 - a timeout of each request
+        batching: bool = True,
     ) -> Self:
         """Create the stream, or make sure it exists with this configuration; return a handle.
 
-        ``body`` is the initial content. Raises `StreamExistsError` if it exists with another configuration.
+        The arguments are those of the handle and of `create_stream`.
         """
         handle = cls(
-            url, content_type=content_type, headers=headers, params=params, client=client, timeout=timeout
+            url,
+            content_type=content_type,
+            headers=headers,
+            params=params,
+            client=client,
+            timeout=timeout,
+            batching=batching,
         )
         try:
             await handle.create_stream(ttl_seconds=ttl_seconds, expires_at=expires_at, body=body, closed=closed)
@@ -92,10 +109,11 @@ class AsyncDurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.AsyncClient | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - a timeout of each request
+        timeout: float | httpx.Timeout | None = None,  # noqa: ASYNC109 - a timeout of each request
+        batching: bool = True,
     ) -> Self:
         """Return a handle on a stream that exists; raises `StreamNotFoundError` otherwise."""
-        handle = cls(url, headers=headers, params=params, client=client, timeout=timeout)
+        handle = cls(url, headers=headers, params=params, client=client, timeout=timeout, batching=batching)
         try:
             await handle.head()
         except BaseException:
@@ -111,7 +129,7 @@ class AsyncDurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.AsyncClient | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - a timeout of each request
+        timeout: float | httpx.Timeout | None = None,  # noqa: ASYNC109 - a timeout of each request
     ) -> HeadResult:
         """Ask a stream about itself, without a handle."""
         async with cls(url, headers=headers, params=params, client=client, timeout=timeout) as handle:
@@ -125,21 +143,11 @@ class AsyncDurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.AsyncClient | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - a timeout of each request
+        timeout: float | httpx.Timeout | None = None,  # noqa: ASYNC109 - a timeout of each request
     ) -> None:
         """Delete a stream, without a handle."""
         async with cls(url, headers=headers, params=params, client=client, timeout=timeout) as handle:
             await handle.delete()
-
-    @property
-    def url(self) -> str:
-        """The stream's URL."""
-        return self._url
-
-    @property
-    def content_type(self) -> str | None:
-        """The stream's content type, as far as this handle knows it."""
-        return self._content_type
 
     def carrier(
         self,
@@ -160,51 +168,62 @@ class AsyncDurableStream:
         body: Any = None,
         closed: bool = False,
     ) -> HeadResult:
-        """Create the stream, or make sure it exists with this configuration."""
-        flow = _operations.create(
-            self._url,
-            self._policy,
-            content_type=content_type or self._content_type,
-            ttl_seconds=ttl_seconds,
-            expires_at=expires_at,
-            body=body,
-            closed=closed,
+        """Create the stream, or make sure it exists with this configuration (PROTOCOL section 5.1).
+
+        The stream expires ``ttl_seconds`` after its last use, or at ``expires_at``; not both. ``body`` is the
+        content of a new stream (of one that exists, nothing is changed): ``bytes`` or ``str``; on a JSON stream
+        JSON text or any JSON value, of which a list is several messages. ``closed`` makes that all it will ever
+        hold. Raises `StreamExistsError` if it exists with another configuration. Safe to repeat, and repeated
+        when an answer is lost.
+        """
+        flow = self._create_flow(
+            content_type=content_type, ttl_seconds=ttl_seconds, expires_at=expires_at, body=body, closed=closed
         )
-        return self._learn(await self._carrier.run(flow))
+        return await self._carrier.run(flow)
 
     async def head(self) -> HeadResult:
-        """Ask the stream about itself."""
-        return self._learn(await self._carrier.run(_operations.head(self._url, self._policy)))
+        """Ask the stream about itself; raises `StreamNotFoundError` if there is none."""
+        return await self._carrier.run(self._head_flow())
 
     async def append(self, data: Any, *, seq: str | None = None) -> AppendResult:
         """Append one message; return when the server has confirmed it.
 
-        On a JSON stream ``data`` is any JSON value, and ``str`` or ``bytes`` is JSON text; elsewhere it is
-        ``bytes`` or ``str``. Appends from several tasks at the same time go together. ``seq`` is the caller's
-        own order (``Stream-Seq``), and makes the append safe to repeat after a lost answer; without it a lost
-        answer raises `FetchError`. Raises `MessageError`, `StreamClosedError`, `SeqConflictError` and others.
+        On a JSON stream ``data`` is any JSON value, a list being one message, too; ``str`` and ``bytes`` are JSON
+        text already, which is checked and never encoded again. Elsewhere ``data`` is ``bytes`` or ``str``. Appends
+        from several tasks go out in the order of the calls, one POST after the other. With ``batching`` all that
+        wait go into the next POST and share its result; otherwise, and with ``seq``, each has its own.
 
-        A cancelled append that is not under way yet is not sent.
+        What is certain: after a return the message is stored once; after an error it is not stored, unless the
+        error is ``in_doubt``, which then says what is known. Within that, a refused connection, 429, and 503 with
+        ``Retry-After`` are tried again. So are 500 and 503, once the stream was asked and still ends where this
+        handle last saw it end (by `create`, `connect`, `head` or an append). If it has grown, or was never seen,
+        they raise, as does every lost answer, 502 and 504. This relies on a server that has finished with what it
+        answers 500 or 503, and on HEAD not coming from a cache or a lagging copy.
+
+        ``seq`` is the caller's own order (``Stream-Seq``), greater each time, compared byte by byte. The server
+        refuses what it has already, so everything may be tried again: a `SeqConflictError` in doubt is then most
+        likely the attempt whose answer was lost. `IdempotentProducer` leaves no doubt at all.
+
+        Raises `MessageError` for what the stream cannot take, `StreamNotFoundError`, `StreamClosedError`,
+        `ContentTypeMismatchError`, `SeqConflictError`, `FetchError` and others. If the append is cancelled before
+        it is under way, it is not sent; afterwards it goes on. No other append is touched.
         """
-        content_type = await self._known_content_type()
-        entry = self._queue.join(encode_message(data, content_type), seq)
-        self._arrivals[entry] = arrival = asyncio.get_running_loop().create_future()
+        _checks.sequence(seq)
+        content_type = self._content_type or await self._known_content_type()
+        settled = anyio.Event()
+        entry = self._queue.join(encode_message(data, content_type), seq, settled.set)
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all(), name=f"appends to {self._url}")
+            self._sender = spawn(self._send_all, name=f"appends to {self._url}")
         try:
-            await arrival
+            await settled.wait()
         finally:
             self._queue.leave(entry)
-            self._arrivals.pop(entry, None)
-        if entry.error is not None:
-            raise entry.error
-        assert entry.result is not None, "settled without an error"
-        return entry.result
+        return entry.outcome()
 
     def stream(
         self,
         *,
-        offset: Offset = "-1",
+        offset: Offset | None = "-1",
         live: LiveMode = True,
         cursor: str | None = None,
         headers: HeadersLike | None = None,
@@ -213,26 +232,35 @@ class AsyncDurableStream:
     ) -> StreamOpening:
         """Read the stream, with this handle's client; see `astream`."""
         carrier = self.carrier(headers, params, on_error=on_error)
-        response = AsyncStreamResponse(self._url, carrier, offset=offset, live=live, cursor=cursor)
+        response = AsyncStreamResponse(
+            self._url, carrier, offset=offset, live=live, cursor=cursor, content_type=self._content_type
+        )
         return StreamOpening(response)
 
     async def close_stream(self, data: Any = None) -> CloseResult:
-        """Close the stream for good, with a last message if one is given. Closing twice is fine without one."""
-        content_type = await self._known_content_type() if data is not None else self._content_type
-        message = None if data is None else encode_message(data, content_type)
-        return await self._carrier.run(
-            _operations.close(self._url, self._policy, message, content_type=content_type)
-        )
+        """Close the stream for good, with a last message if one is given. Closing twice is fine without one.
+
+        ``data`` is as in `append`. It is stored at most once, however often the request has to be repeated: a
+        closed stream takes no more. But if an answer was lost, `StreamClosedError` may be ``in_doubt``: then the
+        stream was closed by that attempt, with its message, or by somebody else without.
+        """
+        return await self._carrier.run(self._close_flow(data))
 
     async def delete(self) -> None:
-        """Delete the stream."""
-        await self._carrier.run(_operations.delete(self._url, self._policy))
+        """Delete the stream. Repeated when an answer is lost; it is enough that the stream is gone then."""
+        await self._carrier.run(self._delete_flow())
 
     async def close(self) -> None:
         """Close this handle, not the stream. Appends under way are finished first."""
-        if self._sender is not None:
-            await asyncio.wait([self._sender])
-        await self._carrier.close()
+        sender = self._sender
+        try:
+            if sender is not None:
+                await sender.wait()
+        finally:
+            if sender is not None:
+                sender.cancel()  # without effect, except when this wait was cancelled
+            with anyio.CancelScope(shield=True):
+                await self._carrier.close()
 
     async def aclose(self) -> None:
         """Do as `close`."""
@@ -244,52 +272,31 @@ class AsyncDurableStream:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _learn(self, result: HeadResult) -> HeadResult:
-        self._content_type = result.content_type or self._content_type
-        return result
-
-    async def _known_content_type(self) -> str | None:
-        if self._content_type is None:
-            async with self._learning:
-                if self._content_type is None:
-                    await self.head()
-        return self._content_type
+    async def _known_content_type(self) -> str:
+        seen = self._inquiries
+        async with self._learning:
+            return await self._carrier.run(self._content_type_flow(seen))
 
     # -- One POST at a time, sent by a task of its own: so cancelling one append touches no other ---
 
     async def _send_all(self) -> None:
+        batch: Sequence[Waiting] = ()
         try:
             while batch := self._queue.take():
-                await self._send(batch)
-        except asyncio.CancelledError as error:
-            # Only the loop's own end cancels this task; nobody may be left waiting for it.
-            while batch := self._queue.take():
-                self._settle_all(batch, as_error(error))
+                self._queue.settle(batch, await self._send(batch))
+        except BaseException as error:
+            # The task was cancelled, because its loop or its handle ends: nobody may be left waiting for it.
+            while batch:
+                self._queue.settle(batch, as_error(error))
+                batch = self._queue.take()
             raise
         finally:
             self._sender = None
 
-    async def _send(self, batch: Sequence[Waiting]) -> None:
-        messages = [entry.message for entry in batch]
-        flow = _operations.append(
-            self._url, self._policy, messages, content_type=self._content_type, seq=batch[0].seq
-        )
+    async def _send(self, batch: Sequence[Waiting]) -> AppendResult | Exception:
         try:
-            outcome = await self._carrier.run(flow)
-        # Supervision boundary: whatever goes wrong here, those who wait must be told.
-        except BaseException as error:
-            self._settle_all(batch, as_error(error))
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._settle_all(batch, outcome)
-
-    def _settle_all(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
-        if isinstance(outcome, Exception):
-            self._queue.fail(batch, outcome)
-        else:
-            self._queue.succeed(batch, outcome)
-        for entry in batch:
-            arrival = self._arrivals.get(entry)
-            if entry.settled and arrival is not None and not arrival.done():
-                arrival.set_result(None)
+            return await self._carrier.run(self._append_flow(batch, self._content_type))
+        # Supervision boundary: whatever goes wrong here (the caller's own callables run, too), those who wait
+        # must be told, and those behind them served.
+        except Exception as error:  # noqa: BLE001
+            return error

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from durable_streams import _http
 from durable_streams._batches import WindowSettings, check_epoch
-from durable_streams._drain_async import DrainEngine
+from durable_streams._drain_async import drain_engine
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._push_async import PushEngine
-from durable_streams._store_producer import StoreProducer
 from durable_streams._window import Window
 
 if TYPE_CHECKING:
@@ -88,9 +87,13 @@ class IdempotentProducer:
     as this process lives. What a crash leaves unsent is lost. A batch whose answer was
     lost just before another producer claimed the epoch may be stored twice when ``auto_claim`` takes it back.
 
-    With a ``store`` none of this is in memory: messages are written to the store, and the producer drains it, one
-    sealed batch at a time, exactly once across crashes of this process. Producer id, epoch and content type are
-    the store's then; `flush` waits until the store is drained, `close` leaves the rest for the next producer.
+    With a ``store`` a message is on the disk before it is sent: it is in the stream exactly once and in order,
+    whatever happens to this process. With `SqliteProducerStore`, awaiting `append` waits until the message is
+    stored, awaiting the acknowledgement until the server has it. Batches are sent one at a time, again and again
+    for as long as it takes; epochs are claimed as needed, and ``epoch`` is only the first one of a new store. So
+    ``auto_claim``, ``linger_ms`` and ``max_in_flight`` say nothing then. `flush` waits until the store is drained,
+    `close` leaves the rest for the next producer, `restart` looks again at what stopped this one. After a stop
+    messages are still taken; nothing that is in the store is lost. Any other `ProducerStore` is only drained.
     """
 
     def __init__(
@@ -129,19 +132,15 @@ class IdempotentProducer:
             carrier = url_or_stream.carrier(headers, params)
         self._engine: ProducerEngine
         if store is not None:
-            self._engine = DrainEngine(
+            self._engine = drain_engine(
                 url,
+                producer_id,
                 store,
                 carrier,
-                lambda observe: StoreProducer(
-                    url,
-                    store,
-                    client=carrier.client,
-                    headers=carrier.extras.headers,
-                    params=carrier.extras.params,
-                    max_batch_bytes=max_batch_bytes,
-                    observe=observe,
-                ),
+                epoch=epoch,
+                max_batch_bytes=max_batch_bytes,
+                content_type=content_type or known,
+                on_error=on_error,
             )
             return
         self._engine = PushEngine(

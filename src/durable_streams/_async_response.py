@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
-from durable_streams import _http
+from durable_streams import _checks, _http
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._items import End, Items
-from durable_streams._response import ResponseState
+from durable_streams._response import ResponseState, check_start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class AsyncItemIterator(Generic[T]):
-    """Iterates over the items of a response. No generator: leaving the loop leaves nothing to be finalised."""
+    """Iterates over the items of a response. No generator: leaving the loop leaves nothing to be finalised.
+
+    After an error, or a cancelled wait, it may be asked for the next item again; what could not be read stays an
+    error.
+    """
 
     def __init__(self, items: Items[T], carrier: AsyncCarrier) -> None:
         self._items = items
@@ -30,10 +34,16 @@ class AsyncItemIterator(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        item = await self._carrier.run(self._items.next())
-        if isinstance(item, End):
-            raise StopAsyncIteration
-        return item
+        for item in self._items.ready:
+            return item
+        while True:
+            last = self._items.take_last()
+            if not isinstance(last, End):
+                return last
+            if not await self._carrier.run(self._items.fill()):
+                raise StopAsyncIteration
+            for item in self._items.ready:
+                return item
 
 
 class AsyncStreamResponse(ResponseState):
@@ -44,11 +54,14 @@ class AsyncStreamResponse(ResponseState):
         url: str,
         carrier: AsyncCarrier,
         *,
-        offset: Offset = "-1",
+        offset: Offset | None = "-1",
         live: LiveMode = True,
         cursor: str | None = None,
+        content_type: str | None = None,
     ) -> None:
-        super().__init__(url, _http.default_policy(), offset=offset, live=live, cursor=cursor)
+        super().__init__(
+            url, _http.default_policy(), offset=offset, live=live, cursor=cursor, content_type=content_type
+        )
         self._carrier = carrier
 
     async def open(self) -> Self:
@@ -58,7 +71,7 @@ class AsyncStreamResponse(ResponseState):
 
     async def close(self) -> None:
         """Let go of the connection, and of the client if it belongs to this response."""
-        self._released = True
+        self._release()
         await self._carrier.close()
 
     async def aclose(self) -> None:
@@ -75,39 +88,59 @@ class AsyncStreamResponse(ResponseState):
         return self.iter_bytes()
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
-        """Iterate over the bytes, in chunks of any size."""
+        """Iterate over the bytes, in chunks of any size; also those that events carry as base64."""
         return AsyncItemIterator(self._bytes(), self._carrier)
 
-    def iter_text(self) -> AsyncIterator[str]:
-        """Iterate over UTF-8 text, in chunks of any size."""
-        return AsyncItemIterator(self._text(), self._carrier)
+    def iter_text(self, encoding: str = "utf-8") -> AsyncIterator[str]:
+        """Iterate over text, in chunks of any size, never broken inside a character.
+
+        Raises `ParseError` for what is not text in this encoding.
+        """
+        return AsyncItemIterator(self._text(encoding), self._carrier)
 
     @overload
     def iter_json(self, decode: None = None) -> AsyncIterator[Any]: ...
     @overload
     def iter_json(self, decode: Callable[[Any], T]) -> AsyncIterator[T]: ...
     def iter_json(self, decode: Callable[[Any], Any] | None = None) -> AsyncIterator[Any]:
-        """Iterate over JSON messages, each passed through ``decode`` if it is given."""
+        """Iterate over JSON messages, each passed through ``decode`` if it is given.
+
+        Messages of a big response are handed out while it arrives: memory stays flat. Raises `ParseError`, which
+        names where, for what is not JSON. What ``decode`` raises costs the one message.
+        """
         return AsyncItemIterator(self._json(decode), self._carrier)
 
     def iter_json_batches(self) -> AsyncIterator[list[Any]]:
-        """Iterate over JSON messages as the server's responses group them."""
+        """Iterate over JSON messages as the server's responses, or its events, group them."""
         return AsyncItemIterator(self._json_batches(), self._carrier)
 
-    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> AsyncIterator[StreamEvent]:
-        """Iterate over the server's responses, each with its data and where it ends."""
+    @overload
+    def iter_events(self, mode: Literal["bytes"] = "bytes") -> AsyncIterator[StreamEvent[bytes]]: ...
+    @overload
+    def iter_events(self, mode: Literal["text"]) -> AsyncIterator[StreamEvent[str]]: ...
+    @overload
+    def iter_events(self, mode: Literal["json"]) -> AsyncIterator[StreamEvent[list[Any]]]: ...
+    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> AsyncIterator[StreamEvent[Any]]:
+        """Iterate over the server's responses, or groups of events, each with its data and where it ends.
+
+        Those without data are among them: one may be the first that is up to date. A live read goes on behind it.
+        """
         return AsyncItemIterator(self._events(mode), self._carrier)
 
     async def read_bytes(self) -> bytes:
         """Read until up to date, also with ``live=True``."""
         return b"".join(await self._carrier.run(self._bytes(until_up_to_date=True).all()))
 
-    async def read_text(self) -> str:
+    async def read_text(self, encoding: str = "utf-8") -> str:
         """Read until up to date, also with ``live=True``."""
-        return "".join(await self._carrier.run(self._text(until_up_to_date=True).all()))
+        return "".join(await self._carrier.run(self._text(encoding, until_up_to_date=True).all()))
 
+    @overload
+    async def read_json(self, decode: None = None) -> list[Any]: ...
+    @overload
+    async def read_json(self, decode: Callable[[Any], T]) -> list[T]: ...
     async def read_json(self, decode: Callable[[Any], Any] | None = None) -> list[Any]:
-        """Read all messages until up to date, also with ``live=True``."""
+        """Read all messages until up to date, also with ``live=True``, each passed through ``decode``."""
         return await self._carrier.run(self._json(decode, until_up_to_date=True).all())
 
     async def read_json_batches(self) -> list[list[Any]]:
@@ -141,15 +174,22 @@ class StreamOpening:
 def astream(
     url: str,
     *,
-    offset: Offset = "-1",
+    offset: Offset | None = "-1",
     live: LiveMode = True,
     cursor: str | None = None,
     headers: HeadersLike | None = None,
     params: ParamsLike | None = None,
     on_error: ReadErrorHandler | None = None,
     client: httpx.AsyncClient | None = None,
-    timeout: float | None = None,
+    timeout: float | httpx.Timeout | None = None,
 ) -> StreamOpening:
-    """Read a stream from an offset; with ``live`` go on as it grows. As `stream`, for ``async with``."""
+    """Read a stream from an offset; with ``live`` go on as it grows. As `stream`, on asyncio and on trio.
+
+    Await it, or enter it with ``async with``, which closes it. Callables among ``headers`` and ``params``, and
+    ``on_error``, may be coroutine functions.
+    """
+    _checks.timeout(timeout)
+    _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+    check_start(offset, live)
     carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     return StreamOpening(AsyncStreamResponse(url, carrier, offset=offset, live=live, cursor=cursor))

@@ -7,14 +7,15 @@ Only appends without ``Stream-Seq`` go together, because each of the others has 
 from __future__ import annotations
 
 import copy
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from durable_streams._answers import in_doubt
 from durable_streams.errors import BadRequestError, DurableStreamError, FetchError, PayloadTooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from durable_streams._types import AppendResult
 
@@ -28,8 +29,12 @@ class Waiting:
 
     message: bytes
     seq: str | None
-    alone: bool = False
-    """Sent by itself: it was in a batch that was refused, and only the guilty one shall be told so."""
+    alone: bool
+    """Sent by itself: it has a seq, joining is off, or its batch was refused and only the guilty shall be told."""
+    told: Callable[[], object] | None = None
+    """Called once it is settled."""
+    wanted: bool = True
+    """False: whoever waited for it has gone."""
     result: AppendResult | None = None
     error: Exception | None = None
 
@@ -38,6 +43,13 @@ class Waiting:
         """Whether there is a result or an error."""
         return self.result is not None or self.error is not None
 
+    def outcome(self) -> AppendResult:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None, "only after it is settled"
+        return self.result
+
 
 def own_error(error: Exception) -> Exception:
     """Return an exception that one waiter may raise: raised in two places, it would mix up its tracebacks."""
@@ -45,6 +57,8 @@ def own_error(error: Exception) -> Exception:
         return error  # somebody else's, who may not have meant it to be copied
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
+    if notes := getattr(error, "__notes__", None):
+        twin.__notes__ = list(notes)
     return twin
 
 
@@ -52,55 +66,61 @@ def as_error(error: BaseException) -> Exception:
     """Return what the others of a batch are told when its sender was interrupted or cancelled."""
     if isinstance(error, Exception):
         return error
-    return FetchError(f"the append was interrupted ({type(error).__name__}) and may have been stored")
+    interrupted = FetchError(f"the append was interrupted ({type(error).__name__})")
+    return in_doubt(interrupted, "It may have been stored.")
 
 
 class AppendQueue:
-    """Appends in order of arrival."""
+    """Appends in order of arrival. ``joining``: those that wait at the same time go together."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Waiting] = deque()
+    def __init__(self, *, joining: bool) -> None:
+        self._joining = joining
+        self._waiting: OrderedDict[Waiting, None] = OrderedDict()  # leaving is as cheap as joining
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self, message: bytes, seq: str | None) -> Waiting:
+    def join(self, message: bytes, seq: str | None, told: Callable[[], object] | None = None) -> Waiting:
         """Queue one append."""
-        entry = Waiting(message, seq)
-        self._waiting.append(entry)
+        entry = Waiting(message, seq, alone=seq is not None or not self._joining, told=told)
+        self._waiting[entry] = None
         return entry
 
     def leave(self, entry: Waiting) -> None:
         """Give up one append. Without effect if it is under way or settled: then it may be stored."""
-        if entry in self._waiting:
-            self._waiting.remove(entry)
+        entry.wanted = False
+        self._waiting.pop(entry, None)
 
     def take(self) -> Sequence[Waiting]:
         """Remove and return what goes into the next POST."""
         batch: list[Waiting] = []
         size = 0
         while self._waiting:
-            entry = self._waiting[0]
-            by_itself = entry.seq is not None or entry.alone
+            entry = next(iter(self._waiting))
             size += len(entry.message)
-            if batch and (by_itself or size > MAX_JOINED_BYTES):
+            if batch and (entry.alone or size > MAX_JOINED_BYTES):
                 break
-            batch.append(self._waiting.popleft())
-            if by_itself:
+            del self._waiting[entry]
+            batch.append(entry)
+            if entry.alone:
                 break
         return batch
 
-    def succeed(self, batch: Sequence[Waiting], result: AppendResult) -> None:
-        """Tell all of a batch that it is stored."""
-        for entry in batch:
-            entry.result = result
-
-    def fail(self, batch: Sequence[Waiting], error: Exception) -> None:
-        """Tell a batch that it failed. What was refused as a whole is queued again, one by one, in front."""
-        if len(batch) > 1 and isinstance(error, BadRequestError | PayloadTooLargeError):
-            for entry in batch:
-                entry.alone = True
-            self._waiting.extendleft(reversed(batch))
+    def settle(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
+        """Tell a batch what became of it. What was refused as a whole is queued again, one by one, in front."""
+        if isinstance(outcome, BadRequestError | PayloadTooLargeError) and len(batch) > 1:
+            for entry in reversed(batch):
+                if entry.wanted:
+                    entry.alone = True
+                    self._waiting[entry] = None
+                    self._waiting.move_to_end(entry, last=False)
             return
         for entry in batch:
-            entry.error = own_error(error)
+            if entry.settled:
+                continue  # whoever tells them was interrupted, and begins again
+            if isinstance(outcome, Exception):
+                entry.error = own_error(outcome)
+            else:
+                entry.result = outcome
+            if entry.told is not None:
+                entry.told()

@@ -1,35 +1,28 @@
 """From the bytes of pages to what the caller iterates over. Decoders do no I/O and know no HTTP.
 
-A page may begin a second time, when the connection broke inside it. Positions never change their bytes, so a
+A page may begin a second time, when the connection broke inside it. Positions never change their content, so a
 decoder hands out only what it has not handed out before.
+
+A decoder that hands out parts of a page holds the last part back until the next one or the page's end: so the last
+item of a page is known as such, and the checkpoint can move behind the page together with it.
 """
 
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import orjson
-
+from durable_streams._json_pages import SEGMENT_BYTES, JsonDocument
 from durable_streams._types import StreamEvent
 from durable_streams.errors import ParseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from durable_streams._pages import Page
+
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One response of the server, from ``start`` to ``next_offset``."""
-
-    start: str
-    next_offset: str
-    cursor: str | None
-    up_to_date: bool
-    closed: bool
 
 
 class Decoder(Protocol[T_co]):
@@ -40,12 +33,21 @@ class Decoder(Protocol[T_co]):
         """Whether everything fed so far has become items: only then is a page's end a safe checkpoint."""
         ...  # pragma: no cover
 
-    def begin_page(self) -> None:
-        """Expect the first byte of a page, a new one or the last one again."""
+    @property
+    def page_complete(self) -> bool:
+        """Whether nothing more can come in this page but its formal end, which is not waited for then."""
+        ...  # pragma: no cover
+
+    def begin_page(self, start: str) -> None:
+        """Expect the first byte of a page, a new one or the last one again. ``start`` is its offset."""
         ...  # pragma: no cover
 
     def feed(self, data: bytes) -> Sequence[T_co]:
         """Take the next bytes of the page; return the items that are ready."""
+        ...  # pragma: no cover
+
+    def end_document(self) -> Sequence[T_co]:
+        """Return the items that became ready with the end of a document; a page may consist of several."""
         ...  # pragma: no cover
 
     def end_page(self, page: Page) -> Sequence[T_co]:
@@ -58,20 +60,21 @@ class Decoder(Protocol[T_co]):
 
 
 class _Unseen:
-    """Passes on each byte of the stream once, however often its page begins again."""
+    """Counts what pages consist of, to tell how much of it was handed out before."""
 
     def __init__(self) -> None:
-        self._position = 0  # in the response that is being read
-        self._seen = 0  # bytes behind the page's start that were passed on
+        self._position = 0  # in the page that is being read
+        self._seen = 0  # how much behind the page's start was handed out
 
     def begin_page(self) -> None:
         self._position = 0
 
-    def take(self, data: bytes) -> bytes:
-        fresh = data[max(0, self._seen - self._position) :]
-        self._position += len(data)
+    def pass_on(self, count: int) -> int:
+        """Go on by so many; return how many of them were handed out before."""
+        known = min(count, max(0, self._seen - self._position))
+        self._position += count
         self._seen = max(self._seen, self._position)
-        return fresh
+        return known
 
     def end_page(self) -> None:
         # The second response may have been the shorter one: the rest of what was seen lies in the next page.
@@ -83,133 +86,158 @@ class BytesDecoder:
     """The bytes as they arrive, in chunks of any size."""
 
     complete = True
+    page_complete = False
 
     def __init__(self) -> None:
         self._unseen = _Unseen()
+        self._held = b""
 
-    def begin_page(self) -> None:
+    def begin_page(self, start: str) -> None:  # noqa: ARG002 - the protocol's signature
         """See `Decoder`."""
         self._unseen.begin_page()
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """See `Decoder`."""
-        fresh = self._unseen.take(data)
-        return (fresh,) if fresh else ()
+        fresh = data[self._unseen.pass_on(len(data)) :]
+        return self._release(fresh) if fresh else ()
+
+    def end_document(self) -> Sequence[bytes]:
+        """See `Decoder`."""
+        return ()
 
     def end_page(self, page: Page) -> Sequence[bytes]:  # noqa: ARG002 - the protocol's signature
         """See `Decoder`."""
         self._unseen.end_page()
-        return ()
+        return self._release(b"")
 
     def finish(self) -> Sequence[bytes]:
         """See `Decoder`."""
-        return ()
+        return self._release(b"")
+
+    def _release(self, following: bytes) -> Sequence[bytes]:
+        held, self._held = self._held, following
+        return (held,) if held else ()
 
 
 class TextDecoder:
-    """UTF-8 text in chunks of any size, never broken inside a character."""
+    """Text in chunks of any size, never broken inside a character. ``encoding`` is a name of Python's.
 
-    def __init__(self) -> None:
+    Raises LookupError for an encoding that Python does not know.
+    """
+
+    page_complete = False
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self._encoding = encoding
         self._unseen = _Unseen()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._start = ""
+        self._held = ""
 
     @property
     def complete(self) -> bool:
         """See `Decoder`."""
-        return not self._utf8.getstate()[0]
+        return not self._decoder.getstate()[0]
 
-    def begin_page(self) -> None:
+    def begin_page(self, start: str) -> None:
         """See `Decoder`."""
+        self._start = start
         self._unseen.begin_page()
 
     def feed(self, data: bytes) -> Sequence[str]:
         """See `Decoder`."""
-        return self._decode(self._unseen.take(data), final=False)
+        fresh = data[self._unseen.pass_on(len(data)) :]
+        text = self._decode(fresh, final=False)
+        return self._release(text) if text else ()
+
+    def end_document(self) -> Sequence[str]:
+        """See `Decoder`."""
+        return ()
 
     def end_page(self, page: Page) -> Sequence[str]:  # noqa: ARG002 - the protocol's signature
         """See `Decoder`."""
         self._unseen.end_page()
-        return ()
+        return self._release("")
 
     def finish(self) -> Sequence[str]:
         """See `Decoder`."""
-        return self._decode(b"", final=True)
+        rest = self._decode(b"", final=True)
+        return (*self._release(""), *((rest,) if rest else ()))
 
-    def _decode(self, data: bytes, *, final: bool) -> Sequence[str]:
+    def _decode(self, data: bytes, *, final: bool) -> str:
         try:
-            text = self._utf8.decode(data, final)
+            return self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            raise ParseError(f"the stream is not UTF-8 text: {error}") from error
-        return (text,) if text else ()
+            raise ParseError(
+                f"the page at offset {self._start!r} is not {self._encoding} text: {error}"
+            ) from error
+
+    def _release(self, following: str) -> Sequence[str]:
+        held, self._held = self._held, following
+        return (held,) if held else ()
 
 
-class _WholePage:
-    """Collects a page. A page that begins again is collected again: nothing of it was handed out."""
+class JsonDecoder:
+    """The messages one by one. Of a big page they are handed out before its end has arrived."""
 
     complete = True
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
+    def __init__(self, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._segment_bytes = segment_bytes
+        self._unseen = _Unseen()
+        self._start = ""
+        self._document = JsonDocument(segment_bytes=segment_bytes)
 
-    def begin_page(self) -> None:
+    @property
+    def page_complete(self) -> bool:
         """See `Decoder`."""
-        self._parts.clear()
+        return self._document.complete
 
-    def _collect(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    def _page(self) -> bytes:
-        body = b"".join(self._parts)
-        self._parts.clear()
-        return body
-
-
-class JsonBatchDecoder(_WholePage):
-    """The messages of each page as a list; pages without messages are passed over."""
-
-    def feed(self, data: bytes) -> Sequence[list[Any]]:
+    def begin_page(self, start: str) -> None:
         """See `Decoder`."""
-        self._collect(data)
-        return ()
-
-    def end_page(self, page: Page) -> Sequence[list[Any]]:  # noqa: ARG002 - the protocol's signature
-        """See `Decoder`."""
-        messages = parse_page(self._page())
-        return (messages,) if messages else ()
-
-    def finish(self) -> Sequence[list[Any]]:
-        """See `Decoder`."""
-        return ()
-
-
-class JsonDecoder(_WholePage):
-    """The messages one by one, each passed through ``decode`` if there is one."""
-
-    def __init__(self, decode: Callable[[Any], Any] | None = None) -> None:
-        super().__init__()
-        self._decode = decode
+        self._start = start
+        self._unseen.begin_page()
+        self._document = JsonDocument(segment_bytes=self._segment_bytes)
 
     def feed(self, data: bytes) -> Sequence[Any]:
+        """See `Decoder`. At least one message is kept back: it stands behind the comma of the last cut."""
+        return self._fresh(self._document.feed, data)
+
+    def end_document(self) -> Sequence[Any]:
         """See `Decoder`."""
-        self._collect(data)
-        return ()
+        messages = self._fresh(self._document.finish)
+        self._document = JsonDocument(segment_bytes=self._segment_bytes)
+        return messages
 
     def end_page(self, page: Page) -> Sequence[Any]:  # noqa: ARG002 - the protocol's signature
         """See `Decoder`."""
-        messages = parse_page(self._page())
-        return messages if self._decode is None else [self._decode(message) for message in messages]
+        self._unseen.end_page()
+        return ()
 
     def finish(self) -> Sequence[Any]:
         """See `Decoder`."""
         return ()
 
+    def _fresh(self, step: Callable[..., Sequence[Any]], *arguments: bytes) -> Sequence[Any]:
+        try:
+            messages = step(*arguments)
+        except ParseError as error:
+            raise ParseError(f"the page at offset {self._start!r} is {error}") from error.__cause__
+        known = self._unseen.pass_on(len(messages))
+        return messages[known:] if known else messages
 
-class EventDecoder:
-    """One `StreamEvent` a page: also for a page without data, because it may be the one that is up to date."""
 
-    def __init__(self, inner: Decoder[Any], join: Callable[[list[Any]], Any]) -> None:
+class PageDecoder:
+    """Joins what another decoder makes of a page, to one item for each page.
+
+    ``finish`` of the other one belongs to no page; it is asked all the same, because it may raise.
+    """
+
+    page_complete = False
+
+    def __init__(self, inner: Decoder[Any], make: Callable[[list[Any], Page], Sequence[Any]]) -> None:
         self._inner = inner
-        self._join = join
+        self._make = make
         self._items: list[Any] = []
 
     @property
@@ -217,46 +245,52 @@ class EventDecoder:
         """See `Decoder`."""
         return self._inner.complete
 
-    def begin_page(self) -> None:
-        """See `Decoder`."""
-        self._inner.begin_page()
+    def begin_page(self, start: str) -> None:
+        """See `Decoder`. What the inner decoder handed out before will not come again: it stays."""
+        self._inner.begin_page(start)
 
-    def feed(self, data: bytes) -> Sequence[StreamEvent]:
+    def feed(self, data: bytes) -> Sequence[Any]:
         """See `Decoder`."""
         self._items.extend(self._inner.feed(data))
         return ()
 
-    def end_page(self, page: Page) -> Sequence[StreamEvent]:
+    def end_document(self) -> Sequence[Any]:
+        """See `Decoder`."""
+        self._items.extend(self._inner.end_document())
+        return ()
+
+    def end_page(self, page: Page) -> Sequence[Any]:
         """See `Decoder`."""
         self._items.extend(self._inner.end_page(page))
-        data = self._join(self._items)
-        self._items.clear()
-        return (StreamEvent(data, page.next_offset, page.up_to_date, page.cursor),)
+        items, self._items = self._items, []
+        return self._make(items, page)
 
-    def finish(self) -> Sequence[StreamEvent]:
+    def finish(self) -> Sequence[Any]:
         """See `Decoder`."""
+        self._inner.finish()
         return ()
 
 
-def event_decoder(mode: str) -> Decoder[StreamEvent]:
-    """Return the decoder of events whose data is ``bytes``, ``text`` or ``json``."""
+def json_batch_decoder() -> Decoder[list[Any]]:
+    """Return the decoder of a page's messages as a list; pages without messages are passed over."""
+    return PageDecoder(JsonDecoder(), lambda messages, _: (messages,) if messages else ())
+
+
+def event_decoder(mode: str) -> Decoder[StreamEvent[Any]]:
+    """Return the decoder of events whose data is ``bytes``, ``text`` or ``json``.
+
+    There is one for each page: also for a page without data, because it may be the one that is up to date.
+    """
     match mode:
         case "bytes":
-            return EventDecoder(BytesDecoder(), b"".join)
+            return PageDecoder(BytesDecoder(), lambda parts, page: (_event(b"".join(parts), page),))
         case "text":
-            return EventDecoder(TextDecoder(), "".join)
+            return PageDecoder(TextDecoder(), lambda parts, page: (_event("".join(parts), page),))
         case "json":
-            return EventDecoder(JsonBatchDecoder(), lambda batches: [item for batch in batches for item in batch])
+            return PageDecoder(JsonDecoder(), lambda messages, page: (_event(messages, page),))
         case _:
             raise ValueError(f"mode is 'bytes', 'text' or 'json', not {mode!r}")
 
 
-def parse_page(body: bytes) -> list[Any]:
-    """Return the messages of a page in JSON mode (PROTOCOL section 9.1.5)."""
-    if not body:
-        return []
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ParseError(f"the page is not JSON: {error}") from error
-    return value if isinstance(value, list) else [value]
+def _event(data: T, page: Page) -> StreamEvent[T]:
+    return StreamEvent(data, page.next_offset, page.up_to_date, page.cursor)

@@ -1,56 +1,47 @@
-"""Drains a store on an asyncio loop: the engine of `IdempotentProducer` with a store.
+"""Drains a store on an event loop: the engines of `IdempotentProducer` with a store.
 
-Messages are written to the store, not to the producer: the store is what survives a restart. Closing therefore
-loses nothing and waits for nothing; the next producer with the same store goes on.
+What is in the store survives a restart. Closing therefore loses nothing and waits for no answer; the next producer
+with the same store goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+import functools
+from typing import TYPE_CHECKING, Any
 
-from durable_streams._pull import Halt, PostBatch, Stop
-from durable_streams.errors import (
-    ContentTypeMismatchError,
-    PayloadTooLargeError,
-    ProducerError,
-    ProducerStoppedError,
-    RetentionGoneError,
-    SequenceGapError,
-    StaleEpochError,
-    StreamClosedError,
-    StreamNotFoundError,
+import anyio
+
+from durable_streams import _http, _operations
+from durable_streams._crossing import caller, outcome_of
+from durable_streams._drain_status import (
+    MISSING_AFTER,
+    DrainStatus,
+    Intake,
+    as_producer_error,
+    check_json,
+    error_of,
+    stopped,
 )
+from durable_streams._push_async import Acknowledgement, Appended, report
+from durable_streams._sqlite_store import SqliteProducerStore
+from durable_streams._store_producer import StoreProducer
+from durable_streams._tasks import BackgroundTask, spawn
+from durable_streams.errors import DurableStreamError, ProducerStoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from durable_streams._http_async import AsyncCarrier
     from durable_streams._pull import Command, Pull
     from durable_streams._store import ProducerStore
-    from durable_streams._store_producer import StoreProducer
-    from durable_streams.errors import DurableStreamError
-
-_ERRORS: dict[Stop, type[DurableStreamError]] = {
-    Stop.FENCED: StaleEpochError,
-    Stop.SERVER_AHEAD: SequenceGapError,
-    Stop.SERVER_BEHIND: SequenceGapError,
-    Stop.FORGOTTEN: SequenceGapError,
-    Stop.CONTENT_TYPE: ContentTypeMismatchError,
-    Stop.MISSING: StreamNotFoundError,
-    Stop.TOO_LARGE: PayloadTooLargeError,
-    Stop.CLOSED: StreamClosedError,
-    Stop.GONE: RetentionGoneError,
-}
-
-
-def error_of(halt: Halt, url: str) -> DurableStreamError:
-    """Return the error that says why a producer stopped."""
-    return _ERRORS.get(halt.stop, ProducerError)(halt.reason, url=url)
+    from durable_streams._store_calls import StoreCalls
+    from durable_streams._store_writer import Group
+    from durable_streams._types import CloseResult, IdempotentAppendResult, ProducerErrorHandler
 
 
 class DrainEngine:
-    """Runs one `StoreProducer` in a task."""
+    """Runs one `StoreProducer` in a task. Messages are written to the store by somebody else."""
 
     def __init__(
         self,
@@ -58,29 +49,29 @@ class DrainEngine:
         store: ProducerStore,
         carrier: AsyncCarrier,
         make_producer: Callable[[Callable[[Pull, Command], None]], StoreProducer],
+        *,
+        on_error: ProducerErrorHandler | None,
     ) -> None:
         self._url = url
         self._store = store
         self._carrier = carrier
-        self._producer = make_producer(self.observe)
-        self._state: Pull | None = None
-        self._in_flight = 0
-        self._task: asyncio.Task[Halt] | None = None
-
-    def observe(self, state: Pull, command: Command) -> None:
-        """Follow the producer."""
-        self._state = state
-        self._in_flight = 1 if isinstance(command, PostBatch) else 0
+        self._on_error = on_error
+        self._status = DrainStatus(url)
+        self._producer = make_producer(self._status.observe)
+        self._task: BackgroundTask | None = None
+        self._stopped = anyio.Event()
+        self._error: DurableStreamError | None = None
+        """What stopped the drain, if something did."""
 
     @property
     def epoch(self) -> int:
         """The epoch of the next batch; 0 before the store was read."""
-        return 0 if self._state is None else self._state.stored.epoch
+        return self._status.epoch
 
     @property
     def next_seq(self) -> int:
         """The sequence number of the next batch; 0 before the store was read."""
-        return 0 if self._state is None else self._state.stored.sealed_seq + 1
+        return self._status.next_seq
 
     @property
     def pending_count(self) -> int:
@@ -90,53 +81,298 @@ class DrainEngine:
     @property
     def in_flight_count(self) -> int:
         """Requests with a batch under way: none or one."""
-        return self._in_flight
+        return self._status.in_flight_count
 
     async def start(self) -> None:
         """Begin to drain."""
         self._ensure_running()
 
-    def _ensure_running(self) -> asyncio.Task[Halt]:
-        if self._task is None:
-            self._task = asyncio.create_task(self._producer.run())
-        return self._task
-
-    def append(self, data: Any) -> NoReturn:  # noqa: ARG002 - the signature of an engine
+    def append(self, data: Any) -> Appended:  # noqa: ARG002 - the signature of an engine
         """Refuse: a message becomes durable in the store."""
         raise TypeError("this producer drains a store: write the message to the store")
 
-    append_nowait = append
+    def append_nowait(self, data: Any) -> Acknowledgement:
+        """Refuse: a message becomes durable in the store."""
+        return self.append(data).acknowledgement
 
     async def flush(self) -> None:
         """Wait until every message in the store is confirmed; raise what stopped the producer."""
-        running = self._ensure_running()
-        drained = asyncio.ensure_future(self._store.drained())
-        try:
-            await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
-            if running.done() and not drained.done():
-                raise error_of(running.result(), self._url)
-        finally:
-            drained.cancel()
+        self._ensure_running()
+        drained = False
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(self._cancel_when_stopped, waiting.cancel_scope)
+            await self._store.drained()
+            drained = True
+            waiting.cancel_scope.cancel()
+        if self._error is not None and not drained:
+            raise self._error
 
     async def restart(self) -> None:
         """Look again at everything, after what stopped the producer was put right."""
         await self._stop()
         self._ensure_running()
 
-    async def close_stream(self, data: Any) -> NoReturn:  # noqa: ARG002 - the signature of an engine
+    async def close_stream(self, data: Any) -> CloseResult:  # noqa: ARG002 - the signature of an engine
         """Refuse: closing a stream that a store still writes to would strand the store."""
         raise TypeError("this producer drains a store: flush it, then close the stream with a handle")
 
     async def close(self) -> None:
         """Stop. What is in the store stays there; raise what had stopped the producer before."""
-        halt = self._task.result() if self._task is not None and self._task.done() else None
-        await self._stop()
+        error = await self._stop()
         await self._carrier.close()
-        if halt is not None:
-            raise ProducerStoppedError(halt.reason, url=self._url) from error_of(halt, self._url)
+        if error is not None:
+            raise stopped(error, self._url)
 
-    async def _stop(self) -> None:
+    def _ensure_running(self) -> None:
+        if self._task is None:
+            self._task = spawn(self._work, name=f"producer of {self._url}")
+
+    async def _work(self) -> None:
+        try:
+            error = error_of(await self._producer.run(), self._url)
+        # Supervision boundary: the store, or a caller's header callable, may raise anything, and appends wait.
+        except Exception as raised:  # noqa: BLE001
+            error = as_producer_error(raised, self._url)
+        self._fail(error)
+
+    def _fail(self, error: DurableStreamError) -> None:
+        self._error = error
+        self._stopped.set()
+        report(self._on_error, error)
+
+    async def _cancel_when_stopped(self, waiting: anyio.CancelScope) -> None:
+        await self._stopped.wait()
+        waiting.cancel()
+
+    async def _stop(self) -> DurableStreamError | None:
+        """End the task; return what had ended it before."""
         task, self._task = self._task, None
-        if task is not None and not task.done():
+        if task is not None:
             task.cancel()
-            await asyncio.wait((task,))
+            await task.wait()
+        error, self._error, self._stopped = self._error, None, anyio.Event()
+        return error
+
+
+class StoredAcknowledgement(Acknowledgement):
+    """Awaitable: the server's confirmation of a stored message.
+
+    When the producer stops first, awaiting it raises why; the message is in the store all the same.
+    """
+
+    __slots__ = ("_calls", "_group", "_index", "_tell")
+
+    def __init__(
+        self, calls: StoreCalls, group: Group, index: int, tell: Callable[[DurableStreamError], None]
+    ) -> None:
+        self._calls = calls
+        self._tell = tell
+        self._group = group
+        self._index = index
+
+    @property
+    def settled(self) -> bool:
+        """Whether the message is confirmed, or waiting for that is in vain."""
+        group = self._group
+        if not group.stored.done():
+            return False
+        if group.stored.exception() is not None:
+            return True
+        return self._calls.confirmations.settled(group.span, group.first + self._index)
+
+    async def stored(self) -> None:
+        """Wait until the message is on the disk."""
+        try:
+            await outcome_of(self._group.stored)
+        except DurableStreamError as error:
+            self._tell(error)
+            raise
+
+    async def _wait(self) -> IdempotentAppendResult:
+        await self.stored()
+        return await outcome_of(self._calls.confirmed(self._group, self._index))
+
+
+class StoredAppend(Appended):
+    """A message that the producer has taken; awaiting it waits until it is on the disk."""
+
+    __slots__ = ("_stored_acknowledgement",)
+
+    def __init__(self, acknowledgement: StoredAcknowledgement) -> None:
+        self.acknowledgement = acknowledgement
+        self._stored_acknowledgement = acknowledgement
+
+    async def _wait(self) -> Acknowledgement:
+        await self._stored_acknowledgement.stored()
+        return self.acknowledgement
+
+
+class StoreEngine(DrainEngine):
+    """As `DrainEngine`, with the way into the store: opens it, and closes it."""
+
+    def __init__(
+        self,
+        url: str,
+        store: SqliteProducerStore,
+        carrier: AsyncCarrier,
+        make_producer: Callable[[Callable[[Pull, Command], None]], StoreProducer],
+        *,
+        on_error: ProducerErrorHandler | None,
+        producer_id: str,
+        epoch: int,
+        max_batch_bytes: int,
+    ) -> None:
+        super().__init__(url, store, carrier, make_producer, on_error=on_error)
+        self._calls = store.calls
+        self._producer_id = producer_id
+        self._first_epoch = epoch
+        self._intake = Intake(store.calls, url, max_batch_bytes)
+        self._opened: Future[None] | None = None
+        self._untold: list[DurableStreamError] = []
+        """Why messages could not be stored, as long as nobody awaited it."""
+        self._call_here: Callable[[Callable[[], object]], None] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        state = self._calls.state
+        return self._first_epoch if state is None else state.epoch
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch; 0 before the store was read."""
+        state = self._calls.state
+        return 0 if state is None else state.sealed_seq + 1
+
+    async def start(self) -> None:
+        """Open the store and begin to drain."""
+        await outcome_of(self._open())
+        self._ensure_running()
+
+    def append(self, data: Any) -> StoredAppend:
+        """Take a message at once, or raise; awaiting the result waits until it is on the disk."""
+        return StoredAppend(self._take(data, wait=True))
+
+    def append_nowait(self, data: Any) -> StoredAcknowledgement:
+        """Take a message at once, or raise `ProducerFullError` when the store is full."""
+        return self._take(data, wait=False)
+
+    async def flush(self) -> None:
+        """Wait until everything taken so far is confirmed; raise what went wrong since the last restart."""
+        opened = self._open()
+        self._ensure_running()
+        await outcome_of(opened)
+        await outcome_of(self._calls.drained())
+        if self._untold:
+            raise self._untold[0]
+
+    async def restart(self) -> None:
+        """Look again at everything, after what stopped the producer was put right."""
+        await self._stop()
+        self._untold.clear()
+        if self._calls.failed:
+            await self._close_store()
+        self._calls.confirmations.resume()
+        await self.start()
+
+    async def close_stream(self, data: Any) -> CloseResult:
+        """Append a last message if one is given, flush, then close the stream."""
+        if data is not None:
+            await self.append(data)
+        await self.flush()
+        self._intake.ended = "the stream is closed"
+        flow = _operations.close(self._url, _http.default_policy(), None, content_type=None)
+        return await self._carrier.run(flow)
+
+    async def close(self) -> None:
+        """Stop, store what waits to be stored, close the store; raise what went wrong before."""
+        self._intake.close()
+        with anyio.CancelScope(shield=True):  # none of this waits for the network
+            error = await self._stop()
+            if self._opened is not None:
+                await self._close_store()
+                self._calls.confirmations.stop(
+                    ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)
+                )
+            await self._carrier.close()
+        untold, self._untold = self._untold, []
+        if error is not None:
+            raise stopped(error, self._url)
+        if untold:
+            raise untold[0]
+
+    def _open(self) -> Future[None]:
+        self._intake.check()
+        if self._opened is None:
+            self._call_here = caller()
+            self._opened = self._calls.open(self._producer_id, self._url, epoch=self._first_epoch)
+        return self._opened
+
+    async def _close_store(self) -> None:
+        self._opened = None
+        await outcome_of(self._calls.close())
+        self._calls.join()
+
+    def _take(self, data: Any, *, wait: bool) -> StoredAcknowledgement:
+        self._open()
+        self._ensure_running()  # before anything is taken: it needs a running loop
+        group, index = self._intake.take(data, wait=wait)
+        if index == 0:
+            group.stored.add_done_callback(self._on_stored)
+        return StoredAcknowledgement(self._calls, group, index, self._told)
+
+    def _on_stored(self, stored: Future[None]) -> None:
+        """Called by the store's thread."""
+        error = stored.exception()
+        if isinstance(error, DurableStreamError) and self._call_here is not None:
+            self._untold.append(error)
+            self._call_here(functools.partial(report, self._on_error, error))
+
+    def _told(self, error: DurableStreamError) -> None:
+        if error in self._untold:
+            self._untold.remove(error)
+
+    def _fail(self, error: DurableStreamError) -> None:
+        self._calls.confirmations.stop(error)
+        super()._fail(error)
+
+
+def drain_engine(
+    url: str,
+    producer_id: str,
+    store: ProducerStore,
+    carrier: AsyncCarrier,
+    *,
+    epoch: int,
+    max_batch_bytes: int,
+    content_type: str | None,
+    on_error: ProducerErrorHandler | None,
+) -> DrainEngine:
+    """Return the engine for a producer with this store."""
+
+    def make_producer(observe: Callable[[Pull, Command], None]) -> StoreProducer:
+        return StoreProducer(
+            url,
+            store,
+            client=carrier.client,
+            headers=carrier.extras.headers,
+            params=carrier.extras.params,
+            max_batch_bytes=max_batch_bytes,
+            backoff=_http.default_policy().backoff,
+            observe=observe,
+            missing_after=MISSING_AFTER,
+        )
+
+    if not isinstance(store, SqliteProducerStore):
+        return DrainEngine(url, store, carrier, make_producer, on_error=on_error)
+    check_json(content_type)
+    return StoreEngine(
+        url,
+        store,
+        carrier,
+        make_producer,
+        on_error=on_error,
+        producer_id=producer_id,
+        epoch=epoch,
+        max_batch_bytes=max_batch_bytes,
+    )

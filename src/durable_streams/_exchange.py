@@ -6,23 +6,28 @@ Every answer is one of three:
     NOT_NOW     nothing happened: 429, 503 with ``Retry-After``, or not one byte left
     DOUBTFUL    nobody knows: a timeout, a reset, 5xx
 
-NOT_NOW is always tried again. DOUBTFUL is tried again only if doing it twice is the same as doing it once.
+NOT_NOW is always tried again. DOUBTFUL is tried again where doing it twice is the same as doing it once
+(`exchange`), or after making sure that it was not done (`exchange_once`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from durable_streams._answers import error_from
+from durable_streams._answers import error_from, in_doubt
 from durable_streams._effects import Flow, send, sleep
 from durable_streams._retry import Backoff, RandomSource, retry_after_seconds
-from durable_streams._wire import Answer, Failure, Reply, Request
+from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
+from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+
+_FINISHED: Final = frozenset({500, 503})
+"""The server's own last word. 502 and 504 are a proxy's, behind which the request may still be travelling."""
 
 
 class Outcome(Enum):
@@ -73,10 +78,10 @@ class Settled:
     doubted: bool
 
 
-def exchange(request: Request, policy: RetryPolicy, *, repeatable: bool) -> Flow[Settled]:
-    """Send a request, again if need be and allowed, until its answer counts.
+def exchange(request: Request, policy: RetryPolicy) -> Flow[Settled]:
+    """Send a request that may be done twice, again if need be, until its answer counts.
 
-    Raises the error of the last answer when it may not, or should not, be sent again.
+    Raises the error of the last answer when it should not be sent again.
     """
     attempt, doubted = 0, False
     while True:
@@ -84,12 +89,66 @@ def exchange(request: Request, policy: RetryPolicy, *, repeatable: bool) -> Flow
         how = outcome(answer)
         if how is Outcome.SETTLED and isinstance(answer, Reply):
             return Settled(answer, doubted)
-        if how is Outcome.DOUBTFUL and not repeatable:
-            error = error_from(answer, request)
-            error.add_note("It may have been stored: sending it again could store it twice.")
-            raise error
-        if attempt >= policy.max_retries:
-            raise error_from(answer, request)
         doubted = doubted or how is Outcome.DOUBTFUL
+        if attempt >= policy.max_retries:
+            error = error_from(answer, request)
+            raise in_doubt(error) if doubted and request.method not in {"GET", "HEAD"} else error
         yield from sleep(policy.delay(attempt, answer))
         attempt += 1
+
+
+def exchange_once(request: Request, policy: RetryPolicy, *, tail: str | None) -> Flow[Settled]:
+    """Send a plain append, which the server cannot tell from a second one, until its answer counts.
+
+    ``tail`` is where the stream was last seen to end. After a 500 or 503 it is compared with the tail of now:
+    while they are the same nothing was stored, so the request may be sent again. This rests on two things: who
+    answers 500 or 503 has finished with the request, and HEAD is answered by the stream, not by a cache or a copy
+    that lags behind.
+
+    Raises the error of the last answer; it is in doubt unless the stream was seen not to have grown.
+    """
+    attempt = 0
+    while True:
+        answer = yield from send(request)
+        how = outcome(answer)
+        if how is Outcome.SETTLED and isinstance(answer, Reply):
+            return Settled(answer, doubted=False)
+        last = attempt >= policy.max_retries
+        if how is Outcome.DOUBTFUL:
+            # Later is better: what a server does after its answer, against all rules, may have shown by then.
+            wait = policy.delay(attempt, answer)
+            error = error_from(answer, request)
+            yield from _make_sure_nothing_was_stored(answer, error, request.url, policy, tail=tail, wait=wait)
+            if last:
+                error.add_note("It was not stored: the stream has not grown.")
+                raise error
+        elif last:
+            raise error_from(answer, request)
+        else:
+            yield from sleep(policy.delay(attempt, answer))
+        attempt += 1
+
+
+def _make_sure_nothing_was_stored(
+    answer: Answer, error: DurableStreamError, url: str, policy: RetryPolicy, *, tail: str | None, wait: float
+) -> Flow[None]:
+    """Raise the error, in doubt, unless the stream still ends where it did."""
+    if not isinstance(answer, Reply) or answer.status not in _FINISHED:
+        before = "" if tail is None else f" Before it, the stream ended at {tail!r}."
+        raise in_doubt(error, f"It may have been stored, or may still be on its way.{before}")
+    if tail is None:
+        raise in_doubt(
+            error, "It may have been stored: this handle had not seen the stream's tail before. `head` shows it."
+        )
+    yield from sleep(wait)
+    request = Request("HEAD", url, {"cache-control": "no-cache"})
+    try:
+        reply = (yield from exchange(request, policy)).reply
+    except DurableStreamError as second:
+        raise in_doubt(error, f"It may have been stored; asking the stream failed, too: {second}") from second
+    now = reply.headers.get(STREAM_NEXT_OFFSET) if reply.status == 200 else None
+    if now is None:
+        raise in_doubt(error, f"It may have been stored; asked for its tail, the server answered {reply.status}.")
+    if now != tail:
+        grown = f"the stream has grown from {tail!r} to {now!r}, by this or by another append"
+        raise in_doubt(error, f"It may have been stored: {grown}.")

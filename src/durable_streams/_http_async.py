@@ -9,24 +9,40 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import anyio
 import httpx
 
-from durable_streams import _http
+from durable_streams import _checks, _http
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
 from durable_streams._urls import with_params
 from durable_streams._wire import Answer, Failure, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from durable_streams._inflate import GzipInflater
     from durable_streams._types import ReadErrorHandler
 
 T = TypeVar("T")
 
 _PIECE_BYTES: Final = 16 * 1024
+_NO_COOKIES: Final = _http.NoCookies()
+_MAX_BUFFERED_CHUNKS: Final = 100_000
+
+
+class OwnClient(httpx.AsyncClient):
+    """A client of our own: it keeps no cookies."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """None, whatever servers send."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:  # noqa: ARG002 - the library's signature
+        raise AttributeError("inject a client of yours to send cookies")
 
 
 def own_client() -> httpx.AsyncClient:
-    """Return a client of our own: the shared TLS context, no redirects."""
-    return httpx.AsyncClient(verify=_http.shared_tls_context(), timeout=_http.DEFAULT_TIMEOUT_SECONDS)
+    """Return a client of our own: the shared TLS context, no redirects, no cookies."""
+    return OwnClient(verify=_http.shared_tls_context(), timeout=_http.DEFAULT_TIMEOUT_SECONDS)
 
 
 class AsyncCarrier:
@@ -37,16 +53,20 @@ class AsyncCarrier:
         client: httpx.AsyncClient | None,
         extras: _http.Extras,
         *,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
         on_error: ReadErrorHandler | None = None,
     ) -> None:
-        self.client = client if client is not None else own_client()
+        if isinstance(client, httpx.Client):
+            raise TypeError("this needs an httpx.AsyncClient, not an httpx.Client")
+        self.client: httpx.AsyncClient = client if client is not None else own_client()
         self.extras = extras
-        self.timeout = timeout
+        self.timeout: httpx.Timeout | None = (
+            httpx.Timeout(timeout) if isinstance(timeout, int | float) else timeout
+        )
         self._owned = client is None
         self._on_error = on_error
         self._response: httpx.Response | None = None
-        self._chunks: AsyncGenerator[bytes] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
 
     def borrow(self, extras: _http.Extras, *, on_error: ReadErrorHandler | None = None) -> AsyncCarrier:
         """Return a carrier with the same client, which stays this one's."""
@@ -59,10 +79,15 @@ class AsyncCarrier:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the open body, and of the client if it is our own."""
-        await self._close_body()
-        if self._owned:
-            await self.client.aclose()
+        """Let go of the open body, and of the client if it is our own. A second call does nothing."""
+        # Shielded: whoever was cancelled has connections to give back all the same.
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._close_body()
+            finally:
+                owned, self._owned = self._owned, False
+                if owned:
+                    await self.client.aclose()
 
     async def run(self, flow: Flow[T]) -> T:
         """Perform a flow's effects until it returns."""
@@ -143,17 +168,18 @@ class AsyncCarrier:
         await self._close_body()
         call = await self._arguments(request)
         call.pop("follow_redirects")
+        _http.prefer_coding(call, self.client)
         try:
             built = self.client.build_request(request.method, **call)
             self._response = await self.client.send(built, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _http.failure_from(error, request)
-        self._chunks = _generator(self._response)
+        self._chunks = _content(self._response)
         if self._response.status_code == 200:
             return _http.reply_from(self._response)
-        return await self._error_reply(self._response)
+        return await self._short_reply(self._response)
 
-    async def _error_reply(self, response: httpx.Response) -> Answer:
+    async def _short_reply(self, response: httpx.Response) -> Answer:
         body = bytearray()
         while len(body) < _http.MAX_ERROR_BODY_BYTES:
             chunk = await self._next_chunk()
@@ -161,26 +187,37 @@ class AsyncCarrier:
                 break
             body += chunk
         await self._close_body()
+        self._chunks = _nothing()
         return _http.reply_from(response, bytes(body))
 
     async def _next_chunk(self) -> bytes | Failure:
-        if self._chunks is None:
-            return b""
+        # Whoever cancels this leaves no body behind: its next bytes would not be the ones that follow.
+        chunks, self._chunks = self._chunks, None
+        if chunks is None:
+            return Failure("the answer was interrupted")
         try:
-            return await anext(self._chunks, b"")
-        except httpx.HTTPError as error:
-            return Failure(f"the answer broke off: {type(error).__name__}: {error}", cause=error)
+            chunk = await anext(chunks, b"")
+        except _http.READ_ERRORS as error:
+            return _http.broken_body(error)
+        self._chunks = chunks
+        return chunk
 
     async def _close_body(self) -> None:
         response, self._response = self._response, None
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
-            await chunks.aclose()
+            await _end(chunks)
         if response is not None:
-            await response.aclose()
+            with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                await response.aclose()
 
     async def _arguments(self, request: Request) -> dict[str, Any]:
-        headers = [(name, await self._value(value)) for name, value in self.extras.headers.items()]
+        if self.client.is_closed:
+            raise _http.closed_client(request)
+        headers = [
+            (name, value if isinstance(value, str) else _checks.header_value(name, await self._value(value)))
+            for name, value in self.extras.headers.items()
+        ]
         params = [
             pair
             for name, value in self.extras.params.items()
@@ -196,6 +233,39 @@ class AsyncCarrier:
     @staticmethod
     async def _value(value: Any) -> Any:
         return await _settle(value()) if callable(value) else value
+
+
+def _content(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Give the content of a body as it comes, in pieces of bounded size."""
+    if not _http.is_raw_readable(response):
+        return response.aiter_bytes()
+    inflater = _http.inflater(response)
+    return response.aiter_raw() if inflater is None else _inflated(response.aiter_raw(), inflater)
+
+
+async def _inflated(chunks: AsyncIterator[bytes], inflater: GzipInflater) -> AsyncGenerator[bytes]:
+    async for chunk in chunks:
+        for piece in inflater.feed(chunk):
+            yield piece
+    inflater.finish()
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    for chunk in tuple[bytes, ...]():
+        yield chunk
+
+
+async def _end(chunks: AsyncIterator[bytes]) -> None:
+    """Bring a body that was not read to its end to one.
+
+    It is a tower of generators, httpx's and its transport's. To close the highest would leave the others to the
+    garbage collector, which can await nothing. A cancellation goes through all of them.
+    """
+    with anyio.CancelScope() as scope, contextlib.suppress(*_http.READ_ERRORS):
+        scope.cancel()
+        for _ in range(_MAX_BUFFERED_CHUNKS):
+            if not await anext(chunks, b""):
+                break
 
 
 async def _pieces(body: bytes) -> AsyncGenerator[bytes]:

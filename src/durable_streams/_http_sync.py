@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
-from durable_streams import _http
+from durable_streams import _checks, _http
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
 from durable_streams._urls import with_params
 from durable_streams._wire import Answer, Failure, Request
@@ -16,14 +17,31 @@ from durable_streams._wire import Answer, Failure, Request
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from durable_streams._inflate import GzipInflater
     from durable_streams._types import ReadErrorHandler
 
 T = TypeVar("T")
 
+_PIECE_BYTES: Final = 16 * 1024
+_NO_COOKIES: Final = _http.NoCookies()
+
+
+class OwnClient(httpx.Client):
+    """A client of our own: it keeps no cookies."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """None, whatever servers send."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:  # noqa: ARG002 - the library's signature
+        raise AttributeError("inject a client of yours to send cookies")
+
 
 def own_client() -> httpx.Client:
-    """Return a client of our own: the shared TLS context, no redirects."""
-    return httpx.Client(verify=_http.shared_tls_context(), timeout=_http.DEFAULT_TIMEOUT_SECONDS)
+    """Return a client of our own: the shared TLS context, no redirects, no cookies."""
+    return OwnClient(verify=_http.shared_tls_context(), timeout=_http.DEFAULT_TIMEOUT_SECONDS)
 
 
 class SyncCarrier:
@@ -34,16 +52,20 @@ class SyncCarrier:
         client: httpx.Client | None,
         extras: _http.Extras,
         *,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
         on_error: ReadErrorHandler | None = None,
     ) -> None:
-        self.client = client if client is not None else own_client()
+        if isinstance(client, httpx.AsyncClient):
+            raise TypeError("this needs an httpx.Client, not an httpx.AsyncClient")
+        self.client: httpx.Client = client if client is not None else own_client()
         self.extras = extras
-        self.timeout = timeout
+        self.timeout: httpx.Timeout | None = (
+            httpx.Timeout(timeout) if isinstance(timeout, int | float) else timeout
+        )
         self._owned = client is None
         self._on_error = on_error
         self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
+        self._chunks: Iterator[bytes] | None = None
 
     def borrow(self, extras: _http.Extras, *, on_error: ReadErrorHandler | None = None) -> SyncCarrier:
         """Return a carrier with the same client, which stays this one's."""
@@ -56,10 +78,13 @@ class SyncCarrier:
         self.close()
 
     def close(self) -> None:
-        """Let go of the open body, and of the client if it is our own."""
-        self._close_body()
-        if self._owned:
-            self.client.close()
+        """Let go of the open body, and of the client if it is our own. A second call does nothing."""
+        try:
+            self._close_body()
+        finally:
+            owned, self._owned = self._owned, False
+            if owned:
+                self.client.close()
 
     def run(self, flow: Flow[T]) -> T:
         """Perform a flow's effects until it returns."""
@@ -114,21 +139,47 @@ class SyncCarrier:
             return _http.failure_from(error, request)
         return _http.reply_from(response, response.content)
 
+    def exchange_bounded(self, request: Request, *, max_reply_bytes: int, seconds: float) -> Answer:
+        """As `exchange`, for a caller that must survive any server: bounded in memory and in time.
+
+        The body leaves in small pieces, so that a write timeout means that nothing moves, not that the link is
+        slow. An answer that is not complete after ``seconds`` is none; one with more than ``max_reply_bytes`` is
+        cut there. The time is looked at whenever something moved: it may take one timeout of the client longer.
+        """
+        call = self._arguments(request)
+        call.pop("follow_redirects")
+        call["timeout"] = _at_most(call["timeout"], seconds)
+        deadline = time.monotonic() + seconds
+        content = None
+        if request.body:
+            call["headers"] = {**call["headers"], "content-length": str(len(request.body))}
+            content = _pieces(request.body, deadline)
+        try:
+            built = self.client.build_request(request.method, **call, content=content)
+            response = self.client.send(built, stream=True, follow_redirects=False)
+            with contextlib.closing(response):
+                return _http.reply_from(response, _read_at_most(response, max_reply_bytes, deadline))
+        except _TooSlowError:
+            return Failure(f"no complete answer within {seconds:.0f} s")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _http.failure_from(error, request)
+
     def _open(self, request: Request) -> Answer:
         self._close_body()
         call = self._arguments(request)
         call.pop("follow_redirects")
+        _http.prefer_coding(call, self.client)
         try:
             built = self.client.build_request(request.method, **call)
             self._response = self.client.send(built, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _http.failure_from(error, request)
-        self._chunks = self._response.iter_bytes()
+        self._chunks = _content(self._response)
         if self._response.status_code == 200:
             return _http.reply_from(self._response)
-        return self._error_reply(self._response)
+        return self._short_reply(self._response)
 
-    def _error_reply(self, response: httpx.Response) -> Answer:
+    def _short_reply(self, response: httpx.Response) -> Answer:
         body = bytearray()
         while len(body) < _http.MAX_ERROR_BODY_BYTES:
             chunk = self._next_chunk()
@@ -136,22 +187,35 @@ class SyncCarrier:
                 break
             body += chunk
         self._close_body()
+        self._chunks = iter(())
         return _http.reply_from(response, bytes(body))
 
     def _next_chunk(self) -> bytes | Failure:
+        # Whoever interrupts this leaves no body behind: its next bytes would not be the ones that follow.
+        chunks, self._chunks = self._chunks, None
+        if chunks is None:
+            return Failure("the answer was interrupted")
         try:
-            return next(self._chunks, b"")
-        except httpx.HTTPError as error:
-            return Failure(f"the answer broke off: {type(error).__name__}: {error}", cause=error)
+            chunk = next(chunks, b"")
+        except _http.READ_ERRORS as error:
+            return _http.broken_body(error)
+        self._chunks = chunks
+        return chunk
 
     def _close_body(self) -> None:
         response, self._response = self._response, None
-        self._chunks = iter(())
+        self._chunks = None
         if response is not None:
-            response.close()
+            with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                response.close()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        headers = [(name, self._value(value, name)) for name, value in self.extras.headers.items()]
+        if self.client.is_closed:
+            raise _http.closed_client(request)
+        headers = [
+            (name, value if isinstance(value, str) else _checks.header_value(name, self._value(value, name)))
+            for name, value in self.extras.headers.items()
+        ]
         params = [
             pair
             for name, value in self.extras.params.items()
@@ -167,6 +231,51 @@ class SyncCarrier:
     @staticmethod
     def _value(value: Any, name: str) -> Any:
         return _not_awaitable(value(), name) if callable(value) else value
+
+
+class _TooSlowError(Exception):
+    """An exchange takes longer than it may."""
+
+
+def _at_most(timeout: httpx.Timeout, seconds: float) -> httpx.Timeout:
+    limits = (timeout.connect, timeout.read, timeout.write, timeout.pool)
+    connect, read, write, pool = (seconds if limit is None else min(limit, seconds) for limit in limits)
+    return httpx.Timeout(connect=connect, read=read, write=write, pool=pool)
+
+
+def _pieces(body: bytes, deadline: float) -> Iterator[bytes]:
+    for start in range(0, len(body), _PIECE_BYTES):
+        _check_time(deadline)
+        yield body[start : start + _PIECE_BYTES]
+
+
+def _read_at_most(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > max_bytes:
+            break
+        _check_time(deadline)
+    return bytes(body[:max_bytes])
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise _TooSlowError
+
+
+def _content(response: httpx.Response) -> Iterator[bytes]:
+    """Give the content of a body as it comes, in pieces of bounded size."""
+    if not _http.is_raw_readable(response):
+        return response.iter_bytes()
+    inflater = _http.inflater(response)
+    return response.iter_raw() if inflater is None else _inflated(response.iter_raw(), inflater)
+
+
+def _inflated(chunks: Iterator[bytes], inflater: GzipInflater) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield from inflater.feed(chunk)
+    inflater.finish()
 
 
 def _not_awaitable(value: Any, name: str) -> Any:

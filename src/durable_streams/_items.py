@@ -3,16 +3,23 @@
 The checkpoint is the offset from which nothing is skipped that was not handed out. It stands at the start of a
 page until the page's last item is handed out, and then moves behind the page. So an offset that is saved after
 an item was dealt with never skips one; resuming from it repeats at most the items of one page.
+
+Items get ready by the hundreds: `Items.ready` hands them out without any of this package's code between two of
+them. Only the last item of a page is handed out separately, because the checkpoint moves with it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+from durable_streams.errors import ParseError
 
 if TYPE_CHECKING:
-    from durable_streams._decoding import Decoder, Page
+    from collections.abc import Callable, Iterator, Sequence
+
+    from durable_streams._decoding import Decoder
     from durable_streams._effects import Flow
+    from durable_streams._pages import Page, Piece
     from durable_streams._reader import Reader
 
 T = TypeVar("T")
@@ -48,50 +55,112 @@ class Checkpoint:
 
 
 class Items(Generic[T]):
-    """The items of a read, one at a time."""
+    """The items of a read. Take them from ``ready``, then `take_last`; then `fill` gets the next ones.
+
+    ``convert`` is the caller's, and called when an item is handed out: an item that it fails on costs no other.
+    """
 
     def __init__(
-        self, reader: Reader, decoder: Decoder[T], checkpoint: Checkpoint, *, until_up_to_date: bool = False
+        self,
+        reader: Reader,
+        decoder: Decoder[Any],
+        checkpoint: Checkpoint,
+        *,
+        until_up_to_date: bool = False,
+        convert: Callable[[Any], T] | None = None,
     ) -> None:
+        self.ready: Iterator[T] = iter(())
         self._reader = reader
         self._decoder = decoder
         self._checkpoint = checkpoint
         self._until_up_to_date = until_up_to_date
-        self._ready: deque[T] = deque()
+        self._convert = None if convert is None else _guarded(convert)
+        self._last: list[Any] = []
         self._passed: Page | None = None
         self._finished = False
+        self._unreadable: ParseError | None = None
 
-    def next(self) -> Flow[T | End]:
-        """Return the next item, or `END`. In a live read it waits for one."""
-        while not self._ready:
-            if self._finished:
-                return END
-            piece = yield from self._reader.pull(until_up_to_date=self._until_up_to_date)
-            if piece is None:
-                self._finished = True
-                self._ready.extend(self._decoder.finish())
-                continue
-            if piece.first:
-                self._decoder.begin_page()
-            self._ready.extend(self._decoder.feed(piece.data))
-            if piece.last:
-                self._ready.extend(self._decoder.end_page(piece.page))
-                self._passed = piece.page
-                self._pass_page()
-        item = self._ready.popleft()
+    def take_last(self) -> T | End:
+        """Return the last item of a page, once all others are taken, and move the checkpoint; or `END`."""
+        if not self._last:
+            return END
+        item = self._last.pop()
+        if self._convert is not None:
+            item = self._convert(item)
         self._pass_page()
-        return item
+        last: T = item
+        return last
+
+    def fill(self) -> Flow[bool]:
+        """Get more items; return False at the end. In a live read it waits for some.
+
+        Raises again and again what could not be read: to go on behind it would be to skip it.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
+        self._pass_page()
+        try:
+            while not self._finished:
+                piece = yield from self._reader.pull(until_up_to_date=self._until_up_to_date)
+                items = self._decoder.finish() if piece is None else self._decode(piece)
+                self._finished = piece is None
+                if items:
+                    self._offer(items)
+                    return True
+                self._pass_page()
+        except ParseError as error:
+            self._unreadable = error
+            error.url, error.status = self._reader.url, self._reader.status
+            raise
+        return False
 
     def all(self) -> Flow[list[T]]:
         """Return the items that are left."""
         items: list[T] = []
         while True:
-            item = yield from self.next()
-            if isinstance(item, End):
+            items.extend(self.ready)
+            last = self.take_last()
+            if not isinstance(last, End):
+                items.append(last)
+            more = yield from self.fill()
+            if not more:
                 return items
-            items.append(item)
+
+    def _decode(self, piece: Piece) -> Sequence[Any]:
+        if piece.first:
+            self._decoder.begin_page(piece.page.start)
+        items = self._decoder.feed(piece.data)
+        if piece.whole:
+            items = _joined(items, self._decoder.end_document())
+        if piece.last:
+            items = _joined(items, self._decoder.end_page(piece.page))
+        if piece.last or self._decoder.page_complete:
+            self._passed = piece.page
+        return items
+
+    def _offer(self, items: Sequence[Any]) -> None:
+        if self._passed is not None:
+            self._last = [items[-1]]
+            items = items[:-1]
+        self.ready = iter(items) if self._convert is None else map(self._convert, items)
 
     def _pass_page(self) -> None:
-        if self._passed is not None and not self._ready:
+        if self._passed is not None:
             self._checkpoint.pass_page(self._passed, complete=self._decoder.complete)
             self._passed = None
+
+
+def _guarded(convert: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Keep a StopIteration of the caller's own from being taken for the end of the items."""
+
+    def guarded(item: Any) -> T:
+        try:
+            return convert(item)
+        except StopIteration as error:
+            raise RuntimeError("decode raised StopIteration") from error
+
+    return guarded
+
+
+def _joined(items: Sequence[Any], more: Sequence[Any]) -> Sequence[Any]:
+    return [*items, *more] if items and more else items or more

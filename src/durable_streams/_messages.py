@@ -23,7 +23,10 @@ def encode_message(data: Any, content_type: str | None) -> bytes:
     raw = _raw(data)
     if raw is None:
         kind = type(data).__name__
-        raise MessageError(f"a {content_type or 'byte'} stream takes bytes or str, not {kind}; encode it first")
+        raise MessageError(
+            f"a stream of {content_type or 'bytes'} takes bytes or str, not {kind}: encode it first, or make it "
+            f"a stream of application/json"
+        )
     if not raw:
         raise MessageError("an empty message cannot be appended (PROTOCOL section 5.2)")
     return raw
@@ -35,16 +38,10 @@ def body_of(messages: Sequence[bytes], content_type: str | None) -> bytes:
 
 
 def initial_body(content: Any, content_type: str | None) -> bytes | None:
-    """Return the body of a creation: ``bytes`` and ``str`` as they are, other values as JSON."""
-    if content is None:
+    """Return the body of a creation: as one message, except that a JSON array is several; None if it is empty."""
+    if content is None or (isinstance(content, str | bytes | bytearray | memoryview) and not content):
         return None
-    raw = _raw(content)
-    if raw is not None:
-        return raw
-    if not is_json(content_type):
-        kind = type(content).__name__
-        raise MessageError(f"a {content_type or 'byte'} stream takes bytes or str, not {kind}; encode it first")
-    return encode_json(content)
+    return encode_message(content, content_type)
 
 
 def _raw(data: Any) -> bytes | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from durable_streams._answers import error_from
-from durable_streams._exchange import RetryPolicy, Settled, exchange
+from durable_streams import _checks
+from durable_streams._answers import error_from, in_doubt
+from durable_streams._exchange import RetryPolicy, Settled, exchange, exchange_once
 from durable_streams._messages import body_of, initial_body
 from durable_streams._types import AppendResult, CloseResult, HeadResult
 from durable_streams._wire import (
@@ -35,59 +36,82 @@ def create(
     body: Any,
     closed: bool,
 ) -> Flow[HeadResult]:
-    """Create a stream, or make sure that it exists with this configuration (PROTOCOL section 5.1)."""
-    headers = {} if content_type is None else {"content-type": content_type}
+    """Create a stream, or make sure that it exists with this configuration (PROTOCOL section 5.1).
+
+    Safe to repeat: a stream that is there already is left as it is.
+    """
+    headers = {}
+    if content_type is not None:
+        headers["content-type"] = content_type
     if ttl_seconds is not None:
-        headers[STREAM_TTL] = str(_ttl(ttl_seconds, expires_at))
+        headers[STREAM_TTL] = _checks.ttl(ttl_seconds, expires_at)
     if expires_at is not None:
-        headers[STREAM_EXPIRES_AT] = expires_at if isinstance(expires_at, str) else _rfc3339(expires_at)
+        headers[STREAM_EXPIRES_AT] = _checks.expiry(expires_at)
     if closed:
         headers[STREAM_CLOSED] = "true"
     request = Request("PUT", url, headers=headers, body=initial_body(body, content_type))
-    settled = yield from exchange(request, policy, repeatable=True)
-    reply = _expect(settled, request, 200, 201)
+    reply = _expect((yield from exchange(request, policy)), request, 200, 201)
     return _head_result(reply, content_type)
 
 
 def head(url: str, policy: RetryPolicy) -> Flow[HeadResult]:
     """Ask a stream about itself (PROTOCOL section 5.5)."""
     request = Request("HEAD", url)
-    settled = yield from exchange(request, policy, repeatable=True)
-    return _head_result(_expect(settled, request, 200), None)
+    return _head_result(_expect((yield from exchange(request, policy)), request, 200), None)
 
 
 def append(
-    url: str, policy: RetryPolicy, messages: Sequence[bytes], *, content_type: str | None, seq: str | None
+    url: str,
+    policy: RetryPolicy,
+    messages: Sequence[bytes],
+    *,
+    content_type: str | None,
+    seq: str | None,
+    tail: str | None = None,
 ) -> Flow[AppendResult]:
     """Append messages in one POST (PROTOCOL section 5.2).
 
-    Without ``seq`` the server cannot tell a second attempt from a second append, so an attempt whose outcome is
-    unknown is never repeated: it raises.
+    With ``seq`` the server refuses a second attempt of what it has stored. Without, it cannot tell it from a
+    second append: then it is repeated only if ``tail``, where the stream was last seen to end, shows that nothing
+    was stored; see `exchange_once`.
     """
     request = Request("POST", url, _append_headers(content_type, seq), body=body_of(messages, content_type))
-    settled = yield from exchange(request, policy, repeatable=seq is not None)
+    if seq is None:
+        settled = yield from exchange_once(request, policy, tail=tail)
+    else:
+        settled = yield from exchange(request, policy)
     reply = _expect(settled, request, 200, 204)
     return AppendResult(reply.headers.get(STREAM_NEXT_OFFSET, ""))
 
 
-def close(url: str, policy: RetryPolicy, message: bytes | None, *, content_type: str | None) -> Flow[CloseResult]:
-    """Close a stream, with a last message if one is given (PROTOCOL section 5.3)."""
+def close(
+    url: str, policy: RetryPolicy, message: bytes | None, *, content_type: str | None, tail: str | None = None
+) -> Flow[CloseResult]:
+    """Close a stream, with a last message if one is given (PROTOCOL section 5.3).
+
+    Safe to repeat: a stream that the first attempt has closed takes no second message. But then its refusal says
+    only that the stream is closed. ``tail``, where the stream was last seen to end, may tell by whom.
+    """
     if message is None:
         request = Request("POST", url, {STREAM_CLOSED: "true"}, body=b"")
     else:
         headers = {**_append_headers(content_type, None), STREAM_CLOSED: "true"}
         request = Request("POST", url, headers, body=body_of((message,), content_type))
-    settled = yield from exchange(request, policy, repeatable=message is None)
-    reply = _expect(settled, request, 200, 204)
+    settled = yield from exchange(request, policy)
+    reply = settled.reply
+    if settled.doubted and reply.status == 409 and tail is not None:
+        final = reply.headers.get(STREAM_NEXT_OFFSET)
+        settled = Settled(reply, doubted=final != tail)
+    _expect(settled, request, 200, 204)
     return CloseResult(reply.headers.get(STREAM_NEXT_OFFSET, ""))
 
 
 def delete(url: str, policy: RetryPolicy) -> Flow[None]:
-    """Delete a stream (PROTOCOL section 5.4)."""
+    """Delete a stream (PROTOCOL section 5.4). A repeated attempt that finds nothing any more has succeeded."""
     request = Request("DELETE", url)
-    settled = yield from exchange(request, policy, repeatable=True)
-    if settled.doubted and settled.reply.status == 404:
-        return  # the attempt whose answer was lost has deleted it
+    settled = yield from exchange(request, policy)
+    if settled.doubted and settled.reply.status in {404, 410}:
+        return  # 410: gone, but kept for its forks (PROTOCOL section 4.2)
     _expect(settled, request, 200, 204)
 
 
@@ -104,9 +128,11 @@ def _expect(settled: Settled, request: Request, *statuses: int) -> Reply:
     if reply.status in statuses and (reply.from_stream_server or request.method == "DELETE"):
         return reply
     error = error_from(reply, request)
-    if settled.doubted:
-        error.add_note("An earlier attempt went without an answer; this may be its doing.")
-    raise error
+    if request.method == "HEAD":
+        raise error
+    if reply.status < 300:
+        raise in_doubt(error, "It may have been done, if a proxy took the stream server's headers away.")
+    raise in_doubt(error) if settled.doubted else error
 
 
 def _head_result(reply: Reply, asked_content_type: str | None) -> HeadResult:
@@ -117,17 +143,3 @@ def _head_result(reply: Reply, asked_content_type: str | None) -> HeadResult:
         etag=reply.headers.get("etag"),
         cache_control=reply.headers.get("cache-control"),
     )
-
-
-def _ttl(seconds: int, expires_at: object) -> int:
-    if expires_at is not None:
-        raise ValueError("give ttl_seconds or expires_at, not both (PROTOCOL section 5.1)")
-    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 0:
-        raise ValueError(f"ttl_seconds is a whole number of seconds, at least 0, not {seconds!r}")
-    return seconds
-
-
-def _rfc3339(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        raise ValueError(f"expires_at needs a time zone: {moment!r}")
-    return moment.isoformat()

@@ -1,16 +1,19 @@
-"""Drives a producer's window on an asyncio loop: the engine of `IdempotentProducer` without a store."""
+"""Drives a producer's window on an event loop: the engine of `IdempotentProducer` without a store."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from durable_streams import _http, _operations, _reactions
 from durable_streams._messages import encode_message
+from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams._types import CloseResult
+from durable_streams._wire import Answer, Failure
 from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
 
 if TYPE_CHECKING:
@@ -97,13 +100,16 @@ class PushEngine:
         self._window = make_window(settings) if settings.content_type else None
         self._undecided: deque[tuple[Any, Acknowledgement]] = deque()
         self._undecided_bytes = 0
-        self._learning = asyncio.Lock()
-        self._runner: asyncio.Task[None] | None = None
-        self._flights: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._watchers: dict[Batch | Acknowledgement, asyncio.Future[None]] = {}
+        self._hurried = False
+        """Whether a flush waits for messages that are not in the window yet: then they do not linger there."""
+        self._learning = anyio.Lock()
+        self._runner: BackgroundTask | None = None
+        self._flights: set[BackgroundTask] = set()
+        self._wake = anyio.Event()
+        """Set when the window may have something to send; replaced by whoever waits for the next time."""
+        self._no_room: anyio.Event | None = None
+        """Set, and forgotten, when there is room again."""
+        self._watchers: dict[Batch | Acknowledgement, anyio.Event] = {}
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None
 
@@ -188,16 +194,17 @@ class PushEngine:
 
     async def room(self) -> None:
         """Wait until the buffer has room."""
-        await self._has_room.wait()
+        while self._no_room is not None:
+            await self._no_room.wait()
 
     async def settled(self, what: Batch | Acknowledgement) -> None:
         """Wait until a message or batch is confirmed or has failed."""
         while not what.settled:
             watcher = self._watchers.get(what)
             if watcher is None:
-                watcher = self._watchers[what] = asyncio.get_running_loop().create_future()
+                watcher = self._watchers[what] = anyio.Event()
             self._ensure_running()
-            await asyncio.shield(watcher)
+            await watcher.wait()
 
     # -- Taking messages ---------------------------------------------------------------------------
 
@@ -244,6 +251,8 @@ class PushEngine:
                 acknowledgement.error = error
                 self._report(error)
         self._undecided_bytes = 0
+        if self._hurried:
+            window.flush()
 
     async def _learn(self) -> None:
         async with self._learning:
@@ -259,9 +268,8 @@ class PushEngine:
     # -- Running -----------------------------------------------------------------------------------
 
     def _ensure_running(self) -> None:
-        if self._runner is None or self._runner.done():
-            loop = asyncio.get_running_loop()
-            self._runner = loop.create_task(self._run(), name=f"producer of {self._url}")
+        if self._runner is None or self._runner.done:
+            self._runner = spawn(self._run, name=f"producer of {self._url}")
 
     async def _run(self) -> None:
         try:
@@ -276,28 +284,38 @@ class PushEngine:
             now = self._policy.monotonic()
             flight = window.next_flight(now)
             if flight is not None:
-                task = asyncio.create_task(self._fly(window, flight))
-                self._flights.add(task)
-                task.add_done_callback(self._flights.discard)
+                self._launch(window, flight)
                 continue
-            self._wake.clear()
+            self._wake = anyio.Event()
             at = window.wake_at(now)
+            with anyio.move_on_after(None if at is None else max(0.0, at - now)):
+                await self._wake.wait()
+
+    def _launch(self, window: Window, flight: Flight) -> None:
+        async def fly() -> None:
             try:
-                async with asyncio.timeout(None if at is None else max(0.0, at - now)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+                await self._fly(window, flight)
+            finally:
+                self._flights.discard(task)
+
+        task = spawn(fly, name=f"batch {flight.batch.seq} of {self._url}")
+        self._flights.add(task)
 
     async def _fly(self, window: Window, flight: Flight) -> None:
+        answer: Answer = Failure("the request was interrupted")
+        crash: DurableStreamError | None = None
         try:
             answer = await self._carrier.exchange(flight.request)
         # Supervision boundary: a caller's header callable may raise anything; the batch must not hang for it.
         except Exception as error:  # noqa: BLE001
-            _reactions.crashed(window, flight, as_producer_error(error, self._url))
-        else:
-            _reactions.answered(window, flight, answer, self._policy.monotonic())
-        self._changed()
-        self._wake.set()
+            crash = as_producer_error(error, self._url)
+        finally:  # also when the task is cancelled, which a loop that ends does: the next one goes on from here
+            if crash is not None:
+                _reactions.crashed(window, flight, crash)
+            else:
+                _reactions.answered(window, flight, answer, self._policy.monotonic())
+            self._changed()
+            self._wake.set()
 
     def _changed(self) -> None:
         """Tell everybody who waits for what has changed in the window."""
@@ -307,9 +325,7 @@ class PushEngine:
             for error in failures:
                 self._report(error)
         for what in [what for what in self._watchers if what.settled]:
-            watcher = self._watchers.pop(what)
-            if not watcher.done():
-                watcher.set_result(None)
+            self._watchers.pop(what).set()
         self._mind_the_room()
 
     def _report(self, error: DurableStreamError) -> None:
@@ -319,9 +335,10 @@ class PushEngine:
     def _mind_the_room(self) -> None:
         waiting = self._undecided_bytes + (0 if self._window is None else self._window.pending_bytes)
         if waiting > self._buffer_bytes:
-            self._has_room.clear()
-        else:
-            self._has_room.set()
+            self._no_room = self._no_room or anyio.Event()
+        elif self._no_room is not None:
+            self._no_room.set()
+            self._no_room = None
 
     def _fail_undecided(self, error: DurableStreamError) -> None:
         for _, acknowledgement in self._undecided:
@@ -334,6 +351,7 @@ class PushEngine:
     async def _drain(self) -> None:
         waiting: Sequence[Batch | Acknowledgement]
         waiting = [acknowledgement for _, acknowledgement in self._undecided]
+        self._hurried = bool(waiting)
         if self._window is not None:
             waiting = self._window.flush()
             self._wake.set()
@@ -344,9 +362,10 @@ class PushEngine:
         tasks = [*self._flights, *([self._runner] if self._runner is not None else [])]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self._carrier.close()
+        with anyio.CancelScope(shield=True):  # a cancelled task ends soon: nothing here waits for the network
+            for task in tasks:
+                await task.wait()
+            await self._carrier.close()
 
 
 def as_producer_error(error: Exception, url: str) -> DurableStreamError:

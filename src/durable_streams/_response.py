@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from durable_streams._decoding import BytesDecoder, JsonBatchDecoder, JsonDecoder, TextDecoder, event_decoder
+from durable_streams._decoding import BytesDecoder, JsonDecoder, TextDecoder, event_decoder, json_batch_decoder
 from durable_streams._items import Checkpoint, Items
-from durable_streams._reader import Reader
+from durable_streams._reader import Reader, resolve_mode
+from durable_streams._wire import START_OFFSET
 from durable_streams.errors import StreamConsumedError
 
 if TYPE_CHECKING:
@@ -19,16 +20,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def check_start(offset: Offset | None, live: LiveMode) -> None:
+    """Raise ValueError or TypeError for where no read can begin."""
+    resolve_mode(live)
+    if offset is not None and not isinstance(offset, str):
+        raise TypeError(f"an offset is a str that the server gave, '-1' or 'now', not {offset!r}")
+    if offset == "":
+        raise ValueError("the offset is empty: use '-1' for the beginning, 'now' for what is still to come")
+
+
 class ResponseState:
     """Properties of a read, and the right to read it once."""
 
     def __init__(
-        self, url: str, policy: RetryPolicy, *, offset: Offset, live: LiveMode, cursor: str | None
+        self,
+        url: str,
+        policy: RetryPolicy,
+        *,
+        offset: Offset | None,
+        live: LiveMode,
+        cursor: str | None,
+        content_type: str | None,
     ) -> None:
-        self._reader = Reader(url, policy, offset=offset, live=live, cursor=cursor)
-        self._checkpoint = Checkpoint(offset, cursor)
-        self._start_offset = offset
-        self._live = live
+        check_start(offset, live)
+        start = START_OFFSET if offset is None else offset
+        self._reader = Reader(url, policy, offset=start, live=live, cursor=cursor, content_type=content_type)
+        self._checkpoint = Checkpoint(start, cursor)
+        self._start_offset = start
+        self._live: LiveMode = live
         self._consumed = False
         self._released = False
 
@@ -39,8 +58,11 @@ class ResponseState:
 
     @property
     def content_type(self) -> str | None:
-        """The stream's content type."""
-        return self._reader.headers.get("content-type")
+        """The stream's content type, as far as the read knows it.
+
+        None with ``live="sse"``, unless a handle knew it before: the head of an event stream does not tell.
+        """
+        return self._reader.content_type
 
     @property
     def live(self) -> LiveMode:
@@ -96,7 +118,16 @@ class ResponseState:
         """Whether this response was closed (not the stream: see `stream_closed`)."""
         return self._released
 
-    def _items(self, decoder: Decoder[T], *, until_up_to_date: bool = False) -> Items[T]:
+    def _release(self) -> None:
+        self._released = self._reader.released = True
+
+    def _items(
+        self,
+        decoder: Decoder[T],
+        *,
+        until_up_to_date: bool = False,
+        convert: Callable[[Any], Any] | None = None,
+    ) -> Items[Any]:
         if self._consumed:
             raise StreamConsumedError(
                 "a response is read once; open the stream again, from res.offset", url=self._reader.url
@@ -104,19 +135,19 @@ class ResponseState:
         if self._released:
             raise StreamConsumedError("this response is closed", url=self._reader.url)
         self._consumed = True
-        return Items(self._reader, decoder, self._checkpoint, until_up_to_date=until_up_to_date)
+        return Items(self._reader, decoder, self._checkpoint, until_up_to_date=until_up_to_date, convert=convert)
 
     def _bytes(self, *, until_up_to_date: bool = False) -> Items[bytes]:
         return self._items(BytesDecoder(), until_up_to_date=until_up_to_date)
 
-    def _text(self, *, until_up_to_date: bool = False) -> Items[str]:
-        return self._items(TextDecoder(), until_up_to_date=until_up_to_date)
+    def _text(self, encoding: str, *, until_up_to_date: bool = False) -> Items[str]:
+        return self._items(TextDecoder(encoding), until_up_to_date=until_up_to_date)
 
     def _json(self, decode: Callable[[Any], Any] | None, *, until_up_to_date: bool = False) -> Items[Any]:
-        return self._items(JsonDecoder(decode), until_up_to_date=until_up_to_date)
+        return self._items(JsonDecoder(), until_up_to_date=until_up_to_date, convert=decode)
 
     def _json_batches(self, *, until_up_to_date: bool = False) -> Items[list[Any]]:
-        return self._items(JsonBatchDecoder(), until_up_to_date=until_up_to_date)
+        return self._items(json_batch_decoder(), until_up_to_date=until_up_to_date)
 
-    def _events(self, mode: str) -> Items[StreamEvent]:
+    def _events(self, mode: str) -> Items[StreamEvent[Any]]:
         return self._items(event_decoder(mode))

@@ -1,25 +1,23 @@
 """A durable producer: drains a `ProducerStore` into one stream, exactly once and in order.
 
-Nothing is decided here: the machine of `_pull` gives commands, they are executed, their outcome is fed back. That
-the process may be killed between any two lines is the point; what must survive is in the store before the next
-command starts.
+What is done, and in which order, is the flow of `_drain`. Here its effects are performed on an event loop.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from durable_streams import _http, _pull
+from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
+from durable_streams._exchange import RetryPolicy
 from durable_streams._http_async import AsyncCarrier
-from durable_streams._producer import Attempt, producer_request
-from durable_streams._retry import Backoff, RandomSource, retry_after_seconds
-from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
+from durable_streams._retry import Backoff, RandomSource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,12 +28,6 @@ if TYPE_CHECKING:
     from durable_streams._store import ProducerStore
     from durable_streams._types import HeadersLike, ParamsLike
 
-ANSWER_SECONDS: Final = 30.0
-SLOWEST_BYTES_PER_SECOND: Final = 4096
-"""A link that is slower than this is taken for a broken one."""
-MAX_REPLY_BYTES: Final = 64 * 1024
-MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
-PAGE_SECONDS: Final = 600.0
 DEFAULT_BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=30.0)
 
 
@@ -48,7 +40,8 @@ class StoreProducer:
 
     ``client`` is used for every request and never closed. ``slots`` is entered around every request, so that many
     producers can share a few. ``observe`` is told every state with its next command. ``renew_credentials`` is
-    awaited when the server refused the present ones.
+    awaited when the server refused the present ones. ``missing_after`` so many answers 404 in a row the stream is
+    taken for gone; by default a 404 must be proved to be a stream server's.
     """
 
     def __init__(
@@ -66,106 +59,63 @@ class StoreProducer:
         slots: AbstractAsyncContextManager[object] | None = None,
         observe: Callable[[_pull.Pull, _pull.Command], None] | None = None,
         renew_credentials: Callable[[], Awaitable[None]] = _nothing_to_renew,
+        missing_after: int | None = None,
     ) -> None:
-        self._url = url
         self._store = store
-        self._carrier = AsyncCarrier(client, _http.Extras(headers, params))
-        self._policy = policy or _pull.Policy()
-        self._max_batch_bytes = max_batch_bytes
-        self._backoff = backoff
-        self._random = random_source or random.SystemRandom()
-        self._slots = slots or nullcontext()
-        self._observe = observe or (lambda _state, _command: None)
-        self._renew_credentials = renew_credentials
-
-    async def _exchange(self, request: Request) -> Answer:
-        size = len(request.body or b"")
-        reading = request.method == "GET"
-        patient = replace(
-            request,
-            # A gateway reads what others may have filled: no decompression bombs, and never a cached tail.
-            headers={**request.headers, "accept-encoding": "identity", "cache-control": "no-cache"},
-            timeout_seconds=ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND,
+        self._drain = Drain(
+            url=url,
+            store=store,
+            policy=policy or _pull.Policy(),
+            max_batch_bytes=max_batch_bytes,
+            retry=RetryPolicy(
+                random=random_source or random.SystemRandom(),
+                utc_now=lambda: datetime.now(UTC),
+                monotonic=time.monotonic,
+                backoff=backoff,
+            ),
+            observe=observe or (lambda _state, _command: None),
+            missing_after=missing_after,
         )
-        async with self._slots:
-            return await self._carrier.exchange_bounded(
-                patient,
-                max_reply_bytes=MAX_PAGE_BYTES if reading else MAX_REPLY_BYTES,
-                seconds=PAGE_SECONDS if reading else 2 * (ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND),
-            )
+        self._carrier = AsyncCarrier(client, _http.Extras(headers, params))
+        self._slots = slots or nullcontext()
+        self._renew_credentials = renew_credentials
 
     async def run(self) -> _pull.Halt:
         """Work until the stream must stop; return why. Cancelling is safe at every point."""
-        state, command = _pull.start(await self._store.load(), self._policy)
-        while True:
-            self._observe(state, command)
-            if isinstance(command, _pull.Halt):
-                return command
-            event = await self._execute(state, command)
-            state, command = _pull.react(state, event)
+        flow = self._drain.flow()
+        outcome = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as done:
+                    halt: _pull.Halt = done.value
+                    return halt
+                outcome = await self._perform(effect)
+        finally:
+            flow.close()
 
-    async def _execute(self, state: _pull.Pull, command: _pull.Command) -> _pull.Event:
+    async def _perform(self, effect: Effect) -> Any:
         store = self._store
-        match command:
-            case _pull.Head():
-                return _pull.Answered(await self._exchange(Request("HEAD", self._url)))
-            case _pull.Put():
-                headers = {"content-type": state.stored.content_type}
-                return _pull.Answered(await self._exchange(Request("PUT", self._url, headers=headers)))
-            case _pull.PostClaim(attempt):
-                return await self._post(state, attempt, store.claim_body(attempt.epoch))
-            case _pull.PostProbe(attempt):
-                return await self._post(state, attempt, store.probe_body())
-            case _pull.PostBatch(attempt, batch):
-                return await self._post(state, attempt, batch.body)
-            case _pull.ReadBack():
-                return await self._read_back(command)
-            case _pull.NextBatch():
-                return _pull.Sealed(await store.next_batch(self._max_batch_bytes))
-            case _pull.SaveAnchor(offset):
-                await store.save_anchor(offset)
-            case _pull.SaveEpoch(epoch):
-                await store.save_epoch(epoch)
-            case _pull.SaveClaim(epoch):
-                await store.save_claim(epoch)
+        match effect:
+            case Ask(request, max_reply_bytes, seconds):
+                async with self._slots:
+                    return await self._carrier.exchange_bounded(
+                        request, max_reply_bytes=max_reply_bytes, seconds=seconds
+                    )
+            case Pause(seconds, renew_credentials):
+                if renew_credentials:
+                    await self._renew_credentials()
+                return await anyio.sleep(seconds)
+            case Load():
+                return await store.load()
+            case Seal(max_bytes):
+                return await store.next_batch(max_bytes)
             case _pull.Resolve(batch, offset):
-                await store.resolve(batch, offset)
-            case _pull.Wait():
-                await self._wait(command)
-            case _pull.Halt():  # pragma: no cover - `run` returns before
-                raise _pull.IllegalEventError("a stopped producer executes nothing")
-        return _pull.Done()
-
-    async def _post(self, state: _pull.Pull, attempt: Attempt, body: bytes) -> _pull.Answered:
-        stored = state.stored
-        request = producer_request(self._url, stored.producer_id, attempt, body, content_type=stored.content_type)
-        return _pull.Answered(await self._exchange(request))
-
-    async def _read_back(self, command: _pull.ReadBack) -> _pull.Event:
-        finder = self._store.finder(command.batch)
-        offset = command.anchor
-        while offset < command.tail:
-            answer = await self._exchange(Request("GET", self._url, params=(("offset", offset),)))
-            if isinstance(answer, Failure) or answer.status != 200:
-                return _pull.Answered(answer)
-            if len(answer.body) >= MAX_PAGE_BYTES:
-                return _pull.Answered(Failure(f"a read from {offset} has more than {MAX_PAGE_BYTES} bytes"))
-            end = answer.headers.get(STREAM_NEXT_OFFSET, "")
-            if end <= offset:
-                # A page that does not advance would be read for ever.
-                return _pull.Answered(Failure(f"a read from {offset} ended at {end!r}"))
-            try:
-                finder.feed(answer.body)
-            except ValueError as error:
-                return _pull.Answered(Failure(f"a read from {offset} is not a JSON array: {error}"))
-            offset = end
-        return _pull.Found(finder.verdict(), offset)
-
-    async def _wait(self, command: _pull.Wait) -> None:
-        if command.renew_credentials:
-            await self._renew_credentials()
-        seconds = self._backoff.delay(command.failures, self._random)
-        if isinstance(command.reply, Reply):
-            asked = retry_after_seconds(command.reply.headers, datetime.now(UTC))
-            seconds = max(seconds, asked or 0.0)
-        await anyio.sleep(seconds)
+                return await store.resolve(batch, offset)
+            case _pull.SaveAnchor(offset):
+                return await store.save_anchor(offset)
+            case _pull.SaveEpoch(epoch):
+                return await store.save_epoch(epoch)
+            case _pull.SaveClaim(epoch):
+                return await store.save_claim(epoch)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-from durable_streams import _http, _operations
-from durable_streams._batching import AppendQueue, Waiting, as_error
+from durable_streams import _checks, _http
+from durable_streams._batching import as_error
+from durable_streams._handle import StreamHandle
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._messages import encode_message
 from durable_streams._sync_response import StreamResponse
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from durable_streams._effects import Flow
+    from durable_streams._batching import Waiting
     from durable_streams._types import (
         AppendResult,
         CloseResult,
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
         ReadErrorHandler,
     )
 
-T = TypeVar("T")
 
-
-class DurableStream:
+class DurableStream(StreamHandle):
     """One stream at one URL. Making a handle sends nothing.
 
-    ``timeout`` is in seconds for each request (default: the client's). Without ``client`` the handle has one of
-    its own, which `close` closes; an injected one is used for everything and never closed. Safe to use from
-    several threads.
+    ``headers`` and ``params`` go with every request; callables among their values are asked once for each.
+    ``timeout`` is in seconds and holds for each step of each request: connecting, each write, each read; None
+    leaves it to the client, and a client of our own has 30 s. ``batching``: see `append`.
+
+    Without ``client`` the handle has one of its own, which `close` closes; an injected one is used for everything
+    and never closed. Safe to use from several threads.
+
+    Raises ValueError or TypeError for what cannot be right (an empty URL, a header with a line break ...).
     """
 
     def __init__(
@@ -48,16 +52,18 @@ class DurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.Client | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        batching: bool = True,
     ) -> None:
-        self._url = url
-        self._content_type = content_type
-        self._policy = _http.default_policy()
+        _checks.timeout(timeout)
+        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
         self._learning = threading.Lock()
-        self._queue = AppendQueue()
         self._changed = threading.Condition()
-        self._sending = False
+        self._leader: Waiting | None = None
+        """The entry whose thread sends now."""
+        self._leader_thread = 0
 
     @classmethod
     def create(
@@ -72,14 +78,21 @@ class DurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.Client | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        batching: bool = True,
     ) -> Self:
         """Create the stream, or make sure it exists with this configuration; return a handle.
 
-        ``body`` is the initial content. Raises `StreamExistsError` if it exists with another configuration.
+        The arguments are those of the handle and of `create_stream`.
         """
         handle = cls(
-            url, content_type=content_type, headers=headers, params=params, client=client, timeout=timeout
+            url,
+            content_type=content_type,
+            headers=headers,
+            params=params,
+            client=client,
+            timeout=timeout,
+            batching=batching,
         )
         try:
             handle.create_stream(ttl_seconds=ttl_seconds, expires_at=expires_at, body=body, closed=closed)
@@ -96,10 +109,11 @@ class DurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.Client | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        batching: bool = True,
     ) -> Self:
         """Return a handle on a stream that exists; raises `StreamNotFoundError` otherwise."""
-        handle = cls(url, headers=headers, params=params, client=client, timeout=timeout)
+        handle = cls(url, headers=headers, params=params, client=client, timeout=timeout, batching=batching)
         try:
             handle.head()
         except BaseException:
@@ -115,7 +129,7 @@ class DurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.Client | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
     ) -> HeadResult:
         """Ask a stream about itself, without a handle."""
         with cls(url, headers=headers, params=params, client=client, timeout=timeout) as handle:
@@ -129,21 +143,11 @@ class DurableStream:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         client: httpx.Client | None = None,
-        timeout: float | None = None,
+        timeout: float | httpx.Timeout | None = None,
     ) -> None:
         """Delete a stream, without a handle."""
         with cls(url, headers=headers, params=params, client=client, timeout=timeout) as handle:
             handle.delete()
-
-    @property
-    def url(self) -> str:
-        """The stream's URL."""
-        return self._url
-
-    @property
-    def content_type(self) -> str | None:
-        """The stream's content type, as far as this handle knows it."""
-        return self._content_type
 
     def carrier(
         self,
@@ -164,40 +168,63 @@ class DurableStream:
         body: Any = None,
         closed: bool = False,
     ) -> HeadResult:
-        """Create the stream, or make sure it exists with this configuration."""
-        flow = _operations.create(
-            self._url,
-            self._policy,
-            content_type=content_type or self._content_type,
-            ttl_seconds=ttl_seconds,
-            expires_at=expires_at,
-            body=body,
-            closed=closed,
+        """Create the stream, or make sure it exists with this configuration (PROTOCOL section 5.1).
+
+        The stream expires ``ttl_seconds`` after its last use, or at ``expires_at``; not both. ``body`` is the
+        content of a new stream (of one that exists, nothing is changed): ``bytes`` or ``str``; on a JSON stream
+        JSON text or any JSON value, of which a list is several messages. ``closed`` makes that all it will ever
+        hold. Raises `StreamExistsError` if it exists with another configuration. Safe to repeat, and repeated
+        when an answer is lost.
+        """
+        flow = self._create_flow(
+            content_type=content_type, ttl_seconds=ttl_seconds, expires_at=expires_at, body=body, closed=closed
         )
-        return self._learn(self._carrier.run(flow))
+        return self._carrier.run(flow)
 
     def head(self) -> HeadResult:
-        """Ask the stream about itself."""
-        return self._learn(self._carrier.run(_operations.head(self._url, self._policy)))
+        """Ask the stream about itself; raises `StreamNotFoundError` if there is none."""
+        return self._carrier.run(self._head_flow())
 
     def append(self, data: Any, *, seq: str | None = None) -> AppendResult:
         """Append one message; return when the server has confirmed it.
 
-        On a JSON stream ``data`` is any JSON value, and ``str`` or ``bytes`` is JSON text; elsewhere it is
-        ``bytes`` or ``str``. Appends from several threads at the same time go together. ``seq`` is the caller's
-        own order (``Stream-Seq``), and makes the append safe to repeat after a lost answer; without it a lost
-        answer raises `FetchError`. Raises `MessageError`, `StreamClosedError`, `SeqConflictError` and others.
+        On a JSON stream ``data`` is any JSON value, a list being one message, too; ``str`` and ``bytes`` are JSON
+        text already, which is checked and never encoded again. Elsewhere ``data`` is ``bytes`` or ``str``. Appends
+        from several threads go out in the order of the calls, one POST after the other. With ``batching`` all that
+        wait go into the next POST and share its result; otherwise, and with ``seq``, each has its own.
+
+        What is certain: after a return the message is stored once; after an error it is not stored, unless the
+        error is ``in_doubt``, which then says what is known. Within that, a refused connection, 429, and 503 with
+        ``Retry-After`` are tried again. So are 500 and 503, once the stream was asked and still ends where this
+        handle last saw it end (by `create`, `connect`, `head` or an append). If it has grown, or was never seen,
+        they raise, as does every lost answer, 502 and 504. This relies on a server that has finished with what it
+        answers 500 or 503, and on HEAD not coming from a cache or a lagging copy.
+
+        ``seq`` is the caller's own order (``Stream-Seq``), greater each time, compared byte by byte. The server
+        refuses what it has already, so everything may be tried again: a `SeqConflictError` in doubt is then most
+        likely the attempt whose answer was lost. `SyncIdempotentProducer` leaves no doubt at all.
+
+        Raises `MessageError` for what the stream cannot take, `StreamNotFoundError`, `StreamClosedError`,
+        `ContentTypeMismatchError`, `SeqConflictError`, `FetchError` and others. No other append is touched by it.
         """
-        content_type = self._known_content_type()
+        _checks.sequence(seq)
+        content_type = self._content_type or self._known_content_type()
         message = encode_message(data, content_type)
         with self._changed:
             entry = self._queue.join(message, seq)
-        return self._settle(entry, content_type)
+        try:
+            while not entry.settled:
+                self._send_or_wait(entry)
+        except BaseException:
+            with self._changed:
+                self._queue.leave(entry)
+            raise
+        return entry.outcome()
 
     def stream(
         self,
         *,
-        offset: Offset = "-1",
+        offset: Offset | None = "-1",
         live: LiveMode = True,
         cursor: str | None = None,
         headers: HeadersLike | None = None,
@@ -207,23 +234,31 @@ class DurableStream:
         """Read the stream, with this handle's client; see `stream` of this package."""
         carrier = self.carrier(headers, params, on_error=on_error)
         try:
-            return StreamResponse(self._url, carrier, offset=offset, live=live, cursor=cursor).open()
+            return StreamResponse(
+                self._url, carrier, offset=offset, live=live, cursor=cursor, content_type=self._content_type
+            ).open()
         except BaseException:
             carrier.close()
             raise
 
     def close_stream(self, data: Any = None) -> CloseResult:
-        """Close the stream for good, with a last message if one is given. Closing twice is fine without one."""
-        content_type = self._known_content_type() if data is not None else self._content_type
-        message = None if data is None else encode_message(data, content_type)
-        return self._carrier.run(_operations.close(self._url, self._policy, message, content_type=content_type))
+        """Close the stream for good, with a last message if one is given. Closing twice is fine without one.
+
+        ``data`` is as in `append`. It is stored at most once, however often the request has to be repeated: a
+        closed stream takes no more. But if an answer was lost, `StreamClosedError` may be ``in_doubt``: then the
+        stream was closed by that attempt, with its message, or by somebody else without.
+        """
+        return self._carrier.run(self._close_flow(data))
 
     def delete(self) -> None:
-        """Delete the stream."""
-        self._carrier.run(_operations.delete(self._url, self._policy))
+        """Delete the stream. Repeated when an answer is lost; it is enough that the stream is gone then."""
+        self._carrier.run(self._delete_flow())
 
     def close(self) -> None:
-        """Close this handle, not the stream."""
+        """Close this handle, not the stream. Appends under way in other threads are finished first."""
+        with self._changed:
+            while (self._leader is not None or self._queue) and self._leader_thread != threading.get_ident():
+                self._changed.wait()
         self._carrier.close()
 
     def __enter__(self) -> Self:
@@ -232,58 +267,35 @@ class DurableStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _learn(self, result: HeadResult) -> HeadResult:
-        self._content_type = result.content_type or self._content_type
-        return result
-
-    def _known_content_type(self) -> str | None:
+    def _known_content_type(self) -> str:
+        seen = self._inquiries
         with self._learning:
-            if self._content_type is None:
-                self.head()
-            return self._content_type
+            return self._carrier.run(self._content_type_flow(seen))
 
     # -- One POST at a time, sent by one of the threads that wait for it ----------------------------
 
-    def _settle(self, entry: Waiting, content_type: str | None) -> AppendResult:
+    def _send_or_wait(self, entry: Waiting) -> None:
+        """Send the next POST, which need not hold this entry, or wait while another thread does."""
+        batch: Sequence[Waiting] = ()
         try:
-            while not entry.settled:
-                self._send_or_wait(entry, content_type)
-        except BaseException:
             with self._changed:
-                self._queue.leave(entry)
-            raise
-        if entry.error is not None:
-            raise entry.error
-        assert entry.result is not None, "settled without an error"
-        return entry.result
-
-    def _send_or_wait(self, entry: Waiting, content_type: str | None) -> None:
-        with self._changed:
-            while self._sending and not entry.settled:
-                self._changed.wait()
-            if entry.settled:
-                return
-            batch = self._queue.take()
-            self._sending = True
-        try:
-            outcome = self._carrier.run(self._append_flow(batch, content_type))
-        # Supervision boundary: whatever goes wrong here, the threads behind must be told and go on.
+                while self._leader is not None and not entry.settled:
+                    self._changed.wait()
+                if entry.settled:
+                    return
+                self._leader, self._leader_thread = entry, threading.get_ident()
+                batch = self._queue.take()
+            self._go_on(batch, self._carrier.run(self._append_flow(batch, self._content_type)))
+        # Supervision boundary: whatever goes wrong here (the caller's own callables run, too; Ctrl-C comes at any
+        # time), the threads behind must be told and go on.
         except BaseException as error:
-            self._tell(batch, as_error(error))
+            if self._leader is entry:
+                self._go_on(batch, as_error(error))
             if not isinstance(error, Exception):
                 raise
-        else:
-            self._tell(batch, outcome)
 
-    def _append_flow(self, batch: Sequence[Waiting], content_type: str | None) -> Flow[AppendResult]:
-        messages = [each.message for each in batch]
-        return _operations.append(self._url, self._policy, messages, content_type=content_type, seq=batch[0].seq)
-
-    def _tell(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
+    def _go_on(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
         with self._changed:
-            self._sending = False
-            if isinstance(outcome, Exception):
-                self._queue.fail(batch, outcome)
-            else:
-                self._queue.succeed(batch, outcome)
+            self._queue.settle(batch, outcome)
+            self._leader, self._leader_thread = None, 0
             self._changed.notify_all()

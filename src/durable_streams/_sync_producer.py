@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from durable_streams import _http, _operations
 from durable_streams._batches import WindowSettings, check_epoch
+from durable_streams._drain_status import check_json
+from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
 from durable_streams._types import CloseResult
@@ -16,6 +18,7 @@ from durable_streams._window import Window
 if TYPE_CHECKING:
     import httpx
 
+    from durable_streams._sqlite_store import SqliteProducerStore
     from durable_streams._sync import DurableStream
     from durable_streams._types import HeadersLike, ParamsLike, ProducerErrorHandler
 
@@ -25,6 +28,9 @@ class SyncIdempotentProducer:
 
     `append` returns as soon as the message is taken, and waits only while the buffer is full. Threads of its own
     send the batches and call ``on_error``. Safe to use from several threads.
+
+    With a ``store`` everything is as with `IdempotentProducer`, and `append` returns when the message is on the
+    disk; appends of several threads at the same time share one write. `close` waits for a request on its way.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class SyncIdempotentProducer:
         headers: HeadersLike | None = None,
         params: ParamsLike | None = None,
         on_error: ProducerErrorHandler | None = None,
+        store: SqliteProducerStore | None = None,
     ) -> None:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
@@ -63,6 +70,18 @@ class SyncIdempotentProducer:
         self._on_error = on_error
         self._starting = threading.Lock()
         self._engine: ThreadedEngine | None = None
+        self._stored: ThreadedStoreEngine | None = None
+        if store is not None:
+            check_json(self._settings.content_type)
+            self._stored = ThreadedStoreEngine(
+                url,
+                producer_id,
+                store,
+                self._carrier,
+                epoch=epoch,
+                max_batch_bytes=max_batch_bytes,
+                on_error=on_error,
+            )
 
     @property
     def producer_id(self) -> str:
@@ -72,21 +91,29 @@ class SyncIdempotentProducer:
     @property
     def epoch(self) -> int:
         """The epoch of the next batch."""
+        if self._stored is not None:
+            return self._stored.epoch
         return self._epoch if self._engine is None else self._engine.window.epoch
 
     @property
     def next_seq(self) -> int:
         """The sequence number of the next batch."""
+        if self._stored is not None:
+            return self._stored.next_seq
         return 0 if self._engine is None else self._engine.window.next_seq
 
     @property
     def pending_count(self) -> int:
         """Messages taken and neither confirmed nor failed."""
+        if self._stored is not None:
+            return self._stored.pending_count
         return 0 if self._engine is None else self._engine.window.pending_count
 
     @property
     def in_flight_count(self) -> int:
         """Requests under way."""
+        if self._stored is not None:
+            return self._stored.in_flight_count
         return 0 if self._engine is None else self._engine.window.in_flight_count
 
     def append(self, data: Any) -> SyncAcknowledgement:
@@ -95,14 +122,21 @@ class SyncIdempotentProducer:
         ``append(x).result()`` waits for the server's confirmation. Raises `MessageError` for what the stream
         cannot take, `ProducerStoppedError` after a failure.
         """
+        if self._stored is not None:
+            return self._stored.append(data, wait=True)
         return self._started().append(data, wait=True)
 
     def append_nowait(self, data: Any) -> SyncAcknowledgement:
         """Take one message, or raise `ProducerFullError` when there is no room."""
+        if self._stored is not None:
+            return self._stored.append(data, wait=False)
         return self._started().append(data, wait=False)
 
     def flush(self) -> None:
         """Wait until everything appended so far is confirmed; raise the first error since the last restart."""
+        if self._stored is not None:
+            self._stored.flush()
+            return
         engine = self._started()
         engine.drain()
         if engine.first_error is not None:
@@ -110,10 +144,15 @@ class SyncIdempotentProducer:
 
     def restart(self) -> None:
         """Go on after an error, in a new epoch; what is unconfirmed is sent again in it."""
+        if self._stored is not None:
+            self._stored.restart()
+            return
         self._started().restart()
 
     def close_stream(self, data: Any = None) -> CloseResult:
         """Flush, then close the stream for good, with a last message if one is given."""
+        if self._stored is not None:
+            return self._stored.close_stream(data)
         engine = self._started()
         self.flush()
         engine.end("the stream is closed")
@@ -127,6 +166,9 @@ class SyncIdempotentProducer:
 
     def close(self) -> None:
         """Flush and stop; raise the first error. The stream stays open."""
+        if self._stored is not None:
+            self._stored.close()
+            return
         engine = self._engine
         try:
             if engine is not None:
@@ -142,8 +184,13 @@ class SyncIdempotentProducer:
 
     def __enter__(self) -> Self:
         try:
-            self._started()
+            if self._stored is not None:
+                self._stored.start()
+            else:
+                self._started()
         except BaseException:
+            if self._stored is not None:
+                self._stored.close()
             self._carrier.close()
             raise
         return self

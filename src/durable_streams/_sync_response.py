@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
-from durable_streams import _http
+from durable_streams import _checks, _http
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._items import End, Items
-from durable_streams._response import ResponseState
+from durable_streams._response import ResponseState, check_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,10 @@ T = TypeVar("T")
 
 
 class ItemIterator(Generic[T]):
-    """Iterates over the items of a response."""
+    """Iterates over the items of a response.
+
+    After an error it may be asked for the next item again; what could not be read stays an error.
+    """
 
     def __init__(self, items: Items[T], carrier: SyncCarrier) -> None:
         self._items = items
@@ -30,10 +33,16 @@ class ItemIterator(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        item = self._carrier.run(self._items.next())
-        if isinstance(item, End):
-            raise StopIteration
-        return item
+        for item in self._items.ready:
+            return item
+        while True:
+            last = self._items.take_last()
+            if not isinstance(last, End):
+                return last
+            if not self._carrier.run(self._items.fill()):
+                raise StopIteration
+            for item in self._items.ready:
+                return item
 
 
 class StreamResponse(ResponseState):
@@ -44,11 +53,14 @@ class StreamResponse(ResponseState):
         url: str,
         carrier: SyncCarrier,
         *,
-        offset: Offset = "-1",
+        offset: Offset | None = "-1",
         live: LiveMode = True,
         cursor: str | None = None,
+        content_type: str | None = None,
     ) -> None:
-        super().__init__(url, _http.default_policy(), offset=offset, live=live, cursor=cursor)
+        super().__init__(
+            url, _http.default_policy(), offset=offset, live=live, cursor=cursor, content_type=content_type
+        )
         self._carrier = carrier
 
     def open(self) -> Self:
@@ -58,7 +70,7 @@ class StreamResponse(ResponseState):
 
     def close(self) -> None:
         """Let go of the connection, and of the client if it belongs to this response."""
-        self._released = True
+        self._release()
         self._carrier.close()
 
     def __enter__(self) -> Self:
@@ -71,39 +83,59 @@ class StreamResponse(ResponseState):
         return self.iter_bytes()
 
     def iter_bytes(self) -> Iterator[bytes]:
-        """Iterate over the bytes, in chunks of any size."""
+        """Iterate over the bytes, in chunks of any size; also those that events carry as base64."""
         return ItemIterator(self._bytes(), self._carrier)
 
-    def iter_text(self) -> Iterator[str]:
-        """Iterate over UTF-8 text, in chunks of any size."""
-        return ItemIterator(self._text(), self._carrier)
+    def iter_text(self, encoding: str = "utf-8") -> Iterator[str]:
+        """Iterate over text, in chunks of any size, never broken inside a character.
+
+        Raises `ParseError` for what is not text in this encoding.
+        """
+        return ItemIterator(self._text(encoding), self._carrier)
 
     @overload
     def iter_json(self, decode: None = None) -> Iterator[Any]: ...
     @overload
     def iter_json(self, decode: Callable[[Any], T]) -> Iterator[T]: ...
     def iter_json(self, decode: Callable[[Any], Any] | None = None) -> Iterator[Any]:
-        """Iterate over JSON messages, each passed through ``decode`` if it is given."""
+        """Iterate over JSON messages, each passed through ``decode`` if it is given.
+
+        Messages of a big response are handed out while it arrives: memory stays flat. Raises `ParseError`, which
+        names where, for what is not JSON. What ``decode`` raises costs the one message.
+        """
         return ItemIterator(self._json(decode), self._carrier)
 
     def iter_json_batches(self) -> Iterator[list[Any]]:
-        """Iterate over JSON messages as the server's responses group them."""
+        """Iterate over JSON messages as the server's responses, or its events, group them."""
         return ItemIterator(self._json_batches(), self._carrier)
 
-    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> Iterator[StreamEvent]:
-        """Iterate over the server's responses, each with its data and where it ends."""
+    @overload
+    def iter_events(self, mode: Literal["bytes"] = "bytes") -> Iterator[StreamEvent[bytes]]: ...
+    @overload
+    def iter_events(self, mode: Literal["text"]) -> Iterator[StreamEvent[str]]: ...
+    @overload
+    def iter_events(self, mode: Literal["json"]) -> Iterator[StreamEvent[list[Any]]]: ...
+    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> Iterator[StreamEvent[Any]]:
+        """Iterate over the server's responses, or groups of events, each with its data and where it ends.
+
+        Those without data are among them: one may be the first that is up to date. A live read goes on behind it.
+        """
         return ItemIterator(self._events(mode), self._carrier)
 
     def read_bytes(self) -> bytes:
         """Read until up to date, also with ``live=True``."""
         return b"".join(self._carrier.run(self._bytes(until_up_to_date=True).all()))
 
-    def read_text(self) -> str:
+    def read_text(self, encoding: str = "utf-8") -> str:
         """Read until up to date, also with ``live=True``."""
-        return "".join(self._carrier.run(self._text(until_up_to_date=True).all()))
+        return "".join(self._carrier.run(self._text(encoding, until_up_to_date=True).all()))
 
+    @overload
+    def read_json(self, decode: None = None) -> list[Any]: ...
+    @overload
+    def read_json(self, decode: Callable[[Any], T]) -> list[T]: ...
     def read_json(self, decode: Callable[[Any], Any] | None = None) -> list[Any]:
-        """Read all messages until up to date, also with ``live=True``."""
+        """Read all messages until up to date, also with ``live=True``, each passed through ``decode``."""
         return self._carrier.run(self._json(decode, until_up_to_date=True).all())
 
     def read_json_batches(self) -> list[list[Any]]:
@@ -114,21 +146,31 @@ class StreamResponse(ResponseState):
 def stream(
     url: str,
     *,
-    offset: Offset = "-1",
+    offset: Offset | None = "-1",
     live: LiveMode = True,
     cursor: str | None = None,
     headers: HeadersLike | None = None,
     params: ParamsLike | None = None,
     on_error: ReadErrorHandler | None = None,
     client: httpx.Client | None = None,
-    timeout: float | None = None,
+    timeout: float | httpx.Timeout | None = None,
 ) -> StreamResponse:
     """Read a stream from an offset; with ``live`` go on as it grows.
 
-    Returns when the server has answered. ``timeout`` is in seconds (default: the client's); waiting for new
-    data never times out. Raises `StreamNotFoundError`, `RetentionGoneError`, `FetchError` and the other
-    children of `DurableStreamError`.
+    Returns when the server has answered. ``live=True`` catches up and then follows the stream by events where the
+    server serves them, else by long-poll; ``"sse"`` asks for events from the first request on. In text streams,
+    events turn the line ends CR and CRLF into LF: where every byte counts, use ``"long-poll"``.
+
+    ``timeout`` is in seconds and holds for connecting, sending, and the silence within an answer (default: that of
+    ``client``, or 30 s). Waiting for new data never times out: live requests have a read timeout of their own,
+    after which they are made again. ``on_error`` is asked before the read gives up.
+
+    Raises `StreamNotFoundError`, `RetentionGoneError`, `FetchError` after the last retry, `SSENotSupportedError`
+    with ``live="sse"``, and other children of `DurableStreamError`.
     """
+    _checks.timeout(timeout)
+    _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+    check_start(offset, live)
     carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     try:
         return StreamResponse(url, carrier, offset=offset, live=live, cursor=cursor).open()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
 
 from durable_streams.errors import DurableStreamError
+
+T = TypeVar("T")
 
 Offset: TypeAlias = str
 """Opaque position in a stream; compare, store and send it back, never parse it (PROTOCOL section 8)."""
@@ -24,7 +26,7 @@ ParamsLike: TypeAlias = Mapping[
 
 
 class RetryWith(TypedDict, total=False):
-    """What ``on_error`` of a read returns to try again; what is given replaces the values before."""
+    """What ``on_error`` of a read returns to try again; headers and parameters replace those of the same name."""
 
     headers: HeadersLike
     params: ParamsLike
@@ -60,6 +62,8 @@ class HeadResult:
     stream_closed: bool
     etag: str | None = None
     cache_control: str | None = None
+    exists: Literal[True] = True
+    """A stream that does not exist raises `StreamNotFoundError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,10 @@ class IdempotentAppendResult:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEvent:
+class StreamEvent(Generic[T]):
     """One response of the server: its data as bytes, text or a list of JSON values, and where it ends."""
 
-    data: Any
+    data: T
     next_offset: Offset
     up_to_date: bool
-    cursor: str | None
+    cursor: str | None = None

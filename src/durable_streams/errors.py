@@ -1,51 +1,54 @@
 """What can go wrong, in one tree.
 
-    DurableStreamError                 code, status, url, headers, records
+    DurableStreamError                 message, code, status, url, headers, in_doubt, records
     +-- StreamNotFoundError            404
     +-- StreamExistsError              409 on create: the stream exists with another configuration
     +-- StreamClosedError              409 with ``Stream-Closed``: no more appends, ever
     +-- SeqConflictError               409 on append: ``Stream-Seq`` went backwards
     +-- ContentTypeMismatchError       409 on append: the stream has another content type
     +-- RetentionGoneError             410: the offset, or the stream, is gone
-    +-- UnauthorizedError              401 and 403 without producer headers: credentials
     +-- BadRequestError                400: the server refuses this very request
     |   +-- InvalidOffsetError         400 on a read: the offset is not one of this stream's
     +-- PayloadTooLargeError           413
-    +-- RateLimitedError               429 after the last retry
     +-- StreamConsumedError            a response was read a second time (the caller's mistake)
     +-- SSENotSupportedError           ``live="sse"`` was asked for and cannot be had
     +-- ParseError                     what was read is not the JSON or the text it was read as
+    |   +-- SSEEncodingError           an event stream's data cannot be decoded
     +-- FetchError                     no usable answer: network, timeout, proxy, 5xx after the last retry
+    |   +-- UnauthorizedError          401 and 403 without producer headers: credentials
+    |   +-- RateLimitedError           429 after the last retry
     +-- MessageError                   one message cannot be sent (not JSON, too large); others go on
     +-- ProducerError                  an idempotent producer cannot go on; ``records`` are the unacknowledged
         +-- StaleEpochError            403 with ``Producer-Epoch``: somebody claimed a higher epoch
         +-- SequenceGapError           409 with ``Producer-Expected-Seq``
         +-- ProducerStoppedError       a batch before this one failed for good
         +-- ProducerFullError          no room for more until the server confirms some (back-pressure)
+        +-- ProducerStoreError         the producer's store cannot be used: another producer's, I/O error, format
+            +-- ProducerStoreLockedError    somebody else has it open
+            +-- ProducerStoreDamagedError   its file is damaged, or no store at all
 
 Exceptions of the HTTP library never leak: the two fronts translate them once and keep them as ``__cause__``.
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
 
 class DurableStreamError(Exception):
     """Root of every error that this package raises.
 
-    ``code`` is a stable word for programs, ``status`` the HTTP status (None without an answer), ``url`` the
-    stream, ``headers`` the answer's headers with lower-case names. ``records`` are the messages that a producer
-    could not deliver because of this error; empty everywhere else.
+    ``message`` is its text, ``code`` a stable word for programs, ``status`` the HTTP status (None without an
+    answer), ``url`` the stream, ``headers`` the answer's headers with lower-case names. ``in_doubt`` is True for a
+    write that failed but may have taken effect all the same: its answer was lost. Its notes say what is known.
+    ``records`` are the messages that a producer could not deliver because of this error; empty everywhere else.
     """
 
     code: str = "ERROR"
+    in_doubt: bool = False
     records: tuple[bytes, ...] = ()
 
     def __init__(
@@ -59,7 +62,12 @@ class DurableStreamError(Exception):
         super().__init__(message)
         self.status = status
         self.url = url
-        self.headers = _NO_HEADERS if headers is None else headers
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+
+    @property
+    def message(self) -> str:
+        """The text, without the notes."""
+        return str(self)
 
 
 class StreamNotFoundError(DurableStreamError):
@@ -98,12 +106,6 @@ class RetentionGoneError(DurableStreamError):
     code = "RETENTION_EXPIRED"
 
 
-class UnauthorizedError(DurableStreamError):
-    """The server refused the credentials (401, or 403 without producer headers)."""
-
-    code = "UNAUTHORIZED"
-
-
 class BadRequestError(DurableStreamError):
     """The server refuses this request and would refuse it again (400)."""
 
@@ -120,12 +122,6 @@ class PayloadTooLargeError(DurableStreamError):
     """The body exceeds a limit of the server or of a proxy in front of it (413)."""
 
     code = "PAYLOAD_TOO_LARGE"
-
-
-class RateLimitedError(DurableStreamError):
-    """The server asked to slow down (429) and did so until the last retry."""
-
-    code = "RATE_LIMITED"
 
 
 class StreamConsumedError(DurableStreamError):
@@ -146,10 +142,32 @@ class ParseError(DurableStreamError):
     code = "PARSE_ERROR"
 
 
+class SSEEncodingError(ParseError):
+    """The data of an event stream is not valid base64, or one event is too large to be read this way."""
+
+    code = "SSE_ENCODING"
+
+
 class FetchError(DurableStreamError):
-    """No usable answer: connection, timeout, an answer that is not a stream server's, or 5xx to the end."""
+    """No usable answer: connection, timeout, an answer that is not a stream server's, or 5xx to the end.
+
+    Refused credentials and rate limits are among them: what they need is another
+    attempt, with a fresh token or later.
+    """
 
     code = "FETCH_ERROR"
+
+
+class UnauthorizedError(FetchError):
+    """The server refused the credentials (401, or 403 without producer headers)."""
+
+    code = "UNAUTHORIZED"
+
+
+class RateLimitedError(FetchError):
+    """The server asked to slow down (429) and did so until the last retry."""
+
+    code = "RATE_LIMITED"
 
 
 class MessageError(DurableStreamError, ValueError):
@@ -173,7 +191,7 @@ class ProducerError(DurableStreamError):
         records: Sequence[bytes] = (),
     ) -> None:
         super().__init__(message, status=status, url=url, headers=headers)
-        self.records = tuple(records)
+        self.records: tuple[bytes, ...] = tuple(records)
 
 
 class StaleEpochError(ProducerError):
@@ -198,3 +216,21 @@ class ProducerFullError(ProducerError):
     """The producer holds as much as it may until the server confirms some of it; this message was not taken."""
 
     code = "PRODUCER_FULL"
+
+
+class ProducerStoreError(ProducerError):
+    """The store of a durable producer cannot be used; the message names the file and the way out."""
+
+    code = "PRODUCER_STORE"
+
+
+class ProducerStoreLockedError(ProducerStoreError):
+    """The store is open elsewhere, in another process or in this one; it has one producer at a time."""
+
+    code = "PRODUCER_STORE_LOCKED"
+
+
+class ProducerStoreDamagedError(ProducerStoreError):
+    """The store's file is damaged, or is not a store. It was not changed."""
+
+    code = "PRODUCER_STORE_DAMAGED"

@@ -1,8 +1,15 @@
 """A stream server for tests: real HTTP on a free port, or no socket at all.
 
+    import httpx
+
+    from durable_streams import DurableStream
+    from durable_streams.testing import InMemoryStreamServer
+
     with InMemoryStreamServer() as server:
-        client = httpx.Client(transport=server.transport())     # in this process
-        url = server.url("/test")                               # or over a socket
+        with DurableStream.create(server.url("/test"), content_type="text/plain") as handle:  # over a socket
+            handle.append("hello")
+        with httpx.Client(transport=server.transport()) as client:  # or in this process
+            print(DurableStream("http://any.host/test", client=client).head())
 
 It starts itself on first use. As a pytest fixture::
 
@@ -16,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
+from durable_streams._crossing import outcome_of
 from durable_streams.server import Limits, MemoryStore, ServerThread, StreamApp
 
 if TYPE_CHECKING:
@@ -101,7 +109,7 @@ class InProcessTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.AsyncBaseTransport`."""
         call = _Call(self._server, request, await request.aread())
-        return call.response(await asyncio.wrap_future(call.next_message()))
+        return call.response(await _settled(call.next_message()))
 
 
 class _Call:
@@ -175,6 +183,14 @@ class _Call:
         self._gone.set()
 
 
+async def _settled(future: Future[Result]) -> Result:
+    """Wait for a future of the server's thread; whoever gives up takes what it waited for back."""
+    try:
+        return await outcome_of(future)
+    finally:
+        future.cancel()  # without effect on what is settled
+
+
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body of an answer, as it comes."""
 
@@ -191,7 +207,7 @@ class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
         while more:
-            message = await asyncio.wrap_future(self._call.next_message())
+            message = await _settled(self._call.next_message())
             more = message.get("more_body", False)
             yield message["body"]
 

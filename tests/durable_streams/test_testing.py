@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import httpx
 import pytest
 
@@ -44,16 +45,37 @@ class TestWithoutASocket:
             client.put("http://any.host/s", headers=TEXT, content=b"x")
         assert httpx.get(stream_server.url("/s")).content == b"x"
 
-    def test_on_an_event_loop(self, stream_server: InMemoryStreamServer) -> None:
-        async def poll_and_append() -> tuple[httpx.Response, ...]:
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_on_an_event_loop(self, backend: str, stream_server: InMemoryStreamServer) -> None:
+        answers: dict[str, httpx.Response] = {}
+
+        async def poll_and_append() -> None:
             async with httpx.AsyncClient(transport=stream_server.transport()) as client:
                 await client.put("http://x/s", headers=TEXT)
-                poll = client.get("http://x/s?offset=-1&live=long-poll")
-                append = client.post("http://x/s", headers=TEXT, content=b"data")
-                return tuple(await asyncio.gather(poll, append))
 
-        polled, appended = asyncio.run(poll_and_append())
-        assert (polled.status_code, polled.content, appended.status_code) == (200, b"data", 204)
+                async def poll() -> None:
+                    answers["poll"] = await client.get("http://x/s?offset=-1&live=long-poll")
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(poll)
+                    answers["append"] = await client.post("http://x/s", headers=TEXT, content=b"data")
+
+        anyio.run(poll_and_append, backend=backend)
+        assert (answers["poll"].status_code, answers["poll"].content) == (200, b"data")
+        assert answers["append"].status_code == 204
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_a_request_can_be_given_up(self, backend: str) -> None:
+        async def give_up() -> None:
+            async with httpx.AsyncClient(transport=server.transport()) as client:
+                await client.put("http://x/s", headers=TEXT)
+                with anyio.move_on_after(0.05) as scope:
+                    await client.get("http://x/s?offset=now&live=long-poll")
+                assert scope.cancelled_caught
+                assert (await client.head("http://x/s")).status_code == 200
+
+        with InMemoryStreamServer(long_poll_timeout_seconds=60) as server:
+            anyio.run(give_up, backend=backend)
 
     def test_answers_come_in_pieces(self, stream_server: InMemoryStreamServer) -> None:
         async def tail() -> bytes:

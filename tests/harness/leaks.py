@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import signal
 import threading
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Self
 from harness.waiting import wait_until
 
 _GRACE_SECONDS = 5.0
+# trio keeps an idle worker thread for ten seconds; one that works bears its job's name.
+_IDLE_WORKER = re.compile(r"Trio thread \d+")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Belongings:
     def now(cls) -> Self:
         """Take stock."""
         return cls(
-            threads=frozenset(threading.enumerate()),
+            threads=frozenset(each for each in threading.enumerate() if not _IDLE_WORKER.fullmatch(each.name)),
             children=frozenset(_children()),
             descriptors=frozenset(_descriptors()),
         )

@@ -16,6 +16,7 @@ import durable_streams
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
 from durable_streams._exchange import RetryPolicy
 from durable_streams._wire import Answer, Reply, Request
+from harness.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator
@@ -110,6 +111,7 @@ class Fault(Enum):
     REFUSED = "the connection is refused"
     DROPPED = "the connection drops before the server sees the request"
     UNANSWERED = "the server does what it is told, but its answer is lost"
+    FAILED = "the server does what it is told, but answers 500"
 
 
 class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -142,6 +144,10 @@ class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             response.read()
             response.close()
             raise httpx.ReadError("lost", request=request)
+        if fault is Fault.FAILED:
+            response.read()
+            response.close()
+            return httpx.Response(500)
         self.statuses.append(response.status_code)
         return response
 
@@ -156,6 +162,10 @@ class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             await response.aread()
             await response.aclose()
             raise httpx.ReadError("lost", request=request)
+        if fault is Fault.FAILED:
+            await response.aread()
+            await response.aclose()
+            return httpx.Response(500)
         self.statuses.append(response.status_code)
         return response
 
@@ -199,7 +209,7 @@ class Gate(httpx.BaseTransport, httpx.AsyncBaseTransport):
         """See `httpx.AsyncBaseTransport`."""
         if request.method == "POST":
             self.bodies.append(await request.aread())
-            await asyncio.to_thread(self._open.wait, 20)
+            await await_until(self._open.is_set, what="the gate is open")
         response: httpx.Response = await self._inner.handle_async_request(request)
         return response
 

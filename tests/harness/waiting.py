@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING
+
+import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,4 +30,4 @@ async def await_until(predicate: Callable[[], object], *, timeout_seconds: float
     while not predicate():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_seconds} s in vain until {what}")
-        await asyncio.sleep(_POLL_SECONDS)  # the poll of the condition, not a guess at its time
+        await anyio.sleep(_POLL_SECONDS)  # the poll of the condition, not a guess at its time

@@ -57,6 +57,11 @@ def test_the_environment_has_the_versions_that_were_tested(root: Path) -> None:
     assert set(frozen.stdout.splitlines()) <= set(pinned)
 
 
+def test_the_installed_packages_tell_type_checkers_that_they_are_typed(root: Path) -> None:
+    installed = (root / PREFIX.lstrip("/") / "lib").glob("python*/site-packages/*/py.typed")
+    assert {"ds_gateway", "durable_streams"} <= {marker.parent.name for marker in installed}
+
+
 def test_the_unit_runs_the_installed_command(root: Path) -> None:
     unit = (root / "etc/systemd/system/ds-gateway.service").read_text()
     assert f"ExecStart={PREFIX}/bin/ds-gateway run\n" in unit

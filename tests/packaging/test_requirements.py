@@ -27,6 +27,7 @@ def test_every_line_is_one_exact_version() -> None:
 def test_every_declared_dependency_is_pinned_to_a_version_it_allows() -> None:
     declared = [
         *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["trio"],
         *PROJECT["dependency-groups"]["dev"],
         *PROJECT["build-system"]["requires"],
     ]

@@ -11,7 +11,7 @@ from durable_streams import _wire
 from durable_streams.server._requests import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -143,7 +143,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
 
     @contextlib.asynccontextmanager
-    async def set_on_disconnect(self, event: asyncio.Event) -> AsyncIterator[None]:
+    async def set_on_disconnect(self, event: asyncio.Event) -> AsyncGenerator[None]:
         """Within this context the event is also set when the client goes away."""
 
         async def listen() -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class _Kept:
     stream: Stream
-    messages: list[bytes] = field(default_factory=list)
-    producers: dict[str, ProducerMark] = field(default_factory=dict)
+    messages: list[bytes] = field(default_factory=list[bytes])
+    producers: dict[str, ProducerMark] = field(default_factory=dict[str, ProducerMark])
 
 
 class MemoryStore:

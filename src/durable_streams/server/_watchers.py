@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
 
 class Watchers:
@@ -18,7 +18,7 @@ class Watchers:
         self._stopped = False
 
     @contextmanager
-    def watch(self, stream_id: int) -> Iterator[asyncio.Event]:
+    def watch(self, stream_id: int) -> Generator[asyncio.Event]:
         """An event that is set at every change of the stream from now on, and once waiting must end."""
         event = asyncio.Event()
         if self._stopped:

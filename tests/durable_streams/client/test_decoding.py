@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_streams._decoding import BytesDecoder, JsonDecoder, Page, TextDecoder, event_decoder, parse_page
+from durable_streams._decoding import (
+    BytesDecoder,
+    JsonDecoder,
+    TextDecoder,
+    event_decoder,
+    json_batch_decoder,
+)
 from durable_streams._messages import body_of, encode_message, initial_body
+from durable_streams._pages import Page
 from durable_streams.errors import MessageError, ParseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from durable_streams._decoding import Decoder
 
 PAGE = Page("0", "1", cursor=None, up_to_date=True, closed=False)
@@ -76,68 +85,92 @@ class TestDecoders:
     def test_bytes_are_the_same_however_they_are_divided_and_broken(self, raw: bytes, data: st.DataObject) -> None:
         assert b"".join(read_brokenly(BytesDecoder(), raw, data)) == raw
 
+    @given(st.lists(json_values), st.integers(1, 40), st.data())
+    def test_messages_are_the_same_however_they_are_divided_and_broken(
+        self, messages: list[Any], segment_bytes: int, data: st.DataObject
+    ) -> None:
+        decoder = JsonDecoder(segment_bytes=segment_bytes)
+        read = read_brokenly(decoder, messages, data, encode=lambda some: json.dumps(some).encode())
+        assert read == messages
+
+    @given(st.lists(json_values), st.data())
+    def test_batches_are_whole_pages_however_they_are_broken(
+        self, messages: list[Any], data: st.DataObject
+    ) -> None:
+        batches = read_brokenly(
+            json_batch_decoder(), messages, data, encode=lambda some: json.dumps(some).encode()
+        )
+        assert [message for batch in batches for message in batch] == messages
+        assert [] not in batches
+
     def test_half_a_character_is_not_complete(self) -> None:
         decoder = TextDecoder()
-        decoder.begin_page()
-        assert list(decoder.feed("é".encode()[:1])) == []
-        assert not decoder.complete
-        assert list(decoder.feed("é".encode()[1:])) == ["é"]
-        assert decoder.complete
+        decoder.begin_page("0")
+        complete = []
+        for byte in "é".encode():
+            assert list(decoder.feed(bytes([byte]))) == []
+            complete.append(decoder.complete)
+        assert complete == [False, True]
+        assert list(decoder.end_page(PAGE)) == ["é"]
+
+    def test_another_encoding_is_the_callers_choice(self) -> None:
+        decoder = TextDecoder("latin-1")
+        decoder.begin_page("0")
+        decoder.feed(b"\xe9")
+        assert list(decoder.end_page(PAGE)) == ["é"]
 
     def test_text_that_ends_in_half_a_character_is_an_error(self) -> None:
         decoder = TextDecoder()
+        decoder.begin_page("17")
         decoder.feed("é".encode()[:1])
-        with pytest.raises(ParseError):
+        with pytest.raises(ParseError, match="'17'"):
             decoder.finish()
 
     def test_a_truncated_page_is_an_error(self) -> None:
         decoder = JsonDecoder()
-        decoder.begin_page()
+        decoder.begin_page("17")
         decoder.feed(b'[{"a":')
-        with pytest.raises(ParseError):
-            decoder.end_page(PAGE)
-
-    def test_decode_is_applied_to_each_message(self) -> None:
-        decoder = JsonDecoder(str)
-        decoder.begin_page()
-        decoder.feed(b"[1,2]")
-        assert decoder.end_page(PAGE) == ["1", "2"]
-
-    def test_an_empty_page_has_no_messages(self) -> None:
-        assert parse_page(b"") == parse_page(b"[]") == []
+        with pytest.raises(ParseError, match="'17'"):
+            decoder.end_document()
 
     @pytest.mark.parametrize(("mode", "data"), [("bytes", b"[1]"), ("text", "[1]"), ("json", [1])])
     def test_an_event_is_a_page(self, mode: str, data: Any) -> None:
         decoder = event_decoder(mode)
-        decoder.begin_page()
+        decoder.begin_page("0")
         decoder.feed(b"[1")
         decoder.feed(b"]")
+        decoder.end_document()
         (event,) = decoder.end_page(PAGE)
         assert (event.data, event.next_offset, event.up_to_date) == (data, "1", True)
 
 
-def read_brokenly(decoder: Decoder[Any], raw: bytes, data: st.DataObject) -> list[Any]:
-    """Read ``raw`` page by page; a page may break off, and begin again with another length."""
+def read_brokenly(
+    decoder: Decoder[Any], content: Sequence[Any], data: st.DataObject, encode: Callable[[Any], bytes] = bytes
+) -> list[Any]:
+    """Read the content page by page; a page may break off, and begin again with another length."""
     items: list[Any] = []
     start = 0
-    for _ in range(60):
-        if start >= len(raw):
+    for _ in range(20):
+        if start >= len(content):
             break
-        end = data.draw(st.integers(start + 1, len(raw)))
-        broken_at = data.draw(st.none() | st.integers(start, end))
-        decoder.begin_page()
-        at = start
-        stop = end if broken_at is None else broken_at
+        end = data.draw(st.integers(start + 1, len(content)))
+        raw = encode(content[start:end])
+        broken_at = data.draw(st.none() | st.integers(0, len(raw)))
+        decoder.begin_page(str(start))
+        at = 0
+        stop = len(raw) if broken_at is None else broken_at
         while at < stop:
             step = data.draw(st.integers(1, stop - at))
             items.extend(decoder.feed(raw[at : at + step]))
             at += step
         if broken_at is None:
+            items.extend(decoder.end_document())
             items.extend(decoder.end_page(Page(str(start), str(end), None, up_to_date=False, closed=False)))
             start = end
     else:
-        decoder.begin_page()
-        items.extend(decoder.feed(raw[start:]))
+        decoder.begin_page(str(start))
+        items.extend(decoder.feed(encode(content[start:])))
+        items.extend(decoder.end_document())
         items.extend(decoder.end_page(PAGE))
     items.extend(decoder.finish())
     return items

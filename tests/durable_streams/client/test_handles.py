@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -19,12 +22,15 @@ from durable_streams import (
     StreamClosedError,
     StreamExistsError,
     StreamNotFoundError,
+    _http,
 )
 from harness.stream_client import Fault, FaultyTransport, Front, Gate
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from anyio.abc import TaskGroup
 
     from durable_streams.testing import InMemoryStreamServer
 
@@ -139,18 +145,119 @@ class TestAppend:
         assert content(url) == [1]
         front.run(handle.close())
 
-    def test_a_lost_answer_is_never_answered_with_a_second_append(
+    @pytest.mark.parametrize("batching", [True, False])
+    def test_json_values_are_encoded_once(self, front: Front, url: str, batching: bool) -> None:  # noqa: FBT001
+        handle = front.run(front.handle.create(url, content_type=JSON, batching=batching))
+        for value in ({"a": 1}, [1, 2], '{"b":2}', b"[3]", '"text"'):
+            front.run(handle.append(value))
+        front.run(handle.close())
+        assert content(url) == [{"a": 1}, [1, 2], {"b": 2}, [3], "text"]
+
+    def test_a_stream_without_a_content_type_takes_bytes(self, front: Front) -> None:
+        bare = httpx.Response(200, headers={"stream-next-offset": "0"})
+        stored = httpx.Response(204, headers={"stream-next-offset": "1"})
+        transport = FaultyTransport(None, {"HEAD": [bare], "POST": [stored, stored]})
+        client = front.client(transport)
+        handle = front.handle("http://streams.test/s", client=client)
+        for message in ("x", b"y"):
+            assert front.run(handle.append(message)).next_offset == "1"
+        assert [request.method for request in transport.requests] == ["HEAD", "POST", "POST"]
+        assert transport.requests[1].headers["content-type"] == "application/octet-stream"
+        front.close(client)
+
+    def test_a_closed_stream_says_so(self, front: Front, url: str) -> None:
+        handle = front.run(front.handle.create(url, content_type=JSON))
+        with DurableStream(url) as other:
+            other.close_stream()
+        for operation in (handle.append, handle.close_stream):
+            with pytest.raises(StreamClosedError) as raised:
+                front.run(operation(1))
+            assert not raised.value.in_doubt
+        front.run(handle.close())
+        assert content(url) == []
+
+    def test_transient_answers_are_tried_again_by_every_operation(
         self, front: Front, server: InMemoryStreamServer, url: str
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [Fault.REFUSED, 429, Fault.UNANSWERED]})
+        faults: dict[str, Any] = {
+            "PUT": [503, Fault.UNANSWERED],
+            "HEAD": [500, Fault.DROPPED],
+            "POST": [429, Fault.REFUSED],
+            "DELETE": [502, Fault.UNANSWERED],
+        }
+        transport = FaultyTransport(server.transport(), faults)
         client = front.client(transport)
         handle = front.run(front.handle.create(url, content_type=JSON, client=client))
-        with pytest.raises(FetchError) as raised:
-            front.run(handle.append(1))
-        assert "may have been stored" in "".join(raised.value.__notes__)
-        assert content(url) == [1]
-        assert transport.count("POST") == 3
+        front.run(handle.head())
+        front.run(handle.append(1))
+        front.run(handle.delete())
+        assert [transport.count(method) for method in faults] == [3, 3, 3, 3]
         front.close(client)
+
+    @pytest.mark.parametrize("method", ["PUT", "HEAD", "POST", "DELETE"])
+    def test_no_exception_of_the_http_library_comes_through(
+        self, front: Front, server: InMemoryStreamServer, url: str, method: str
+    ) -> None:
+        client = front.client(FaultyTransport(server.transport(), {method: [Fault.DROPPED] * 7}))
+        handle = front.handle(url, content_type=JSON, client=client)
+        operation = {
+            "PUT": handle.create_stream,
+            "HEAD": handle.head,
+            "POST": lambda: handle.append(1),
+            "DELETE": handle.delete,
+        }[method]
+        with pytest.raises(FetchError) as raised:
+            front.run(operation())
+        assert isinstance(raised.value.__cause__, httpx.HTTPError)
+        assert (raised.value.url, raised.value.status, raised.value.code) == (url, None, "FETCH_ERROR")
+        assert raised.value.in_doubt is (method != "HEAD")
+        front.close(client)
+
+
+class TestHeadersAndParameters:
+    def test_are_asked_for_once_a_request(self, front: Front, server: InMemoryStreamServer, url: str) -> None:
+        numbers = {"X-N": itertools.count(), "n": itertools.count()}
+        transport = FaultyTransport(server.transport(), {"HEAD": [503, None]})
+        client = front.client(transport)
+        handle = front.handle(
+            url,
+            client=client,
+            headers={"X-N": lambda: str(next(numbers["X-N"]))},
+            params={"n": lambda: str(next(numbers["n"]))},
+        )
+        front.run(handle.create_stream(content_type=JSON))
+        front.run(handle.head())
+        front.run(handle.append(1))
+        front.run(handle.close_stream(2))
+        front.run(handle.delete())
+        methods = [request.method for request in transport.requests]
+        assert methods == ["PUT", "HEAD", "HEAD", "POST", "POST", "DELETE"]
+        expected = [str(number) for number in range(6)]
+        assert [request.headers["x-n"] for request in transport.requests] == expected
+        assert [request.url.params["n"] for request in transport.requests] == expected
+        front.close(client)
+
+    def test_parameters_that_occur_twice_are_sent_twice(
+        self, front: Front, server: InMemoryStreamServer, url: str
+    ) -> None:
+        transport = FaultyTransport(server.transport())
+        client = front.client(transport)
+        handle = front.handle(f"{url}?tag=a&tag=b", client=client, params={"tag": ["c", "d"]})
+        front.run(handle.create_stream(content_type=JSON))
+        front.run(handle.append(1))
+        for request in transport.requests:
+            assert request.url.params.get_list("tag") == ["a", "b", "c", "d"]
+        front.close(client)
+
+    def test_our_own_clients_share_a_tls_context(self, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+        _http.shared_tls_context()
+
+        def build(**_: object) -> None:
+            raise AssertionError("20 ms for each handle")
+
+        monkeypatch.setattr(httpx, "create_ssl_context", build)
+        monkeypatch.setattr(ssl, "create_default_context", build)
+        front.run(front.handle("https://streams.test/s").close())
 
 
 class Appends:
@@ -261,57 +368,264 @@ class TestAppendingFromThreads:
         assert [type(outcomes[number]).__name__ for number in range(4)] == ["str", "str", "BadRequestError", "str"]
         assert content(url) == [0, 1, 3]
 
+    def test_without_batching_each_is_a_post_of_its_own(self, url: str, server: InMemoryStreamServer) -> None:
+        gate = Gate(server.transport())
+        with httpx.Client(transport=gate) as client:
+            handle = DurableStream.create(url, content_type=JSON, client=client, batching=False)
+            appends = Appends(handle)
+            for number in range(4):
+                appends.start(number, number, waiting=number)
+                wait_until(lambda: gate.bodies, what="the first append is under way")
+            gate.open()
+            outcomes = appends.join()
+        assert gate.bodies == [b"[0]", b"[1]", b"[2]", b"[3]"]
+        assert len(set(outcomes.values())) == 4
+
+    def test_an_interrupted_thread_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
+        calls = itertools.count()
+
+        def token() -> str:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+            return "t"
+
+        gate = Gate(server.transport())
+        with httpx.Client(transport=gate) as client:
+            handle = DurableStream.create(url, content_type=JSON, client=client, headers={"X-T": token})
+            with pytest.raises(KeyboardInterrupt):
+                handle.append(0)
+            appends = Appends(handle)
+            appends.start(1, 1, waiting=0)
+            gate.open()
+            appends.join()
+        assert content(url) == [1]
+
+    def test_closing_the_handle_lets_appends_under_way_finish(self, gate: Gate, handle: DurableStream) -> None:
+        appends = Appends(handle)
+        for number in range(3):
+            appends.start(number, number, waiting=number)
+            wait_until(lambda: gate.bodies, what="the first append is under way")
+        closing = threading.Thread(target=handle.close)
+        closing.start()
+        assert closing.is_alive()
+        gate.open()
+        closing.join(20)
+        assert not closing.is_alive()
+        assert all(isinstance(each, str) for each in appends.join().values())
+        assert content(handle.url) == [0, 1, 2]
+
+    def test_a_crowd_asks_a_dead_server_once_and_nobody_hangs(self) -> None:
+        gate = threading.Event()
+        asked: list[httpx.Request] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request)
+            assert gate.wait(20)
+            return httpx.Response(404)
+
+        with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+            handle = DurableStream("http://streams.test/s", client=client)
+            threads_before = threading.active_count()
+            appends = Appends(handle)
+            for number in range(10):
+                appends.start(number, number, waiting=0)
+            wait_until(lambda: asked, what="one has asked")
+            assert threading.active_count() == threads_before + 10
+            gate.set()
+            outcomes = appends.join()
+        assert [type(each) for each in outcomes.values()] == [StreamNotFoundError] * 10
+        assert len(asked) < 10
+
+
+class AsyncAppends:
+    """Appends from several tasks, each of which can be cancelled."""
+
+    def __init__(self, handle: AsyncDurableStream, tasks: TaskGroup) -> None:
+        self._handle = handle
+        self._tasks = tasks
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self.outcomes: dict[int, Any] = {}
+
+    async def start(self, *numbers: int, waiting: int) -> None:
+        """Append the numbers; return when so many appends wait behind the one under way."""
+        for number in numbers:
+            self._scopes[number] = anyio.CancelScope()
+            self._tasks.start_soon(self._append, number)
+            await anyio.lowlevel.checkpoint()  # so that they begin in this order, on trio as well
+        await await_until(lambda: len(self._handle._queue) == waiting, what="all are queued")
+
+    async def _append(self, number: int) -> None:
+        with self._scopes[number]:
+            try:
+                self.outcomes[number] = await self._handle.append(number)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+                self.outcomes[number] = error
+        if self._scopes[number].cancelled_caught:
+            self.outcomes[number] = "cancelled"
+
+    async def cancel(self, *numbers: int) -> None:
+        """Cancel some, and wait until they have noticed."""
+        for number in numbers:
+            self._scopes[number].cancel()
+        await await_until(lambda: self.outcomes.keys() >= set(numbers), what="they are cancelled")
+
+    def kinds(self) -> list[str]:
+        """What became of each: the name of a type, or 'cancelled'."""
+        ordered = [self.outcomes[number] for number in sorted(self.outcomes)]
+        return [each if isinstance(each, str) else type(each).__name__ for each in ordered]
+
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 class TestAppendingFromTasks:
     async def test_cancelling_one_neither_hangs_nor_fails_another(
         self, url: str, server: InMemoryStreamServer
     ) -> None:
         gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
-            tasks = [asyncio.create_task(handle.append(0))]
+            appends = AsyncAppends(handle, tasks)
+            await appends.start(0, waiting=0)
             await await_until(lambda: gate.bodies, what="the first append is under way")
-            tasks += [asyncio.create_task(handle.append(number)) for number in range(1, 4)]
-            await await_until(lambda: len(handle._queue) == 3, what="the others wait")
-            tasks[0].cancel()  # under way: it may be stored
-            tasks[2].cancel()  # waiting: it is not sent
-            await asyncio.wait([tasks[0], tasks[2]], timeout=20)
+            await appends.start(1, 2, 3, waiting=3)
+            await appends.cancel(0)  # under way: it may be stored
+            await appends.cancel(2)  # waiting: it is not sent
             gate.open()
-            async with asyncio.timeout(20):
-                results = await asyncio.gather(*tasks, return_exceptions=True)
-            await handle.aclose()
-        assert [isinstance(result, asyncio.CancelledError) for result in results] == [True, False, True, False]
+        await handle.aclose()
+        assert appends.kinds() == ["cancelled", "AppendResult", "cancelled", "AppendResult"]
         assert content(url) == [0, 1, 3]
+
+    async def test_cancelling_all_leaves_a_handle_that_works(self, url: str, server: InMemoryStreamServer) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+            handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
+            appends = AsyncAppends(handle, tasks)
+            await appends.start(0, waiting=0)
+            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await appends.start(1, 2, waiting=2)
+            await appends.cancel(1, 2, 0)
+            gate.open()
+            await handle.append(3)
+        assert content(url) == [0, 3]
 
     async def test_the_failure_of_one_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
         gate = Gate(FaultyTransport(server.transport(), {"POST": [Fault.DROPPED, None]}))
-        async with httpx.AsyncClient(transport=gate) as client:
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
-            first = asyncio.create_task(handle.append(0))
+            appends = AsyncAppends(handle, tasks)
+            await appends.start(0, waiting=0)
             await await_until(lambda: gate.bodies, what="the first append is under way")
-            others = [asyncio.create_task(handle.append(number)) for number in (1, 2)]
-            await await_until(lambda: len(handle._queue) == 2, what="the others wait")
+            await appends.start(1, 2, waiting=2)
             gate.open()
-            async with asyncio.timeout(20):
-                results = await asyncio.gather(first, *others, return_exceptions=True)
-            await handle.aclose()
-        assert isinstance(results[0], FetchError)
+        assert appends.kinds() == ["FetchError", "AppendResult", "AppendResult"]
         assert content(url) == [1, 2]
+
+    async def test_without_batching_each_is_a_post_of_its_own_in_the_order_of_the_calls(
+        self, url: str, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+            handle = await AsyncDurableStream.create(url, content_type=JSON, client=client, batching=False)
+            appends = AsyncAppends(handle, tasks)
+            for number in range(5):
+                await appends.start(number, waiting=number)
+                await await_until(lambda: gate.bodies, what="the first append is under way")
+            gate.open()
+        assert gate.bodies == [f"[{number}]".encode() for number in range(5)]
+        assert len({each.next_offset for each in appends.outcomes.values()}) == 5
+
+    async def test_a_crowd_asks_for_the_content_type_once(self, url: str, server: InMemoryStreamServer) -> None:
+        transport = FaultyTransport(server.transport())
+        async with httpx.AsyncClient(transport=transport) as client:
+            with DurableStream.create(url, content_type=JSON):
+                pass
+            handle = AsyncDurableStream(url, client=client)
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(handle.append, number)
+        assert transport.count("HEAD") == 1
+        assert sorted(content(url)) == list(range(20))
+
+    async def test_a_crowd_asks_a_dead_server_once(self) -> None:
+        asked: list[str] = []
+        gate = anyio.Event()
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.method)
+            await gate.wait()
+            return httpx.Response(404)
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            handle = AsyncDurableStream("http://streams.test/s", client=client)
+            async with anyio.create_task_group() as tasks:
+                appends = AsyncAppends(handle, tasks)
+                await appends.start(*range(20), waiting=0)
+                gate.set()
+            assert appends.kinds() == ["StreamNotFoundError"] * 20
+            assert len({id(error) for error in appends.outcomes.values()}) == 20
+            assert asked == ["HEAD"]
+            with pytest.raises(StreamNotFoundError):
+                await handle.append(1)
+            assert asked == ["HEAD"] * 2, "a later append asks again"
 
     async def test_closing_the_handle_lets_appends_under_way_finish(
         self, url: str, server: InMemoryStreamServer
     ) -> None:
         gate = Gate(server.transport())
-        client = httpx.AsyncClient(transport=gate)
-        handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
-        append = asyncio.create_task(handle.append(1))
-        await await_until(lambda: gate.bodies, what="the append is under way")
-        closing = asyncio.create_task(handle.aclose())
-        gate.open()
-        await closing
-        assert (await append).next_offset
-        await client.aclose()
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+            handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
+            appends = AsyncAppends(handle, tasks)
+            await appends.start(0, waiting=0)
+            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await appends.start(1, waiting=1)
+            tasks.start_soon(handle.aclose)
+            gate.open()
+        assert appends.kinds() == ["AppendResult", "AppendResult"]
+
+    async def test_a_close_that_is_cancelled_leaves_nobody_waiting(
+        self, url: str, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+            handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
+            appends = AsyncAppends(handle, tasks)
+            await appends.start(0, waiting=0)
+            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await appends.start(1, waiting=1)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await handle.aclose()
+        assert appends.kinds() == ["FetchError", "FetchError"]
+        assert appends.outcomes[0].in_doubt
+
+    async def test_what_the_callers_own_callable_raises_reaches_the_caller(
+        self, url: str, server: InMemoryStreamServer
+    ) -> None:
+        calls = itertools.count()
+
+        async def token() -> str:
+            if next(calls) == 1:
+                raise RuntimeError("no token")
+            return "t"
+
+        async with httpx.AsyncClient(transport=server.transport()) as client:
+            handle = await AsyncDurableStream.create(url, content_type=JSON, client=client, headers={"X-T": token})
+            with pytest.raises(RuntimeError, match="no token"):
+                await handle.append(1)
+            await handle.append(2)
+        assert content(url) == [2]
+
+    async def test_the_whole_life_of_a_stream_over_a_socket(self, url: str) -> None:
+        async with await AsyncDurableStream.create(url, content_type=JSON, ttl_seconds=3600) as handle:
+            await handle.append({"a": 1})
+            async with handle.stream(live=False) as response:
+                assert await response.read_json() == [{"a": 1}]
+            await handle.close_stream([2])
+        assert (await AsyncDurableStream.head_static(url)).stream_closed
+        assert content(url) == [{"a": 1}, [2]]
+        await AsyncDurableStream.delete_static(url)
+        with pytest.raises(StreamNotFoundError):
+            await AsyncDurableStream.connect(url)
 
     async def test_async_callables_give_headers_and_parameters(
         self, url: str, server: InMemoryStreamServer

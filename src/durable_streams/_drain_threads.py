@@ -1,0 +1,239 @@
+"""Drains a store in a thread: the engine of `SyncIdempotentProducer` with a store."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from durable_streams import _http, _operations, _pull
+from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
+from durable_streams._drain_status import MISSING_AFTER, DrainStatus, Intake, as_producer_error, error_of, stopped
+from durable_streams._push_async import report
+from durable_streams._push_threads import SyncAcknowledgement
+from durable_streams.errors import ProducerStoppedError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from durable_streams._http_sync import SyncCarrier
+    from durable_streams._sqlite_store import SqliteProducerStore
+    from durable_streams._store import SealedBatch
+    from durable_streams._store_calls import StoreCalls
+    from durable_streams._store_writer import Group
+    from durable_streams._types import CloseResult, IdempotentAppendResult, ProducerErrorHandler
+    from durable_streams.errors import DurableStreamError
+
+
+class StoredSyncAcknowledgement(SyncAcknowledgement):
+    """The server's confirmation of a stored message.
+
+    When the producer stops first, `result` raises why; the message is in the store all the same.
+    """
+
+    __slots__ = ("_calls", "_group", "_index")
+
+    def __init__(self, calls: StoreCalls, group: Group, index: int) -> None:
+        self._calls = calls
+        self._group = group
+        self._index = index
+
+    @property
+    def settled(self) -> bool:
+        """Whether the message is confirmed, or waiting for that is in vain."""
+        return self._calls.confirmations.settled(self._group.span, self._group.first + self._index)
+
+    def result(self, timeout_seconds: float | None = None) -> IdempotentAppendResult:
+        """Wait for the confirmation. Raises what went wrong, and TimeoutError when it takes too long."""
+        try:
+            return self._calls.confirmed(self._group, self._index).result(timeout_seconds)
+        except TimeoutError:
+            raise TimeoutError(f"no confirmation within {timeout_seconds} s") from None
+
+
+class ThreadedStoreEngine:
+    """Messages from callers into the store, and a thread that drains it."""
+
+    def __init__(
+        self,
+        url: str,
+        producer_id: str,
+        store: SqliteProducerStore,
+        carrier: SyncCarrier,
+        *,
+        epoch: int,
+        max_batch_bytes: int,
+        on_error: ProducerErrorHandler | None,
+    ) -> None:
+        self._url = url
+        self._producer_id = producer_id
+        self._first_epoch = epoch
+        self._calls = store.calls
+        self._carrier = carrier
+        self._on_error = on_error
+        self._status = DrainStatus(url)
+        self._intake = Intake(store.calls, url, max_batch_bytes)
+        self._drain = Drain(
+            url=url,
+            store=store.calls,
+            policy=_pull.Policy(),
+            max_batch_bytes=max_batch_bytes,
+            retry=_http.default_policy(),
+            observe=self._status.observe,
+            missing_after=MISSING_AFTER,
+        )
+        self._lock = threading.Lock()
+        self._opened = False
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._demand: Future[SealedBatch] | None = None
+        self._error: DurableStreamError | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        state = self._calls.state
+        return self._first_epoch if state is None else state.epoch
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch; 0 before the store was read."""
+        state = self._calls.state
+        return 0 if state is None else state.sealed_seq + 1
+
+    @property
+    def pending_count(self) -> int:
+        """Messages in the store that are not confirmed."""
+        return self._calls.pending_count
+
+    @property
+    def in_flight_count(self) -> int:
+        """Requests with a batch under way: none or one."""
+        return self._status.in_flight_count
+
+    def start(self) -> None:
+        """Open the store and begin to drain; nothing happens when that was done."""
+        with self._lock:
+            self._intake.check()
+            if not self._opened:
+                opening = self._calls.open(self._producer_id, self._url, epoch=self._first_epoch)
+                self._opened = True
+                opening.result()
+            if self._thread is None:
+                self._stopping.clear()
+                self._thread = threading.Thread(target=self._work, name=f"drain-{self._producer_id}", daemon=True)
+                self._thread.start()
+
+    def append(self, data: Any, *, wait: bool) -> StoredSyncAcknowledgement:
+        """Take a message; it is on the disk when this returns."""
+        self.start()
+        group, index = self._intake.take(data, wait=wait)
+        group.stored.result()
+        return StoredSyncAcknowledgement(self._calls, group, index)
+
+    def flush(self) -> None:
+        """Wait until everything appended so far is confirmed; raise what stopped the producer."""
+        self.start()
+        self._calls.drained().result()
+
+    def restart(self) -> None:
+        """Look again at everything, after what stopped the producer was put right."""
+        self._stop()
+        if self._calls.failed:
+            self._close_store()
+        self._calls.confirmations.resume()
+        self.start()
+
+    def close_stream(self, data: Any) -> CloseResult:
+        """Append a last message if one is given, flush, then close the stream."""
+        if data is not None:
+            self.append(data, wait=True)
+        self.flush()
+        self._intake.ended = "the stream is closed"
+        return self._carrier.run(_operations.close(self._url, _http.default_policy(), None, content_type=None))
+
+    def close(self) -> None:
+        """Stop and close the store; raise what had stopped the producer before.
+
+        Waits for a request that is on its way, and for nothing else.
+        """
+        self._intake.close()
+        error = self._stop()
+        if self._opened:
+            self._close_store()
+            self._calls.confirmations.stop(
+                ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)
+            )
+        self._carrier.close()
+        if error is not None:
+            raise stopped(error, self._url)
+
+    def _close_store(self) -> None:
+        self._opened = False
+        self._calls.close().result()
+        self._calls.join()
+
+    def _stop(self) -> DurableStreamError | None:
+        """End the thread; return what had ended it before."""
+        with self._lock:
+            self._stopping.set()
+            if self._demand is not None:
+                self._demand.cancel()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        error, self._error = self._error, None
+        return error
+
+    # -- The thread --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        flow = self._drain.flow()
+        outcome = None
+        error: DurableStreamError
+        try:
+            while not self._stopping.is_set():
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as done:
+                    error = error_of(done.value, self._url)
+                    break
+                outcome = self._perform(effect)
+            else:
+                return
+        except CancelledError:
+            return  # `_stop` took the demand back
+        # Supervision boundary: a caller's header callable may raise anything, and appends wait for this thread.
+        except Exception as raised:  # noqa: BLE001
+            error = as_producer_error(raised, self._url)
+        finally:
+            flow.close()
+        self._error = error
+        self._calls.confirmations.stop(error)
+        report(self._on_error, error)
+
+    def _perform(self, effect: Effect) -> Any:
+        calls = self._calls
+        match effect:
+            case Ask(request, max_reply_bytes, seconds):
+                return self._carrier.exchange_bounded(request, max_reply_bytes=max_reply_bytes, seconds=seconds)
+            case Pause(seconds):
+                return self._stopping.wait(seconds)
+            case Load():
+                return calls.load().result()
+            case Seal(max_bytes):
+                return self._next_batch(max_bytes)
+            case _pull.Resolve(batch, offset):
+                return calls.resolve(batch, offset).result()
+            case _pull.SaveAnchor(offset):
+                return calls.save_anchor(offset).result()
+            case _pull.SaveEpoch(epoch):
+                return calls.save_epoch(epoch).result()
+            case _pull.SaveClaim(epoch):
+                return calls.save_claim(epoch).result()
+
+    def _next_batch(self, max_bytes: int) -> SealedBatch:
+        demand = self._demand = self._calls.next_batch(max_bytes)
+        if self._stopping.is_set():  # set before `_stop` could see the demand
+            demand.cancel()
+        return demand.result()
