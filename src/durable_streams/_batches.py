@@ -55,7 +55,10 @@ def check_epoch(epoch: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Messages that travel together. ``epoch`` and ``seq`` count from the moment it is sealed."""
+    """Messages that travel together. ``epoch`` and ``seq`` count from the moment it is sealed.
+
+    A closing batch closes the stream behind its messages, of which it may have none.
+    """
 
     messages: list[bytes]
     opened_at: float

@@ -46,12 +46,15 @@ class Attempt:
     epoch: int
     seq: int
     repeated: bool = False
+    closes: bool = False
+    """Nothing is appended: the request only closes the stream (PROTOCOL section 5.3)."""
 
 
 class Verdict(Enum):
     """What an answer means for the attempt."""
 
     APPENDED = "appended"
+    ENDED = "the stream is closed, as was asked"
     DUPLICATE = "an attempt with this number landed before"
     DUPLICATE_UNSENT = "the number was used, and not by us"
     UNCONFIRMED = "a success without the producer's echo: the server ignores producers"
@@ -79,7 +82,7 @@ class Judgement:
     verdict: Verdict
     detail: str
     offset: str | None = None
-    """``Stream-Next-Offset``, with APPENDED."""
+    """``Stream-Next-Offset``, with APPENDED and ENDED."""
     expected_seq: int | None = None
     """``Producer-Expected-Seq``, where the answer had one."""
     server_epoch: int | None = None
@@ -169,6 +172,8 @@ _TABLE: tuple[tuple[Callable[[Attempt, Reply], bool], Verdict], ...] = (
     (lambda _, r: r.status < 500 and not r.from_stream_server, Verdict.PATH_BROKEN),
     # -- success, proved to be the stream server's
     (lambda a, r: r.status == 200 and _echoes(a, r) and STREAM_NEXT_OFFSET in r.headers, Verdict.APPENDED),
+    # Closing is idempotent: that somebody else was first makes no difference.
+    (lambda a, r: a.closes and r.status == 204 and r.is_true(STREAM_CLOSED), Verdict.ENDED),
     (lambda a, r: r.status == 204 and _echoes(a, r) and a.repeated, Verdict.DUPLICATE),
     (lambda a, r: r.status == 204 and _used_up(a, r), Verdict.DUPLICATE_UNSENT),
     (lambda _, r: 200 <= r.status < 300, Verdict.UNCONFIRMED),

@@ -112,6 +112,8 @@ class PushEngine:
         self._watchers: dict[Batch | Acknowledgement, anyio.Event] = {}
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None
+        self._closing: Batch | None = None
+        """The last batch, which closes the stream."""
 
     # -- What the front offers ---------------------------------------------------------------------
 
@@ -164,21 +166,32 @@ class PushEngine:
 
     async def close_stream(self, data: Any) -> CloseResult:
         """Flush, then close the stream; a last message goes with the closure."""
-        await self.start()
-        await self.flush()
-        self._ended = "the stream is closed"
-        if data is None:
-            flow = _operations.close(self._url, self._policy, None, content_type=None)
-            return await self._carrier.run(flow)
-        assert self._window is not None, "the content type is known"
-        message = encode_message(data, self._settings.content_type)
-        batch = self._window.add(message, self._policy.monotonic(), closing=True)
-        self._wake.set()
+        if self._closing is None:
+            self._check_open()
+            await self.start()
+            await self.flush()
+            self._closing = self._end(data)
+        elif data is not None:
+            self._check_open()
+        batch = self._closing
         await self.settled(batch)
+        if batch.error is not None:
+            self._closing = self._ended = None  # after a `restart` it can be tried again
         offset = batch.outcome().offset
         if offset is None:
             offset = (await self._carrier.run(_operations.head(self._url, self._policy))).offset
         return CloseResult(offset)
+
+    def _end(self, data: Any) -> Batch:
+        assert self._window is not None, "the content type is known"
+        now = self._policy.monotonic()
+        if data is None:
+            batch = self._window.end(now)
+        else:
+            batch = self._window.add(encode_message(data, self._settings.content_type), now, closing=True)
+        self._ended = "the stream is closed"
+        self._wake.set()
+        return batch
 
     async def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
@@ -210,8 +223,7 @@ class PushEngine:
 
     def _take(self, data: Any, limit: int) -> Acknowledgement:
         self._ensure_running()  # before anything is buffered: it needs a running loop
-        if self._ended is not None:
-            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
+        self._check_open()
         if self._window is None:
             return self._take_undecided(data, limit)
         message = encode_message(data, self._settings.content_type)
@@ -221,6 +233,10 @@ class PushEngine:
             self._wake.set()
         self._mind_the_room()
         return Acknowledgement(self, batch)
+
+    def _check_open(self) -> None:
+        if self._ended is not None:
+            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
 
     def _take_undecided(self, data: Any, limit: int) -> Acknowledgement:
         """Keep a message until the content type says how to encode it."""

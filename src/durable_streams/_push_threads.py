@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from durable_streams import _http, _reactions
+from durable_streams import _http, _operations, _reactions
 from durable_streams._messages import encode_message
 from durable_streams._push_async import as_producer_error, report
+from durable_streams._types import CloseResult
 from durable_streams.errors import ProducerFullError, StreamClosedError
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class ThreadedEngine:
         self._idle = 0
         self._stopping = False
         self._ended: str | None = None
+        self._closing: Batch | None = None
+        """The last batch, which closes the stream."""
 
-    def append(self, data: Any, *, wait: bool, closing: bool = False) -> SyncAcknowledgement:
+    def append(self, data: Any, *, wait: bool) -> SyncAcknowledgement:
         """Take a message, or raise; without room wait for it, or raise `ProducerFullError`."""
         message = encode_message(data, self.window.settings.content_type)
         limit = self.window.settings.buffer_bytes
@@ -72,12 +75,38 @@ class ThreadedEngine:
                         f"{count} messages wait for confirmation", records=(message,), url=self.window.settings.url
                     )
                 self._changed.wait()
-            if self._ended is not None and not closing:
-                raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self.window.settings.url)
-            batch = self.window.add(message, self._policy.monotonic(), closing=closing)
+            self._check_open()
+            batch = self.window.add(message, self._policy.monotonic())
             if len(batch.messages) == 1:
                 self._call_a_thread()
             return SyncAcknowledgement(batch, self._changed)
+
+    def close_stream(self, data: Any) -> CloseResult:
+        """Close the stream behind everything taken so far, with a last message if there is one."""
+        with self._changed:
+            if self._closing is None:
+                self._check_open()
+                self._closing = self._end(data)
+            elif data is not None:
+                self._check_open()
+            batch = self._closing
+            self._changed.wait_for(lambda: batch.settled)
+            if batch.error is not None:
+                self._closing = self._ended = None  # after a `restart` it can be tried again
+        offset = batch.outcome().offset
+        if offset is None:
+            offset = self._carrier.run(_operations.head(self.window.settings.url, self._policy)).offset
+        return CloseResult(offset)
+
+    def _end(self, data: Any) -> Batch:
+        now = self._policy.monotonic()
+        if data is None:
+            batch = self.window.end(now)
+        else:
+            batch = self.window.add(encode_message(data, self.window.settings.content_type), now, closing=True)
+        self._ended = "the stream is closed"
+        self._call_a_thread()
+        return batch
 
     def drain(self) -> None:
         """Wait until everything taken so far is confirmed or has failed."""
@@ -106,6 +135,10 @@ class ThreadedEngine:
             threads = list(self._threads)
         for thread in threads:
             thread.join()
+
+    def _check_open(self) -> None:
+        if self._ended is not None:
+            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self.window.settings.url)
 
     def _call_a_thread(self) -> None:
         if self._idle == 0 and len(self._threads) < self.window.settings.max_in_flight:

@@ -67,7 +67,7 @@ def crashed(window: Window, flight: Flight, error: DurableStreamError) -> None:
 def _behind_a_failure(landing: _Landing) -> None:
     """A batch flew while one before it failed: it has arrived all the same, or it is stopped."""
     match landing.judgement.verdict:
-        case Verdict.APPENDED:
+        case Verdict.APPENDED | Verdict.ENDED:
             landing.confirm(duplicate=False)
         case Verdict.DUPLICATE:
             landing.confirm(duplicate=True)
@@ -151,6 +151,7 @@ def _unconfirmable(landing: _Landing) -> None:
 
 _REACTIONS: dict[Verdict, Callable[[_Landing], None]] = {
     Verdict.APPENDED: _appended,
+    Verdict.ENDED: _appended,
     Verdict.DUPLICATE: _duplicate,
     Verdict.DUPLICATE_UNSENT: _duplicate_unsent,
     Verdict.UNCONFIRMED: _unconfirmable,

@@ -12,7 +12,6 @@ from durable_streams._drain_status import check_json
 from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
-from durable_streams._types import CloseResult
 from durable_streams._window import Window
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from durable_streams._sqlite_store import SqliteProducerStore
     from durable_streams._sync import DurableStream
-    from durable_streams._types import HeadersLike, ParamsLike, ProducerErrorHandler
+    from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
 
 
 class SyncIdempotentProducer:
@@ -155,14 +154,7 @@ class SyncIdempotentProducer:
             return self._stored.close_stream(data)
         engine = self._started()
         self.flush()
-        engine.end("the stream is closed")
-        url = self._settings.url
-        if data is None:
-            return self._carrier.run(_operations.close(url, self._policy, None, content_type=None))
-        offset = engine.append(data, wait=True, closing=True).result().offset
-        if offset is None:
-            offset = self._carrier.run(_operations.head(url, self._policy)).offset
-        return CloseResult(offset)
+        return engine.close_stream(data)
 
     def close(self) -> None:
         """Flush and stop; raise the first error. The stream stays open."""

@@ -110,6 +110,15 @@ class Window:
             self._seal()
         return batch
 
+    def end(self, now: float) -> Batch:
+        """Close the stream behind everything taken so far. Raises what stopped the producer."""
+        if self.error is not None:
+            raise self.stopped([])
+        if self._open is not None:
+            self._seal()
+        self._open = Batch([], opened_at=now, size_bytes=self._frame_bytes, closing=True)
+        return self._seal()
+
     def flush(self) -> Sequence[Batch]:
         """Let nothing linger that is here now; return all batches that are not settled yet."""
         flying = list(self._unconfirmed)
@@ -187,26 +196,26 @@ class Window:
 
     def _launch(self, batch: Batch, *, in_turn: bool) -> Flight:
         batch.needs_turn = False
-        flight = self._fly(batch, Attempt(batch.epoch, batch.seq, repeated=batch.doubtful), in_turn=in_turn)
-        if not batch.closing:
-            return flight
-        headers = {**flight.request.headers, STREAM_CLOSED: "true"}
-        return replace(flight, request=replace(flight.request, headers=headers))
+        attempt = Attempt(batch.epoch, batch.seq, repeated=batch.doubtful, closes=not batch.messages)
+        flight = self._fly(batch, attempt, in_turn=in_turn)
+        return _closing(flight) if batch.closing else flight
 
     def _launch_probe(self, batch: Batch) -> Flight:
         # With the batch's own body: a server that takes any number stores nothing that nobody appended.
-        flight = self._fly(batch, Attempt(self.epoch, PROBE_SEQ), in_turn=False)
-        return replace(flight, probe=True)
+        flight = self._fly(
+            batch, Attempt(self.epoch, PROBE_SEQ, closes=not batch.messages), in_turn=False, probe=True
+        )
+        return flight if batch.messages else _closing(flight)
 
-    def _fly(self, batch: Batch, attempt: Attempt, *, in_turn: bool) -> Flight:
+    def _fly(self, batch: Batch, attempt: Attempt, *, in_turn: bool, probe: bool = False) -> Flight:
         settings = self.settings
         batch.flying = True
         self.in_flight_count += 1
-        body = body_of(batch.messages, settings.content_type)
+        body = body_of(batch.messages, settings.content_type) if batch.messages else b""
         request = producer_request(
             settings.url, settings.producer_id, attempt, body, content_type=settings.content_type
         )
-        return Flight(batch, attempt, request, in_turn)
+        return Flight(batch, attempt, request, in_turn, probe)
 
     # -- What comes of a flight; decided by `_reactions` --------------------------------------------
 
@@ -328,3 +337,8 @@ class Window:
             self._number(batch)
             batch.doubtful = batch.needs_turn = False
             batch.attempts, batch.not_before = 0, 0.0
+
+
+def _closing(flight: Flight) -> Flight:
+    headers = {**flight.request.headers, STREAM_CLOSED: "true"}
+    return replace(flight, request=replace(flight.request, headers=headers))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 FILLER = 123456789
+BOTH_LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
 @pytest.fixture
@@ -276,12 +278,40 @@ class TestTheEnd:
         front.close(client)
         assert content(handle) == [1, {"last": True}]
 
-    def test_or_without_one(self, front: Front, handle: DurableStream) -> None:
+    @pytest.mark.parametrize("auto_claim", [False, True], ids=["", "claiming"])
+    def test_or_without_one(
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, *, auto_claim: bool
+    ) -> None:
+        transport = FaultyTransport(server.transport())
+        client = front.client(transport)
+        producer = front.producer(handle.url, "p", client=client, content_type=JSON, auto_claim=auto_claim)
+        front.produce(producer, [1])
+        transport.faults["POST"] = [503, Fault.UNANSWERED]
+        closed = front.run(producer.close_stream())
+        assert closed.final_offset == handle.head().offset
+        assert front.run(producer.close_stream()) == closed, "it was closed before, by this producer"
+        for data in (2, {"last": True}):
+            with pytest.raises(StreamClosedError):
+                front.run(producer.close_stream(data))
+        front.run(producer.close())
+        front.close(client)
+        assert handle.head().stream_closed
+        assert content(handle) == [1]
+
+    def test_a_producer_that_was_fenced_does_not_close_the_stream(
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
         producer = front.producer(handle.url, "p", content_type=JSON)
         front.produce(producer, [1])
-        assert front.run(producer.close_stream()).final_offset == handle.head().offset
-        front.run(producer.close())
-        assert handle.head().stream_closed
+        claim_epoch(server, handle.url, 3)
+        with pytest.raises(StaleEpochError):
+            front.run(producer.close_stream())
+        assert not handle.head().stream_closed
+        front.run(producer.restart())
+        with pytest.raises(StaleEpochError, match="epoch 3"):
+            front.run(producer.close_stream())
+        with pytest.raises(StaleEpochError):
+            front.run(producer.close())
 
     def test_a_callers_broken_header_fails_the_batch_and_nothing_hangs(
         self, front: Front, handle: DurableStream
@@ -350,6 +380,7 @@ class TestBackPressure:
         assert written == list(range(1000))
 
     @pytest.mark.anyio
+    @BOTH_LOOPS
     async def test_a_task_that_awaits_its_appends_waits_for_room(
         self, handle: DurableStream, server: InMemoryStreamServer
     ) -> None:
@@ -363,17 +394,18 @@ class TestBackPressure:
                         await producer.append(number)
                         appended.append(number)
 
-                writer = asyncio.create_task(append_all())
-                await await_until(lambda: producer.pending_count > 200, what="the buffer is full")
-                with pytest.raises(ProducerFullError):
-                    fill(producer)
-                assert len(appended) < 300
-                gate.open()
-                await writer
-        written = [value for value in await asyncio.to_thread(content, handle) if value != FILLER]
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(append_all)
+                    await await_until(lambda: producer.pending_count > 200, what="the buffer is full")
+                    with pytest.raises(ProducerFullError):
+                        fill(producer)
+                    assert len(appended) < 300
+                    gate.open()
+        written = [value for value in await anyio.to_thread.run_sync(content, handle) if value != FILLER]
         assert written == list(range(1000))
 
     @pytest.mark.anyio
+    @BOTH_LOOPS
     async def test_even_appends_that_nobody_awaits_are_bounded(
         self, handle: DurableStream, server: InMemoryStreamServer
     ) -> None:
@@ -388,6 +420,7 @@ class TestBackPressure:
 
 
 @pytest.mark.anyio
+@BOTH_LOOPS
 class TestAsyncOnly:
     async def test_appending_without_waiting_for_the_content_type(self, handle: DurableStream) -> None:
         producer = IdempotentProducer(handle.url, "p")
@@ -399,7 +432,7 @@ class TestAsyncOnly:
             await bad
         with pytest.raises(MessageError):
             await producer.close()
-        assert await asyncio.to_thread(content, handle) == [{"a": 1}, [2]]
+        assert await anyio.to_thread.run_sync(content, handle) == [{"a": 1}, [2]]
 
     async def test_a_missing_stream_fails_what_waits_for_its_content_type(self, url: str) -> None:
         producer = IdempotentProducer(url, "p")
@@ -430,17 +463,60 @@ class TestAsyncOnly:
         async with httpx.AsyncClient(transport=gate) as client:
             async with IdempotentProducer(handle.url, "p", client=client) as producer:
                 acknowledgement = producer.append_nowait(1)
+                results = []
 
-                async def wait() -> object:
-                    return await acknowledgement
+                async def wait(scope: anyio.CancelScope) -> None:
+                    with scope:
+                        results.append(await acknowledgement)
 
-                tasks = [asyncio.create_task(wait()) for _ in range(2)]
-                await asyncio.sleep(0)
-                tasks[0].cancel()
+                scopes = [anyio.CancelScope(), anyio.CancelScope()]
+                async with anyio.create_task_group() as tasks:
+                    for scope in scopes:
+                        tasks.start_soon(wait, scope)
+                    await await_until(lambda: gate.bodies, what="the message is under way")
+                    scopes[0].cancel()
+                    gate.open()
+        assert len(results) == 1
+        assert [scope.cancelled_caught for scope in scopes] == [True, False]
+
+    async def test_a_flush_does_not_let_linger_what_waits_for_its_content_type(
+        self, handle: DurableStream
+    ) -> None:
+        async with await AsyncDurableStream.connect(handle.url) as stream:
+            producer = IdempotentProducer(stream.url, "p", linger_ms=3_600_000)
+            producer.append_nowait(1)
+            await producer.flush()
+            await producer.close()
+        assert await anyio.to_thread.run_sync(content, handle) == [1]
+
+    async def test_cancelling_the_closing_of_the_stream_leaves_it_to_be_asked_for_again(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client:
+            async with IdempotentProducer(handle.url, "p", client=client, content_type=JSON) as producer:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(producer.close_stream, {"last": True})
+                    await await_until(lambda: gate.bodies, what="the request is under way")
+                    tasks.cancel_scope.cancel()
                 gate.open()
-                results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(results[0], asyncio.CancelledError)
-        assert not isinstance(results[1], BaseException)
+                closed = await producer.close_stream()
+        head = await anyio.to_thread.run_sync(handle.head)
+        assert (head.stream_closed, head.offset) == (True, closed.final_offset)
+        assert await anyio.to_thread.run_sync(content, handle) == [{"last": True}]
+
+    async def test_closing_in_a_cancelled_scope_ends_what_is_under_way(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client:
+            with anyio.CancelScope() as scope:
+                async with IdempotentProducer(handle.url, "p", client=client, content_type=JSON) as producer:
+                    producer.append_nowait(1)
+                    await await_until(lambda: gate.bodies, what="the message is under way")
+                    scope.cancel()
+            assert (producer.pending_count, producer.in_flight_count) == (1, 0)
+            gate.open()
 
     async def test_a_handle_of_the_async_front_is_accepted(self, url: str) -> None:
         async with await AsyncDurableStream.create(url, content_type=JSON) as stream:
@@ -450,6 +526,6 @@ class TestAsyncOnly:
 
 def test_appending_outside_a_loop_raises_before_anything_is_taken(url: str) -> None:
     producer = IdempotentProducer(url, "p", content_type=JSON)
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(RuntimeError, match=r"no running event loop|must be called from async context"):
         producer.append(1)
     assert producer.pending_count == 0

@@ -426,6 +426,66 @@ class TestClosing:
         run_to_the_end(machine, server)
         assert (lines(server.log), server.closed, batch.settled) == ("az", True, True)
 
+    @pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
+    def test_or_a_request_without_a_message_in_its_turn(self, content_type: str) -> None:
+        machine = window(content_type=content_type)
+        machine.add(b"1", 0.0)
+        batch = machine.end(0.0)
+        (first,) = launch(machine)
+        assert first.request.body in {b"1", b"[1]"}
+        land(machine, first, appended(first))
+        (last,) = launch(machine)
+        assert (last.request.body, last.request.headers["stream-closed"]) == (b"", "true")
+        assert (last.attempt.seq, machine.pending_count) == (1, 0)
+        land(machine, last, Reply(204, {"stream-closed": "true", "stream-next-offset": "7"}))
+        assert batch.outcome().offset == "7"
+        assert machine.idle
+
+    def test_its_lost_answer_is_found_by_sending_it_again(self) -> None:
+        machine, server = window(), ModelServer()
+        batch = machine.end(0.0)
+        (flight,) = launch(machine)
+        server.post(flight.request)
+        land(machine, flight, LOST)
+        run_to_the_end(machine, server)
+        assert (batch.outcome().duplicate, server.closed) == (False, True)
+
+    def test_a_stream_that_somebody_else_closed_is_an_error_if_the_server_says_so(self) -> None:
+        machine = window()
+        batch = machine.end(0.0)
+        run_to_the_end(machine, ModelServer(closed=True))
+        assert isinstance(batch.error, errors.StreamClosedError)
+
+    def test_a_204_without_the_closure_is_none(self) -> None:
+        machine = window()
+        batch = machine.end(0.0)
+        (flight,) = launch(machine)
+        land(machine, flight, Reply(204, {"stream-next-offset": "7"}))
+        assert isinstance(batch.error, errors.ProducerError)
+
+    def test_whoever_was_fenced_closes_nothing(self) -> None:
+        machine, server = window(), ModelServer(producers={"p": (3, 0)})
+        batch = machine.end(0.0)
+        run_to_the_end(machine, server)
+        assert isinstance(batch.error, errors.StaleEpochError)
+        assert not server.closed
+
+    @pytest.mark.parametrize("known", [{}, {"p": (0, 4)}, {"p": (3, 4)}])
+    def test_unless_it_may_claim_the_next_epoch(self, known: dict[str, tuple[int, int]]) -> None:
+        machine, server = window(auto_claim=True), ModelServer(producers=known)
+        batch = machine.end(0.0)
+        run_to_the_end(machine, server)
+        assert batch.outcome()
+        assert server.closed
+
+    def test_a_producer_that_stopped_closes_nothing(self) -> None:
+        machine = window()
+        add(machine, "a")
+        (flight,) = launch(machine)
+        land(machine, flight, fenced(1))
+        with pytest.raises(errors.ProducerStoppedError):
+            machine.end(0.0)
+
 
 class TestSettings:
     @pytest.mark.parametrize(

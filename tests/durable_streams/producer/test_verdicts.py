@@ -74,8 +74,25 @@ def test_the_table(answer: Reply | Failure, fresh: Verdict, repeated: Verdict) -
     assert judge(REPEATED, answer).verdict is repeated
 
 
+CLOSING_TABLE = [
+    (reply(204, {"stream-closed": "true", **ECHO, **NEXT}), Verdict.ENDED),
+    (reply(204, {"stream-closed": "true", **NEXT}), Verdict.ENDED),
+    (reply(200, {"stream-closed": "true", **ECHO, **NEXT}), Verdict.APPENDED),
+    (reply(204, NEXT), Verdict.UNCONFIRMED),
+    (reply(204, {}), Verdict.PATH_BROKEN),
+    (reply(409, {"stream-closed": "true", **NEXT}), Verdict.CLOSED),
+    (reply(403, {"producer-epoch": "4"}), Verdict.FENCED),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), CLOSING_TABLE, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_table_of_a_request_that_only_closes(answer: Reply, expected: Verdict, *, repeated: bool) -> None:
+    assert judge(Attempt(epoch=3, seq=7, repeated=repeated, closes=True), answer).verdict is expected
+
+
 def test_every_verdict_is_in_the_table() -> None:
-    seen = {verdict for row in TABLE for verdict in row[1:]}
+    seen = {verdict for row in TABLE for verdict in row[1:]} | {verdict for _, verdict in CLOSING_TABLE}
     assert seen == set(Verdict)
 
 
