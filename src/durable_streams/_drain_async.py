@@ -287,6 +287,7 @@ class StoreEngine(DrainEngine):
     async def close(self) -> None:
         """Stop, store what waits to be stored, close the store; raise what went wrong before."""
         self._intake.close()
+        error: DurableStreamError | None = None
         with anyio.CancelScope(shield=True):  # none of this waits for the network
             error = await self._stop()
             if self._opened is not None:
