@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from durable_streams import _http
@@ -10,6 +11,7 @@ from durable_streams._drain_async import drain_engine
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._push_async import PushEngine
 from durable_streams._window import Window
+from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
@@ -213,7 +215,8 @@ class IdempotentProducer:
         try:
             await self._engine.start()
         except BaseException:
-            await self._engine.close()
+            with suppress(DurableStreamError):  # the same error, once more
+                await self._engine.close()
             raise
         return self
 

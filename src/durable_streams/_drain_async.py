@@ -20,6 +20,7 @@ from durable_streams._drain_status import (
     as_producer_error,
     check_json,
     error_of,
+    opening_error,
     stopped,
 )
 from durable_streams._push_async import Acknowledgement, Appended, report
@@ -291,6 +292,7 @@ class StoreEngine(DrainEngine):
         with anyio.CancelScope(shield=True):  # none of this waits for the network
             error = await self._stop()
             if self._opened is not None:
+                error = error or opening_error(self._opened)
                 await self._close_store()
                 self._calls.confirmations.stop(
                     ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)

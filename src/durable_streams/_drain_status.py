@@ -23,6 +23,7 @@ from durable_streams.errors import (
 )
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from typing import Any
 
     from durable_streams._pull import Command, Pull
@@ -79,6 +80,12 @@ def stopped(error: DurableStreamError, url: str) -> ProducerStoppedError:
     stop = ProducerStoppedError(str(error), url=url)
     stop.__cause__ = error
     return stop
+
+
+def opening_error(opened: Future[None]) -> DurableStreamError | None:
+    """Return why a store could not be opened, if that is so."""
+    error = opened.exception() if opened.done() else None
+    return error if isinstance(error, DurableStreamError) else None
 
 
 class DrainStatus:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _pull
 from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
-from durable_streams._drain_status import MISSING_AFTER, DrainStatus, Intake, as_producer_error, error_of, stopped
+from durable_streams._drain_status import (
+    MISSING_AFTER,
+    DrainStatus,
+    Intake,
+    as_producer_error,
+    error_of,
+    opening_error,
+    stopped,
+)
 from durable_streams._push_async import report
 from durable_streams._push_threads import SyncAcknowledgement
 from durable_streams.errors import ProducerStoppedError
@@ -83,7 +91,7 @@ class ThreadedStoreEngine:
             missing_after=MISSING_AFTER,
         )
         self._lock = threading.Lock()
-        self._opened = False
+        self._opened: Future[None] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._demand: Future[SealedBatch] | None = None
@@ -115,10 +123,9 @@ class ThreadedStoreEngine:
         """Open the store and begin to drain; nothing happens when that was done."""
         with self._lock:
             self._intake.check()
-            if not self._opened:
-                opening = self._calls.open(self._producer_id, self._url, epoch=self._first_epoch)
-                self._opened = True
-                opening.result()
+            if self._opened is None:
+                self._opened = self._calls.open(self._producer_id, self._url, epoch=self._first_epoch)
+            self._opened.result()
             if self._thread is None:
                 self._stopping.clear()
                 self._thread = threading.Thread(target=self._work, name=f"drain-{self._producer_id}", daemon=True)
@@ -159,7 +166,8 @@ class ThreadedStoreEngine:
         """
         self._intake.close()
         error = self._stop()
-        if self._opened:
+        if self._opened is not None:
+            error = error or opening_error(self._opened)
             self._close_store()
             self._calls.confirmations.stop(
                 ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)
@@ -169,7 +177,7 @@ class ThreadedStoreEngine:
             raise stopped(error, self._url)
 
     def _close_store(self) -> None:
-        self._opened = False
+        self._opened = None
         self._calls.close().result()
         self._calls.join()
 

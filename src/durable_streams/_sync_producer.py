@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
 from durable_streams._window import Window
+from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
@@ -181,9 +183,8 @@ class SyncIdempotentProducer:
             else:
                 self._started()
         except BaseException:
-            if self._stored is not None:
-                self._stored.close()
-            self._carrier.close()
+            with suppress(DurableStreamError):  # the same error, once more
+                self.close()
             raise
         return self
 

@@ -19,7 +19,7 @@ from durable_streams._wire import Answer, Reply, Request
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -112,6 +112,30 @@ class Fault(Enum):
     DROPPED = "the connection drops before the server sees the request"
     UNANSWERED = "the server does what it is told, but its answer is lost"
     FAILED = "the server does what it is told, but answers 500"
+    CUT = "the connection breaks behind the first piece of the answer's body"
+
+
+class _CutBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The first piece of a body, and then a broken connection."""
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._whole:
+            yield piece
+            raise httpx.ReadError("cut")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._whole:
+            yield piece
+            raise httpx.ReadError("cut")
+
+    def close(self) -> None:
+        self._whole.close()
+
+    async def aclose(self) -> None:
+        await self._whole.aclose()
 
 
 class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -149,6 +173,8 @@ class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             response.close()
             return httpx.Response(500)
         self.statuses.append(response.status_code)
+        if fault is Fault.CUT:
+            response.stream = _CutBody(response.stream)
         return response
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -167,6 +193,8 @@ class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             await response.aclose()
             return httpx.Response(500)
         self.statuses.append(response.status_code)
+        if fault is Fault.CUT:
+            response.stream = _CutBody(response.stream)
         return response
 
     def _fault(self, request: httpx.Request) -> Fault | httpx.Response | None:

@@ -22,14 +22,15 @@ ONLY_ASYNC = {"aclose"}
 
 PUBLIC = """
     Acknowledgement AppendResult Appended AsyncDurableStream AsyncStreamResponse Backoff BadRequestError
-    CloseResult Command ContentTypeMismatchError DurableStream DurableStreamError FetchError Finder Halt HeadResult
-    HeadersLike IdempotentAppendResult IdempotentProducer InvalidOffsetError LiveMode MessageError Offset ParamsLike
-    ParseError PayloadTooLargeError Policy PostBatch Presence ProducerError ProducerFullError ProducerState
-    ProducerStoppedError ProducerStore ProducerStoreDamagedError ProducerStoreError ProducerStoreLockedError Pull
-    RandomSource RateLimitedError Resolve RetentionGoneError RetryWith SSEEncodingError SSENotSupportedError
-    SealedBatch SeqConflictError SequenceGapError SqliteProducerStore Stage StaleEpochError Stop StoreProducer
-    StreamClosedError StreamConsumedError StreamEvent StreamExistsError StreamNotFoundError StreamResponse
-    SyncAcknowledgement SyncIdempotentProducer UnauthorizedError Wait astream is_control_message stream
+    CloseResult Command ContentTypeMismatchError DurableStream DurableStreamError FetchError Finder Halt
+    HeadResult HeadersLike IdempotentAppendResult IdempotentProducer InvalidOffsetError LiveMode MessageError
+    Offset ParamsLike ParseError PayloadTooLargeError Policy PostBatch Presence ProducerError
+    ProducerFullError ProducerState ProducerStoppedError ProducerStore ProducerStoreDamagedError
+    ProducerStoreError ProducerStoreLockedError Pull RandomSource RateLimitedError Resolve RetentionGoneError
+    RetryWith SSEEncodingError SSENotSupportedError SealedBatch SeqConflictError SequenceGapError
+    SqliteProducerStore Stage StaleEpochError Stop StoreProducer StreamClosedError StreamConsumedError
+    StreamEvent StreamExistsError StreamNotFoundError StreamResponse SyncAcknowledgement
+    SyncIdempotentProducer UnauthorizedError Wait astream is_control_message stream
 """
 
 # What callers rely on: `name=default`, or the name alone where there is none. More may come, none may go.

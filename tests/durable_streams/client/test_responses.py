@@ -24,6 +24,7 @@ from harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from durable_streams import LiveMode
     from durable_streams.testing import InMemoryStreamServer
 
 JSON = "application/json"
@@ -122,7 +123,7 @@ class TestLive:
     def test_an_idle_tail_is_waited_for_beyond_the_clients_timeout(
         self, front: Front, handle: DurableStream, server: InMemoryStreamServer
     ) -> None:
-        # The server answers an idle long-poll after 0.5 s; every other request may take 0.1 s.
+        # The server answers an idle long-poll after 0.5 s; every other request may be silent for 0.1 s.
         transport = FaultyTransport(server.transport())
         client = front.client(transport)
 
@@ -132,7 +133,7 @@ class TestLive:
 
         writer = threading.Thread(target=append_when_idle)
         writer.start()
-        with front.stream(handle.url, client=client, timeout=0.1) as response:
+        with front.stream(handle.url, client=client, live="long-poll", timeout=0.1) as response:
             assert front.take(response.iter_json(), 1) == [1]
         writer.join()
         front.close(client)
@@ -164,18 +165,23 @@ class TestLive:
             front.close(client)
             assert transport.count("GET") == 1
 
+    @pytest.mark.parametrize("live", [True, "long-poll", "sse"])
     def test_survives_what_happens_to_connections(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, live: LiveMode
     ) -> None:
         fill(handle, 1)
-        transport = FaultyTransport(server.transport())
+        # In an event stream a cut comes behind a message: so there is one for each connection.
+        transport = FaultyTransport(server.transport(), {"GET": [Fault.CUT if live == "sse" else None]})
         client = front.client(transport)
-        with front.stream(handle.url, client=client) as response:
+        with front.stream(handle.url, client=client, live=live) as response:
             items = response.iter_json()
             assert front.take(items, 1) == [1]
-            transport.faults["GET"] = [Fault.DROPPED, 503, Fault.UNANSWERED, 502, Fault.REFUSED] * 4
-            fill(handle, 2)
-            assert front.take(items, 1) == [2]
+            for number in range(2, 6):
+                transport.faults["GET"] += [Fault.DROPPED, 503, 502, Fault.REFUSED, Fault.CUT]
+                fill(handle, number)
+                assert front.take(items, 1) == [number]
+            handle.close_stream(6)
+            assert front.take(items, 9) == [6]
         front.close(client)
         assert transport.faults["GET"] == []
 
@@ -186,9 +192,24 @@ class TestLive:
             fill(handle, 2)
             assert front.take(items, 1) == [2]
 
-    def test_an_event_stream_on_demand_is_not_replaced_silently(self, front: Front, handle: DurableStream) -> None:
-        with pytest.raises(SSENotSupportedError), front.stream(handle.url, live="sse"):
-            pass
+    @pytest.mark.parametrize("live", [True, "long-poll", "sse"])
+    def test_bytes_of_all_kinds_arrive_as_they_were_stored(self, front: Front, url: str, live: LiveMode) -> None:
+        every = bytes(range(256)) + b"\r\n\n\r data: \xff\xfe"
+        with DurableStream.create(url, content_type="application/octet-stream", body=every) as created:
+            with front.stream(url, live=live) as response:
+                items = response.iter_bytes()
+                received = b"".join(front.take(items, 1))
+                created.append(every[::-1])
+                created.close_stream()
+                received += b"".join(front.take(items, 9))
+        assert received == every + every[::-1]
+
+    def test_an_event_stream_on_demand_is_not_replaced_silently(self, front: Front) -> None:
+        client = front.client(httpx.MockTransport(lambda _: httpx.Response(200, headers=head("1"), content=b"x")))
+        with pytest.raises(SSENotSupportedError):
+            with front.stream("http://streams.test/s", client=client, live="sse"):
+                pass
+        front.close(client)
 
 
 class TestErrors:

@@ -595,3 +595,18 @@ def test_an_append_needs_a_running_loop(url: str, path: Path) -> None:
         producer.append(1)
     assert not path.exists()
     asyncio.run(producer.close())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_entering_says_why_the_store_cannot_be_opened(url: str, path: Path, backend: str) -> None:
+    path.write_bytes(b"not a database, and longer than a header of one" * 20)
+
+    async def enter() -> None:
+        async with IdempotentProducer(url, "p", store=SqliteProducerStore(path)):
+            raise AssertionError("entered")
+
+    with pytest.raises(ProducerStoreError, match="no SQLite database"):
+        anyio.run(enter, backend=backend)
+    with pytest.raises(ProducerStoreError, match="no SQLite database"):
+        with SyncIdempotentProducer(url, "p", store=SqliteProducerStore(path)):
+            raise AssertionError("entered")
