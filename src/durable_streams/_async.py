@@ -8,14 +8,13 @@ import anyio
 
 from durable_streams import _checks, _http
 from durable_streams._async_response import AsyncStreamResponse, StreamOpening
-from durable_streams._batching import as_error
+from durable_streams._batching import interrupted
 from durable_streams._handle import StreamHandle
 from durable_streams._http_async import AsyncCarrier
-from durable_streams._messages import encode_message
+from durable_streams._messages import encoder
 from durable_streams._tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     import httpx
@@ -62,8 +61,9 @@ class AsyncDurableStream(StreamHandle):
         _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
-        self._learning = anyio.Lock()
         self._sender: BackgroundTask | None = None
+        self._batch: list[Waiting] = []
+        """What is under way."""
 
     @classmethod
     async def create(
@@ -208,12 +208,11 @@ class AsyncDurableStream(StreamHandle):
         `ContentTypeMismatchError`, `SeqConflictError`, `FetchError` and others. If the append is cancelled before
         it is under way, it is not sent; afterwards it goes on. No other append is touched.
         """
-        _checks.sequence(seq)
-        content_type = self._content_type or await self._known_content_type()
         settled = anyio.Event()
-        entry = self._queue.join(encode_message(data, content_type), seq, settled.set)
+        entry = self._new_append(data, seq, settled.set)
+        self._queue.join(entry)
         if self._sender is None:
-            self._sender = spawn(self._send_all, name=f"appends to {self._url}")
+            self._sender = spawn(self._send_all, name=f"appends to {self._url}", on_end=self._sender_ended)
         try:
             await settled.wait()
         finally:
@@ -272,31 +271,31 @@ class AsyncDurableStream(StreamHandle):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _known_content_type(self) -> str:
-        seen = self._inquiries
-        async with self._learning:
-            return await self._carrier.run(self._content_type_flow(seen))
-
     # -- One POST at a time, sent by a task of its own: so cancelling one append touches no other ---
 
     async def _send_all(self) -> None:
-        batch: Sequence[Waiting] = ()
-        try:
-            while batch := self._queue.take():
-                self._queue.settle(batch, await self._send(batch))
-        except BaseException as error:
-            # The task was cancelled, because its loop or its handle ends: nobody may be left waiting for it.
-            while batch:
-                self._queue.settle(batch, as_error(error))
-                batch = self._queue.take()
-            raise
-        finally:
-            self._sender = None
+        while self._queue:
+            self._queue.settle(self._batch, await self._send(self._batch))
+            self._batch.clear()
 
-    async def _send(self, batch: Sequence[Waiting]) -> AppendResult | Exception:
+    async def _send(self, batch: list[Waiting]) -> AppendResult | Exception:
         try:
-            return await self._carrier.run(self._append_flow(batch, self._content_type))
+            if self._queue.undecided:
+                self._queue.encode(encoder(await self._carrier.run(self._content_type_flow())))
+            self._queue.take(batch)
+            return await self._carrier.run(self._append_flow(batch))
         # Supervision boundary: whatever goes wrong here (the caller's own callables run, too), those who wait
         # must be told, and those behind them served.
         except Exception as error:  # noqa: BLE001
+            if not batch:
+                self._queue.take_all(batch)  # nobody knows how to encode them
             return error
+
+    def _sender_ended(self) -> None:
+        self._sender = None
+        # What is left here was left by a task that was cancelled, because its loop or its handle ends.
+        self._queue.settle(self._batch, interrupted(sent=True))
+        self._batch.clear()
+        self._queue.take_all(self._batch)
+        self._queue.settle(self._batch, interrupted(sent=False))
+        self._batch.clear()

@@ -9,10 +9,16 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_streams._answers import in_doubt
-from durable_streams.errors import BadRequestError, DurableStreamError, FetchError, PayloadTooLargeError
+from durable_streams.errors import (
+    BadRequestError,
+    DurableStreamError,
+    FetchError,
+    MessageError,
+    PayloadTooLargeError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +33,11 @@ MAX_JOINED_BYTES: Final = 1024 * 1024
 class Waiting:
     """One append until it is settled."""
 
-    message: bytes
+    data: Any
+    message: bytes | None
+    """The encoded data; None as long as the stream's content type is unknown."""
     seq: str | None
-    alone: bool
+    alone: bool = False
     """Sent by itself: it has a seq, joining is off, or its batch was refused and only the guilty shall be told."""
     told: Callable[[], object] | None = None
     """Called once it is settled."""
@@ -64,10 +72,13 @@ def own_error(error: Exception) -> Exception:
 
 def as_error(error: BaseException) -> Exception:
     """Return what the others of a batch are told when its sender was interrupted or cancelled."""
-    if isinstance(error, Exception):
-        return error
-    interrupted = FetchError(f"the append was interrupted ({type(error).__name__})")
-    return in_doubt(interrupted, "It may have been stored.")
+    return error if isinstance(error, Exception) else interrupted(sent=True)
+
+
+def interrupted(*, sent: bool) -> DurableStreamError:
+    """Return what those are told whose sender was interrupted. ``sent``: their request was under way."""
+    error = FetchError("the append was interrupted")
+    return in_doubt(error, "It may have been stored.") if sent else error
 
 
 class AppendQueue:
@@ -76,35 +87,54 @@ class AppendQueue:
     def __init__(self, *, joining: bool) -> None:
         self._joining = joining
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()  # leaving is as cheap as joining
+        self.undecided = False
+        """Whether some of them must be encoded before they can be taken."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self, message: bytes, seq: str | None, told: Callable[[], object] | None = None) -> Waiting:
+    def join(self, entry: Waiting) -> None:
         """Queue one append."""
-        entry = Waiting(message, seq, alone=seq is not None or not self._joining, told=told)
+        entry.alone = entry.alone or entry.seq is not None or not self._joining
+        self.undecided = self.undecided or entry.message is None
         self._waiting[entry] = None
-        return entry
+
+    def encode(self, encode: Callable[[Any], bytes]) -> None:
+        """Encode what was queued before it was known how. What cannot be encoded fails by itself."""
+        self.undecided = False
+        for entry in [entry for entry in self._waiting if entry.message is None]:
+            try:
+                entry.message = encode(entry.data)
+            except MessageError as error:
+                self.settle([entry], error)
 
     def leave(self, entry: Waiting) -> None:
         """Give up one append. Without effect if it is under way or settled: then it may be stored."""
         entry.wanted = False
         self._waiting.pop(entry, None)
 
-    def take(self) -> Sequence[Waiting]:
-        """Remove and return what goes into the next POST."""
-        batch: list[Waiting] = []
+    def take(self, batch: list[Waiting]) -> None:
+        """Move what goes into the next POST to the empty ``batch``.
+
+        It is the caller's, so that an interruption at any point leaves every entry where somebody finds it: here,
+        there, or in both.
+        """
         size = 0
         while self._waiting:
             entry = next(iter(self._waiting))
-            size += len(entry.message)
+            size += len(entry.message or b"")
             if batch and (entry.alone or size > MAX_JOINED_BYTES):
                 break
-            del self._waiting[entry]
             batch.append(entry)
+            del self._waiting[entry]
             if entry.alone:
                 break
-        return batch
+
+    def take_all(self, batch: list[Waiting]) -> None:
+        """Add everything that waits to ``batch``, to be told the same."""
+        batch.extend(self._waiting)
+        self._waiting.clear()
+        self.undecided = False
 
     def settle(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
         """Tell a batch what became of it. What was refused as a whole is queued again, one by one, in front."""
@@ -116,6 +146,7 @@ class AppendQueue:
                     self._waiting.move_to_end(entry, last=False)
             return
         for entry in batch:
+            self._waiting.pop(entry, None)
             if entry.settled:
                 continue  # whoever tells them was interrupted, and begins again
             if isinstance(outcome, Exception):

@@ -200,12 +200,11 @@ class StoredAppend(Appended):
     __slots__ = ("_stored_acknowledgement",)
 
     def __init__(self, acknowledgement: StoredAcknowledgement) -> None:
-        self.acknowledgement = acknowledgement
-        self._stored_acknowledgement = acknowledgement
+        self._what = self._stored_acknowledgement = acknowledgement
 
     async def _wait(self) -> Acknowledgement:
         await self._stored_acknowledgement.stored()
-        return self.acknowledgement
+        return self._stored_acknowledgement
 
 
 class StoreEngine(DrainEngine):

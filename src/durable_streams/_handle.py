@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_streams import _checks, _operations
-from durable_streams._batching import AppendQueue, own_error
+from durable_streams._batching import AppendQueue, Waiting
 from durable_streams._messages import encode_message
-from durable_streams.errors import DurableStreamError
+from durable_streams._types import AppendResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from durable_streams._batching import Waiting
     from durable_streams._effects import Flow
     from durable_streams._exchange import RetryPolicy
-    from durable_streams._types import AppendResult, CloseResult, HeadResult
+    from durable_streams._types import CloseResult, HeadResult
 
 _UNTYPED: Final = "application/octet-stream"
 """Of a stream whose server names no content type (PROTOCOL section 5.1)."""
@@ -35,8 +34,6 @@ class StreamHandle:
         self._policy = policy
         self._tail: str | None = None
         self._queue = AppendQueue(joining=batching)
-        self._inquiries = 0
-        self._inquiry_error: DurableStreamError | None = None
 
     @property
     def url(self) -> str:
@@ -73,30 +70,25 @@ class StreamHandle:
     def _head_flow(self) -> Flow[HeadResult]:
         return self._learn((yield from _operations.head(self._url, self._policy)))
 
-    def _content_type_flow(self, seen: int) -> Flow[str]:
-        """Ask for the content type if it is unknown; run by one at a time.
-
-        ``seen`` is the number of inquiries when the caller began to wait for its turn: what failed since then
-        failed for it too, so that a crowd of appends does not ask a dead server one after the other.
-        """
+    def _content_type_flow(self) -> Flow[str]:
+        """Return the content type; ask for it if it is unknown."""
         if self._content_type is None:
-            if self._inquiries != seen and self._inquiry_error is not None:
-                raise own_error(self._inquiry_error)
-            self._inquiry_error = None
-            try:
-                yield from self._head_flow()
-            except DurableStreamError as error:
-                self._inquiry_error = error
-                raise
-            finally:
-                self._inquiries += 1
-        self._content_type = self._content_type or _UNTYPED
+            yield from self._head_flow()
+            self._content_type = self._content_type or _UNTYPED
         return self._content_type
 
-    def _append_flow(self, batch: Sequence[Waiting], content_type: str | None) -> Flow[AppendResult]:
-        messages = [each.message for each in batch]
+    def _new_append(self, data: Any, seq: str | None, told: Callable[[], object] | None = None) -> Waiting:
+        """An append, before it is queued. Raises what can be said at once."""
+        _checks.sequence(seq)
+        message = None if self._content_type is None else encode_message(data, self._content_type)
+        return Waiting(data, message, seq, told=told)
+
+    def _append_flow(self, batch: Sequence[Waiting]) -> Flow[AppendResult]:
+        if not batch:  # none of those that waited could be encoded
+            return AppendResult("")
+        messages = [each.message for each in batch if each.message is not None]
         result = yield from _operations.append(
-            self._url, self._policy, messages, content_type=content_type, seq=batch[0].seq, tail=self._tail
+            self._url, self._policy, messages, content_type=self._content_type, seq=batch[0].seq, tail=self._tail
         )
         self._tail = result.next_offset or None
         return result
@@ -104,7 +96,7 @@ class StreamHandle:
     def _close_flow(self, data: Any) -> Flow[CloseResult]:
         message = None
         if data is not None:
-            content_type = yield from self._content_type_flow(self._inquiries)
+            content_type = yield from self._content_type_flow()
             message = encode_message(data, content_type)
         result = yield from _operations.close(
             self._url, self._policy, message, content_type=self._content_type, tail=self._tail

@@ -7,19 +7,27 @@ On every other stream a message is its bytes, and a body is its messages one aft
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from durable_streams._wire import encode_json, is_json, json_batch
 from durable_streams.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def encode_message(data: Any, content_type: str | None) -> bytes:
     """Return the bytes of one message; raise `MessageError` for what the stream cannot take."""
-    if is_json(content_type):
-        return encode_json(data)
+    return encode_json(data) if is_json(content_type) else _encode_bytes(data, content_type)
+
+
+def encoder(content_type: str | None) -> Callable[[Any], bytes]:
+    """Return `encode_message` of streams with this content type."""
+    return encode_json if is_json(content_type) else partial(_encode_bytes, content_type=content_type)
+
+
+def _encode_bytes(data: Any, content_type: str | None) -> bytes:
     raw = _raw(data)
     if raw is None:
         kind = type(data).__name__
@@ -46,7 +54,10 @@ def initial_body(content: Any, content_type: str | None) -> bytes | None:
 
 def _raw(data: Any) -> bytes | None:
     if isinstance(data, str):
-        return data.encode()
+        try:
+            return data.encode()
+        except UnicodeEncodeError as error:
+            raise MessageError(f"a text that UTF-8 cannot express: {error}") from error
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     return None

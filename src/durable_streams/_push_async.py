@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from durable_streams import _http, _operations, _reactions
-from durable_streams._messages import encode_message
+from durable_streams._messages import encoder
 from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams._types import CloseResult
 from durable_streams._wire import Answer, Failure
@@ -28,6 +29,10 @@ _log = logging.getLogger("durable_streams.producer")
 
 _HARD_LIMIT: Final = 8
 """Appends that nobody awaits may fill the buffer so many times over; then they raise."""
+
+
+_TURN_AFTER: Final = 32
+"""After so many appends that need not wait, the loop gets a turn: batches leave while others are being filled."""
 
 
 class Acknowledgement:
@@ -63,11 +68,18 @@ class Appended:
     the `Acknowledgement`, which can be awaited in turn.
     """
 
-    __slots__ = ("_engine", "acknowledgement")
+    __slots__ = ("_engine", "_what")
 
-    def __init__(self, engine: PushEngine, acknowledgement: Acknowledgement) -> None:
+    def __init__(self, engine: PushEngine, what: Batch | Acknowledgement) -> None:
         self._engine = engine
-        self.acknowledgement = acknowledgement
+        self._what = what
+
+    @property
+    def acknowledgement(self) -> Acknowledgement:
+        """What tells when the server has it."""
+        # Made on demand: most appends of a fast producer are never asked for theirs.
+        what = self._what
+        return what if isinstance(what, Acknowledgement) else Acknowledgement(self._engine, what)
 
     def __await__(self) -> Generator[Any, None, Acknowledgement]:
         return self._wait().__await__()
@@ -94,6 +106,7 @@ class PushEngine:
         self._policy = _http.default_policy()
         self._settings = settings
         self._make_window = make_window
+        self._encode = encoder(settings.content_type)
         self._epoch = epoch
         self._buffer_bytes = settings.buffer_bytes
         self._on_error = on_error
@@ -107,6 +120,7 @@ class PushEngine:
         self._flights: set[BackgroundTask] = set()
         self._wake = anyio.Event()
         """Set when the window may have something to send; replaced by whoever waits for the next time."""
+        self._waits = 0
         self._no_room: anyio.Event | None = None
         """Set, and forgotten, when there is room again."""
         self._watchers: dict[Batch | Acknowledgement, anyio.Event] = {}
@@ -148,7 +162,8 @@ class PushEngine:
 
     def append_nowait(self, data: Any) -> Acknowledgement:
         """Take a message at once, or raise `ProducerFullError` when a careful caller would wait."""
-        return self._take(data, self._buffer_bytes)
+        taken = self._take(data, self._buffer_bytes)
+        return taken if isinstance(taken, Acknowledgement) else Acknowledgement(self, taken)
 
     async def flush(self) -> None:
         """Wait until everything taken so far is confirmed; raise the first error there was."""
@@ -185,10 +200,7 @@ class PushEngine:
     def _end(self, data: Any) -> Batch:
         assert self._window is not None, "the content type is known"
         now = self._policy.monotonic()
-        if data is None:
-            batch = self._window.end(now)
-        else:
-            batch = self._window.add(encode_message(data, self._settings.content_type), now, closing=True)
+        batch = self._window.end(now) if data is None else self._window.add(self._encode(data), now, closing=True)
         self._ended = "the stream is closed"
         self._wake.set()
         return batch
@@ -207,6 +219,9 @@ class PushEngine:
 
     async def room(self) -> None:
         """Wait until the buffer has room."""
+        self._waits += 1
+        if self._waits % _TURN_AFTER == 0:
+            await anyio.lowlevel.checkpoint()
         while self._no_room is not None:
             await self._no_room.wait()
 
@@ -221,18 +236,23 @@ class PushEngine:
 
     # -- Taking messages ---------------------------------------------------------------------------
 
-    def _take(self, data: Any, limit: int) -> Acknowledgement:
-        self._ensure_running()  # before anything is buffered: it needs a running loop
-        self._check_open()
-        if self._window is None:
+    def _take(self, data: Any, limit: int) -> Batch | Acknowledgement:
+        if self._runner is None or self._runner.done:
+            self._ensure_running()  # before anything is buffered: it needs a running loop
+        if self._ended is not None:
+            self._check_open()
+        window = self._window
+        if window is None:
             return self._take_undecided(data, limit)
-        message = encode_message(data, self._settings.content_type)
-        self._check_room(self._window.pending_bytes + len(message), limit, message)
-        batch = self._window.add(message, self._policy.monotonic())
+        message = self._encode(data)
+        if window.pending_bytes + len(message) > limit:
+            raise self._full(limit, message)
+        batch = window.add(message, self._policy.monotonic())
         if len(batch.messages) == 1:  # a batch began: its linger time must be watched
             self._wake.set()
-        self._mind_the_room()
-        return Acknowledgement(self, batch)
+        if self._no_room is None and window.pending_bytes > self._buffer_bytes:
+            self._no_room = anyio.Event()
+        return batch
 
     def _check_open(self) -> None:
         if self._ended is not None:
@@ -241,27 +261,27 @@ class PushEngine:
     def _take_undecided(self, data: Any, limit: int) -> Acknowledgement:
         """Keep a message until the content type says how to encode it."""
         size = len(data) if isinstance(data, str | bytes | bytearray | memoryview) else 256
-        self._check_room(self._undecided_bytes + size, limit, b"")
+        if self._undecided_bytes + size > limit:
+            raise self._full(limit, b"")
         acknowledgement = Acknowledgement(self, None)
         self._undecided.append((data, acknowledgement))
         self._undecided_bytes += size
         self._mind_the_room()
         return acknowledgement
 
-    def _check_room(self, wanted: int, limit: int, message: bytes) -> None:
-        if wanted > limit:
-            raise ProducerFullError(
-                f"{self.pending_count} messages wait for confirmation, {limit} bytes or more: await append() to "
-                "wait for room",
-                url=self._url,
-                records=(message,),
-            )
+    def _full(self, limit: int, message: bytes) -> ProducerFullError:
+        return ProducerFullError(
+            f"{self.pending_count} messages wait for confirmation, {limit} bytes or more: await append() to wait "
+            "for room",
+            url=self._url,
+            records=(message,),
+        )
 
     def _decide(self, window: Window) -> None:
         while self._undecided:
             data, acknowledgement = self._undecided.popleft()
             try:
-                message = encode_message(data, self._settings.content_type)
+                message = self._encode(data)
                 acknowledgement.batch = window.add(message, self._policy.monotonic())
             except DurableStreamError as error:
                 acknowledgement.error = error
@@ -277,6 +297,7 @@ class PushEngine:
             head = await self._carrier.run(_operations.head(self._url, self._policy))
             content_type = head.content_type or "application/octet-stream"
             self._settings = replace(self._settings, content_type=content_type)
+            self._encode = encoder(content_type)
             self._window = self._make_window(self._settings)
             self._decide(self._window)
             self._changed()
@@ -308,30 +329,28 @@ class PushEngine:
                 await self._wake.wait()
 
     def _launch(self, window: Window, flight: Flight) -> None:
+        outcome: Answer | DurableStreamError = Failure("the request was interrupted")
+
         async def fly() -> None:
+            nonlocal outcome
             try:
-                await self._fly(window, flight)
-            finally:
-                self._flights.discard(task)
+                outcome = await self._carrier.exchange(flight.request)
+            # Supervision boundary: a caller's header callable may raise anything; the batch must not hang for it.
+            except Exception as error:  # noqa: BLE001
+                outcome = as_producer_error(error, self._url)
 
-        task = spawn(fly, name=f"batch {flight.batch.seq} of {self._url}")
-        self._flights.add(task)
-
-    async def _fly(self, window: Window, flight: Flight) -> None:
-        answer: Answer = Failure("the request was interrupted")
-        crash: DurableStreamError | None = None
-        try:
-            answer = await self._carrier.exchange(flight.request)
-        # Supervision boundary: a caller's header callable may raise anything; the batch must not hang for it.
-        except Exception as error:  # noqa: BLE001
-            crash = as_producer_error(error, self._url)
-        finally:  # also when the task is cancelled, which a loop that ends does: the next one goes on from here
-            if crash is not None:
-                _reactions.crashed(window, flight, crash)
+        # Also when the task is cancelled, as by a loop that ends: the next one goes on from here.
+        def land() -> None:
+            self._flights.discard(task)
+            if isinstance(outcome, DurableStreamError):
+                _reactions.crashed(window, flight, outcome)
             else:
-                _reactions.answered(window, flight, answer, self._policy.monotonic())
+                _reactions.answered(window, flight, outcome, self._policy.monotonic())
             self._changed()
             self._wake.set()
+
+        task = spawn(fly, name=f"batch {flight.batch.seq} of {self._url}", on_end=land)
+        self._flights.add(task)
 
     def _changed(self) -> None:
         """Tell everybody who waits for what has changed in the window."""

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _reactions
-from durable_streams._messages import encode_message
+from durable_streams._messages import encoder
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
 from durable_streams.errors import ProducerFullError, StreamClosedError
@@ -53,6 +53,7 @@ class ThreadedEngine:
         self.window = window
         self.first_error: DurableStreamError | None = None
         self._carrier = carrier
+        self._encode = encoder(window.settings.content_type)
         self._policy = _http.default_policy()
         self._on_error = on_error
         self._changed = threading.Condition()
@@ -65,7 +66,7 @@ class ThreadedEngine:
 
     def append(self, data: Any, *, wait: bool) -> SyncAcknowledgement:
         """Take a message, or raise; without room wait for it, or raise `ProducerFullError`."""
-        message = encode_message(data, self.window.settings.content_type)
+        message = self._encode(data)
         limit = self.window.settings.buffer_bytes
         with self._changed:
             while self.window.pending_bytes + len(message) > limit and self.window.pending_bytes:
@@ -100,10 +101,7 @@ class ThreadedEngine:
 
     def _end(self, data: Any) -> Batch:
         now = self._policy.monotonic()
-        if data is None:
-            batch = self.window.end(now)
-        else:
-            batch = self.window.add(encode_message(data, self.window.settings.content_type), now, closing=True)
+        batch = self.window.end(now) if data is None else self.window.add(self._encode(data), now, closing=True)
         self._ended = "the stream is closed"
         self._call_a_thread()
         return batch

@@ -9,7 +9,7 @@ from durable_streams import _checks, _http
 from durable_streams._batching import as_error
 from durable_streams._handle import StreamHandle
 from durable_streams._http_sync import SyncCarrier
-from durable_streams._messages import encode_message
+from durable_streams._messages import encoder
 from durable_streams._sync_response import StreamResponse
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ class DurableStream(StreamHandle):
         _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
-        self._learning = threading.Lock()
         self._changed = threading.Condition()
         self._leader: Waiting | None = None
         """The entry whose thread sends now."""
@@ -207,12 +206,10 @@ class DurableStream(StreamHandle):
         Raises `MessageError` for what the stream cannot take, `StreamNotFoundError`, `StreamClosedError`,
         `ContentTypeMismatchError`, `SeqConflictError`, `FetchError` and others. No other append is touched by it.
         """
-        _checks.sequence(seq)
-        content_type = self._content_type or self._known_content_type()
-        message = encode_message(data, content_type)
-        with self._changed:
-            entry = self._queue.join(message, seq)
+        entry = self._new_append(data, seq)
         try:
+            with self._changed:
+                self._queue.join(entry)
             while not entry.settled:
                 self._send_or_wait(entry)
         except BaseException:
@@ -267,16 +264,11 @@ class DurableStream(StreamHandle):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _known_content_type(self) -> str:
-        seen = self._inquiries
-        with self._learning:
-            return self._carrier.run(self._content_type_flow(seen))
-
     # -- One POST at a time, sent by one of the threads that wait for it ----------------------------
 
     def _send_or_wait(self, entry: Waiting) -> None:
         """Send the next POST, which need not hold this entry, or wait while another thread does."""
-        batch: Sequence[Waiting] = ()
+        batch: list[Waiting] = []
         try:
             with self._changed:
                 while self._leader is not None and not entry.settled:
@@ -284,12 +276,20 @@ class DurableStream(StreamHandle):
                 if entry.settled:
                     return
                 self._leader, self._leader_thread = entry, threading.get_ident()
-                batch = self._queue.take()
-            self._go_on(batch, self._carrier.run(self._append_flow(batch, self._content_type)))
+            if self._queue.undecided:
+                encode = encoder(self._carrier.run(self._content_type_flow()))
+                with self._changed:
+                    self._queue.encode(encode)
+            with self._changed:
+                self._queue.take(batch)
+            self._go_on(batch, self._carrier.run(self._append_flow(batch)))
         # Supervision boundary: whatever goes wrong here (the caller's own callables run, too; Ctrl-C comes at any
         # time), the threads behind must be told and go on.
         except BaseException as error:
             if self._leader is entry:
+                if isinstance(error, Exception) and not batch:
+                    with self._changed:
+                        self._queue.take_all(batch)  # nobody knows how to encode them
                 self._go_on(batch, as_error(error))
             if not isinstance(error, Exception):
                 raise

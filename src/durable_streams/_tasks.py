@@ -22,14 +22,12 @@ _RUNNING: Final[set[asyncio.Task[None]]] = set()
 class BackgroundTask:
     """A task that was started by `spawn`."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], object]) -> None:
+        self._on_end = on_end
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
-
-    @property
-    def done(self) -> bool:
+        self.done = False
         """Whether it has ended, in whatever way."""
-        return self._ended.is_set()
 
     def cancel(self) -> None:
         """Ask it to end; `wait` tells when it has."""
@@ -45,24 +43,40 @@ class BackgroundTask:
             with self._scope:
                 await function()
         finally:
+            self.end()
+
+    def end(self) -> None:
+        """Take note that it has ended. Only the first call counts."""
+        if not self.done:
+            self.done = True
+            self._on_end()
             self._ended.set()
 
 
-def spawn(function: Callable[[], Awaitable[None]], *, name: str) -> BackgroundTask:
+def _nothing() -> None:
+    pass
+
+
+def spawn(
+    function: Callable[[], Awaitable[None]], *, name: str, on_end: Callable[[], object] = _nothing
+) -> BackgroundTask:
     """Start a task. ``function`` handles its own errors: there is nobody whom an exception could reach.
+
+    ``on_end`` is called when the task has ended, in whatever way: also if it was cancelled before it began.
 
     Raises RuntimeError when no event loop runs.
     """
     trio = None if _on_asyncio() else sys.modules.get("trio")
     if trio is None:
         loop = asyncio.get_running_loop()  # raises what the caller should see
-        task = BackgroundTask()
+        task = BackgroundTask(on_end)
         running = loop.create_task(task.run(function), name=name)
         _RUNNING.add(running)
         running.add_done_callback(_RUNNING.discard)
+        running.add_done_callback(lambda _: task.end())  # what is cancelled at once never runs, nor its `finally`
         return task
     trio.lowlevel.current_trio_token()  # raises RuntimeError outside of trio's loop
-    task = BackgroundTask()
+    task = BackgroundTask(on_end)
     trio.lowlevel.spawn_system_task(task.run, function, name=name)
     return task
 

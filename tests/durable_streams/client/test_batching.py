@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from durable_streams._batching import MAX_JOINED_BYTES, AppendQueue, Waiting, as_error, own_error
+from durable_streams._batching import MAX_JOINED_BYTES, AppendQueue, Waiting, as_error, interrupted, own_error
 from durable_streams._types import AppendResult
-from durable_streams.errors import BadRequestError, FetchError, PayloadTooLargeError, StreamClosedError
+from durable_streams.errors import (
+    BadRequestError,
+    FetchError,
+    MessageError,
+    PayloadTooLargeError,
+    StreamClosedError,
+)
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
 
 STORED = AppendResult("7")
 
 
 def queue_of(*messages: bytes, joining: bool = True) -> tuple[AppendQueue, list[Waiting]]:
     queue = AppendQueue(joining=joining)
-    return queue, [queue.join(message, None) for message in messages]
+    return queue, [join(queue, message) for message in messages]
 
 
-def posts(queue: AppendQueue) -> list[list[bytes]]:
+def join(queue: AppendQueue, message: bytes, seq: str | None = None) -> Waiting:
+    entry = Waiting(message, message, seq)
+    queue.join(entry)
+    return entry
+
+
+def take(queue: AppendQueue) -> list[Waiting]:
+    batch: list[Waiting] = []
+    queue.take(batch)
+    return batch
+
+
+def posts(queue: AppendQueue) -> list[list[bytes | None]]:
     """What each of the next POSTs would hold."""
     taken = []
-    while batch := queue.take():
+    while batch := take(queue):
         taken.append([entry.message for entry in batch])
     return taken
+
+
+def is_text(data: object) -> bytes:
+    """Encode what is text."""
+    if not isinstance(data, str):
+        raise MessageError("not a text")
+    return data.encode()
 
 
 class TestWhoGoesTogether:
@@ -37,14 +67,14 @@ class TestWhoGoesTogether:
 
     def test_nobody_with_an_order_of_the_callers(self) -> None:
         queue, _ = queue_of(b"a", b"b")
-        queue.join(b"c", "1")
-        queue.join(b"d", None)
+        join(queue, b"c", "1")
+        join(queue, b"d")
         assert posts(queue) == [[b"a", b"b"], [b"c"], [b"d"]]
 
     def test_only_as_much_as_a_proxy_takes(self) -> None:
         half, all_but_one = bytes(MAX_JOINED_BYTES // 2), bytes(MAX_JOINED_BYTES - 1)
         queue, _ = queue_of(half, half, b"x", all_but_one, b"y", b"z")
-        assert [[len(each) for each in post] for post in posts(queue)] == [
+        assert [[len(each or b"") for each in post] for post in posts(queue)] == [
             [len(half), len(half)],
             [1, len(all_but_one)],
             [1, 1],
@@ -66,8 +96,10 @@ class TestWhoIsToldWhat:
     def test_a_result_is_for_all(self) -> None:
         told: list[str] = []
         queue = AppendQueue(joining=True)
-        entries = [queue.join(b"a", None, partial(told.append, name)) for name in "xy"]
-        queue.settle(queue.take(), STORED)
+        entries = [Waiting(b"a", b"a", None, told=partial(told.append, name)) for name in "xy"]
+        for entry in entries:
+            queue.join(entry)
+        queue.settle(take(queue), STORED)
         assert [entry.outcome() for entry in entries] == [STORED, STORED]
         assert told == ["x", "y"]
 
@@ -77,7 +109,7 @@ class TestWhoIsToldWhat:
         error.__cause__ = cause = OSError()
         error.in_doubt = True
         error.add_note("a note")
-        queue.settle(queue.take(), error)
+        queue.settle(take(queue), error)
         assert entries[0].error is not entries[1].error
         for entry in entries:
             with pytest.raises(StreamClosedError, match="closed") as raised:
@@ -97,13 +129,13 @@ class TestWhoIsToldWhat:
         self, refusal: Exception
     ) -> None:
         queue, (first, second, third) = queue_of(b"a", b"b", b"c")
-        batch = queue.take()
-        queue.join(b"d", None)
+        batch = take(queue)
+        join(queue, b"d")
         queue.leave(second)
         queue.settle(batch, refusal)
         assert not first.settled
         assert not third.settled
-        alone = queue.take()
+        alone = take(queue)
         assert [entry.message for entry in alone] == [b"a"]
         queue.settle(alone, refusal)
         assert type(first.error) is type(refusal)
@@ -111,7 +143,7 @@ class TestWhoIsToldWhat:
 
     def test_a_settled_one_stays_settled(self) -> None:
         queue, (entry,) = queue_of(b"a")
-        batch = queue.take()
+        batch = take(queue)
         queue.settle(batch, STORED)
         queue.settle(batch, FetchError("late"))
         assert entry.outcome() == STORED
@@ -120,8 +152,72 @@ class TestWhoIsToldWhat:
         error = as_error(KeyboardInterrupt())
         assert isinstance(error, FetchError)
         assert error.in_doubt
-        assert "KeyboardInterrupt" in error.message
+        assert not interrupted(sent=False).in_doubt
 
     def test_any_other_error_is_itself(self) -> None:
         error = RuntimeError("no token")
         assert as_error(error) is error
+
+
+class TestWhatCannotBeEncodedYet:
+    def test_keeps_its_place_and_fails_alone(self) -> None:
+        queue = AppendQueue(joining=True)
+        entries = [Waiting(data, None, None) for data in ("a", 1, "b")]
+        for entry in entries:
+            queue.join(entry)
+        join(queue, b"c")
+        assert queue.undecided
+        queue.encode(is_text)
+        assert posts(queue) == [[b"a", b"b", b"c"]]
+        assert [isinstance(entry.error, MessageError) for entry in entries] == [False, True, False]
+
+    def test_is_told_together_when_nobody_can_say_how(self) -> None:
+        queue = AppendQueue(joining=True)
+        entries = [Waiting(data, None, None) for data in ("a", "b")]
+        for entry in entries:
+            queue.join(entry)
+        batch: list[Waiting] = []
+        queue.take_all(batch)
+        queue.settle(batch, FetchError("no answer"))
+        assert all(isinstance(entry.error, FetchError) for entry in entries)
+        assert (len(queue), queue.undecided) == (0, False)
+
+
+class TestAnInterruption:
+    def test_leaves_nobody_behind_wherever_it_comes(self) -> None:
+        """KeyboardInterrupt at each line of `take`, as a signal may bring it."""
+        lines = 0
+        for stop_at in range(1, 100):
+            queue, entries = queue_of(b"a", b"b", b"c")
+            batch: list[Waiting] = []
+            interrupter = Interrupter(AppendQueue.take.__code__, stop_at)
+            sys.settrace(interrupter.trace)
+            try:
+                queue.take(batch)
+            except KeyboardInterrupt:
+                lines += 1
+            else:
+                break
+            finally:
+                sys.settrace(None)
+            queue.settle(batch, interrupted(sent=True))
+            assert sum(map(len, posts(queue))) == sum(not entry.settled for entry in entries)
+        assert lines > 10
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt at the n-th line of one function."""
+
+    def __init__(self, code: CodeType, line: int) -> None:
+        self._code = code
+        self._left = line
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        """See `sys.settrace`."""
+        if frame.f_code is not self._code:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+        return self.trace

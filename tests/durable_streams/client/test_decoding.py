@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +50,23 @@ def flatten_once(body: bytes) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+@dataclass
+class Point:
+    """An object of somebody's own, which orjson would write, NaN as null."""
+
+    x: float
+
+
+class NotANumber(Enum):
+    """Which orjson writes as null."""
+
+    NAN = float("nan")
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
 class TestMessages:
     @given(st.lists(json_values.filter(lambda value: not isinstance(value, str)), min_size=1, max_size=5))
     def test_one_append_is_one_message_whatever_it_looks_like(self, values: list[Any]) -> None:
@@ -59,12 +79,21 @@ class TestMessages:
         for form in (text, text.encode()):
             assert flatten_once(body_of([encode_message(form, "application/json")], "application/json")) == [value]
 
-    @pytest.mark.parametrize("bad", ["not JSON", float("nan"), {"deep": [float("inf")]}, b"\xff", object(), ""])
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            *("not JSON", "", b"\xff", '"\ud800"'),
+            *(float("nan"), {"deep": [None, float("inf")]}, NotANumber.NAN, 2**64),
+            *(object(), Point(1.0), [Point(float("nan"))], datetime(2026, 1, 1, tzinfo=UTC), {1, 2}, {1: 2}),
+            ENDLESS,
+        ],
+        ids=lambda value: type(value).__name__,
+    )
     def test_what_is_not_json_is_refused(self, bad: Any) -> None:
         with pytest.raises(MessageError):
             encode_message(bad, "application/json; charset=utf-8")
 
-    @pytest.mark.parametrize("bad", [{"a": 1}, 7, None, "", b""])
+    @pytest.mark.parametrize("bad", [{"a": 1}, 7, None, "", b"", "\ud800"])
     def test_a_byte_stream_takes_bytes_and_text_only(self, bad: Any) -> None:
         with pytest.raises(MessageError):
             encode_message(bad, "text/plain")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -41,6 +43,23 @@ class TestBackgroundTask:
 
         anyio.run(main, backend=backend)
 
+    def test_whoever_wants_to_know_is_told_of_its_end_once(self, backend: str) -> None:
+        ended = []
+
+        async def work() -> None:
+            pass
+
+        async def main() -> None:
+            task = spawn(work, name="work", on_end=lambda: ended.append(1))
+            await task.wait()
+            cancelled = spawn(anyio.sleep_forever, name="work", on_end=lambda: ended.append(2))
+            cancelled.cancel()
+            await cancelled.wait()
+            assert cancelled.done
+
+        anyio.run(main, backend=backend)
+        assert ended == [1, 2]
+
     def test_it_needs_no_care_when_its_loop_ends(self, backend: str) -> None:
         ended = []
 
@@ -65,3 +84,17 @@ def test_it_needs_a_running_loop() -> None:
 
     with pytest.raises(RuntimeError):
         spawn(work, name="work")
+
+
+def test_it_has_ended_when_its_loop_cancels_it_before_it_began() -> None:
+    ended = []
+
+    async def main() -> None:
+        task = spawn(anyio.sleep_forever, name="work", on_end=lambda: ended.append(1))
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        with anyio.fail_after(20):
+            await task.wait()
+
+    asyncio.run(main())
+    assert ended == [1]
