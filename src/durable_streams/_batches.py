@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from durable_streams import _checks
 from durable_streams._wire import MAX_PRODUCER_INTEGER
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class WindowSettings:
     def __post_init__(self) -> None:
         if not self.producer_id:
             raise ValueError("producer_id is empty (PROTOCOL section 5.2.1)")
+        _checks.header_value("producer_id", self.producer_id)
         if self.max_batch_bytes < 1:
             raise ValueError(f"max_batch_bytes is at least 1, not {self.max_batch_bytes}")
         if self.max_in_flight < 1:

@@ -25,7 +25,7 @@ class Span:
 
     def __init__(self) -> None:
         self.position: int = -1
-        self.offset: str = ""
+        self.offset: str | None = None
         self.behind: Span | None = None
 
 
@@ -46,8 +46,8 @@ class Confirmations:
         with self._lock:
             self._position = position
 
-    def resolved(self, position: int, offset: str) -> None:
-        """Every message up to the position is in the stream."""
+    def resolved(self, position: int, offset: str | None) -> None:
+        """Every message up to the position is in the stream, before the offset, if that is known."""
         with self._lock:
             span = self.open_span
             span.position, span.offset, span.behind = position, offset, Span()

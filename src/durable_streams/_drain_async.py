@@ -272,7 +272,7 @@ class StoreEngine(DrainEngine):
         self._untold.clear()
         if self._calls.failed:
             await self._close_store()
-        self._calls.confirmations.resume()
+        self._calls.resume()
         await self.start()
 
     async def close_stream(self, data: Any) -> CloseResult:
@@ -335,7 +335,7 @@ class StoreEngine(DrainEngine):
             self._untold.remove(error)
 
     def _fail(self, error: DurableStreamError) -> None:
-        self._calls.confirmations.stop(error)
+        self._calls.stop(error)
         super()._fail(error)
 
 

@@ -19,7 +19,7 @@ from durable_streams._drain_status import (
 )
 from durable_streams._push_async import report
 from durable_streams._push_threads import SyncAcknowledgement
-from durable_streams.errors import ProducerStoppedError
+from durable_streams.errors import ProducerFullError, ProducerStoppedError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -148,7 +148,7 @@ class ThreadedStoreEngine:
         self._stop()
         if self._calls.failed:
             self._close_store()
-        self._calls.confirmations.resume()
+        self._calls.resume()
         self.start()
 
     def close_stream(self, data: Any) -> CloseResult:
@@ -189,6 +189,7 @@ class ThreadedStoreEngine:
                 self._demand.cancel()
             thread, self._thread = self._thread, None
         if thread is not None:
+            self._calls.hurry()
             thread.join()
         error, self._error = self._error, None
         return error
@@ -213,11 +214,13 @@ class ThreadedStoreEngine:
             return  # `_stop` took the demand back
         # Supervision boundary: a caller's header callable may raise anything, and appends wait for this thread.
         except Exception as raised:  # noqa: BLE001
+            if self._stopping.is_set() and isinstance(raised, ProducerFullError):
+                return  # the next thread commits it
             error = as_producer_error(raised, self._url)
         finally:
             flow.close()
         self._error = error
-        self._calls.confirmations.stop(error)
+        self._calls.stop(error)
         report(self._on_error, error)
 
     def _perform(self, effect: Effect) -> Any:

@@ -354,7 +354,7 @@ def _on_look(state: Pull, answer: Answer) -> Step:
             # No proof needed that this 404 is the stream server's: the PUT brings the proof, or fails.
             return _enter(replace(state, stage=Stage.CREATE))
         if answer.status == 404:
-            return _wait(state, "the stream does not exist and server.create is off: HTTP 404")
+            return _wait(state, "the stream does not exist, and creating it is not wanted: HTTP 404")
     return _no_news(state, answer)
 
 
@@ -454,8 +454,8 @@ def _on_remembered(state: Pull, expected: int) -> Step:
         return _halt(
             state,
             Stop.SERVER_AHEAD,
-            f"the server has batch {expected - 1} of epoch {stored.epoch}, this journal sealed only "
-            f"{stored.sealed_seq}: the journal is an old copy, or a second gateway runs with its identity",
+            f"the server has batch {expected - 1} of epoch {stored.epoch}, this store sealed only "
+            f"{stored.sealed_seq}: it is an old copy, or a second producer runs with its identity",
         )
     if expected - 1 < stored.resolved_seq:
         return _halt(
@@ -594,8 +594,8 @@ def _on_found(state: Pull, presence: Presence, end: str) -> Step:
             return _halt(
                 state,
                 Stop.FOREIGN,
-                "the stream has records under this gateway's identity that this journal never sealed: a second "
-                "gateway runs with a copy of it",
+                "the stream has messages under this producer's identity that its store never sealed: a second one "
+                "runs with a copy of it",
             )
 
 

@@ -134,7 +134,9 @@ def _doubtful(landing: _Landing) -> None:
 
 def _path_broken(landing: _Landing) -> None:
     answer = landing.answer
-    if isinstance(answer, Reply) and 400 <= answer.status < 500 and answer.status != 408:
+    if isinstance(answer, Reply) and answer.status == 413:
+        _too_large(landing)  # a proxy's limit is one, too
+    elif isinstance(answer, Reply) and 400 <= answer.status < 500 and answer.status != 408:
         landing.fail()
     else:
         _doubtful(landing)

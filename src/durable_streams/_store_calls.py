@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from durable_streams._store_rows import StoreState
     from durable_streams._store_writer import Group, StoreWriter
     from durable_streams._types import IdempotentAppendResult
+    from durable_streams.errors import DurableStreamError
 
 
 class StoreCalls:
@@ -42,6 +43,20 @@ class StoreCalls:
     def join(self) -> None:
         """Wait until the file can be opened again, after `close`."""
         self._writer.join()
+
+    def stop(self, error: DurableStreamError) -> None:
+        """The producer has stopped: whoever waits for a confirmation, or for room, is told so."""
+        self.confirmations.stop(error)
+        self._writer.stall(stalled=True)
+
+    def resume(self) -> None:
+        """The producer goes on."""
+        self.confirmations.resume()
+        self._writer.stall(stalled=False)
+
+    def hurry(self) -> None:
+        """Do not let the producer wait for a full disk any longer."""
+        self._writer.hurry()
 
     @property
     def is_open(self) -> bool:

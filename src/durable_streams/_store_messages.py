@@ -91,15 +91,20 @@ class Messages:
         values = orjson.loads(body)
         if self.id_member is None:
             return RunFinder(values)
-        return IdFinder(self.id_member, [value[self.id_member] for value in values], lineage, sealed_position)
+        return IdFinder(self.id_member, values, lineage, sealed_position)
 
 
 class IdFinder:
-    """Looks for messages by their ids. Memory is bounded by the batch, not by what is read."""
+    """Looks for messages by their ids. Memory is bounded by the batch, not by what is read.
 
-    def __init__(self, member: str, ids: Sequence[str], lineage: str, sealed_position: int) -> None:
+    A message with the right id and another content was sent by a copy of this store.
+    """
+
+    def __init__(
+        self, member: str, messages: Sequence[dict[str, Any]], lineage: str, sealed_position: int
+    ) -> None:
         self._member = member
-        self._wanted = frozenset(ids)
+        self._wanted: dict[str, dict[str, Any]] = {message[member]: message for message in messages}
         self._prefix = f"{lineage}."
         self._sealed_position = sealed_position
         self._found: set[str] = set()
@@ -113,6 +118,7 @@ class IdFinder:
                 continue
             if identity in self._wanted:
                 self._found.add(identity)
+                self._foreign = self._foreign or not same_json(message, self._wanted[identity])
             elif identity.startswith(self._prefix):
                 digits = identity[len(self._prefix) :]
                 # Others may write to the stream, and anything: at most 18 digits are a position.

@@ -80,9 +80,11 @@ class _Work:
     calls: Sequence[_Call] = ()
     groups: list[Group] = field(default_factory=list)
     demand: _Demand | None = None
+    refused: Sequence[Group] = ()
+    """Groups that will never have room, because the producer has stopped."""
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.groups or self.demand)
+        return bool(self.calls or self.groups or self.demand or self.refused)
 
 
 class StoreWriter:
@@ -107,6 +109,8 @@ class StoreWriter:
         self._underway = _Work()
         """What was taken from the queues and is not settled yet."""
         self._disk_full = False
+        self._impatient = False
+        self._stalled = False
         self._closing = False
         self._ended: Future[None] = Future()
         self._ended.set_result(None)
@@ -139,7 +143,8 @@ class StoreWriter:
         with self._changed:
             if self._thread is not None:
                 raise ProducerStoreError(f"{self._path} has a producer already: give each one a store of its own")
-            self._failure, self._closing, self._disk_full = None, False, False
+            self._failure = None
+            self._closing = self._disk_full = self._impatient = self._stalled = False
             self._ended = Future()
             self._process = os.getpid()
             self.confirmations.resume()
@@ -164,7 +169,7 @@ class StoreWriter:
             if wait and self._queued_bytes + size > MAX_WAITING_BYTES:
                 raise self._full(message, f"{self._queued_bytes} bytes wait to be stored: await append()")
             stored = 0 if self._state is None else self._state.pending_bytes
-            if not wait and stored + self._queued_bytes + size > self._max_bytes:
+            if not (wait and not self._stalled) and stored + self._queued_bytes + size > self._max_bytes:
                 raise self._full(message, f"{self._path} holds {stored} bytes of {self._max_bytes}")
             group = self._queue[-1] if self._queue else None
             if group is None or group.size_bytes + size > self._group_bytes:
@@ -202,6 +207,19 @@ class StoreWriter:
         """Groups that are not stored yet."""
         with self._changed:
             return [*self._underway.groups, *self._queue]
+
+    def stall(self, *, stalled: bool) -> None:
+        """Say whether the producer has stopped: then no room will be made, and nobody may wait for it."""
+        with self._changed:
+            self._stalled = stalled
+            self._impatient = False
+            self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """Let what the producer must commit fail while the disk is full; the next one looks again."""
+        with self._changed:
+            self._impatient = True
+            self._changed.notify_all()
 
     def close(self) -> Future[None]:
         """Store what waits and has room, then close the file. Appends without room fail."""
@@ -260,7 +278,7 @@ class StoreWriter:
     def _next_work(self) -> _Work | None:
         """Wait for something to commit; None when the store is closed and nothing more can be."""
         with self._changed:
-            if self._disk_full and not self._closing:
+            if self._disk_full and not self._closing and not self._impatient:
                 self._changed.wait(FULL_DISK_SECONDS)
             while not (work := self._take_work()):
                 if self._closing:
@@ -279,15 +297,23 @@ class StoreWriter:
             group = self._queue.popleft()
             size += group.size_bytes
             groups.append(group)
+        refused: list[Group] = []
+        if self._stalled and size < TRANSACTION_BYTES:  # the loop ended for want of room
+            refused.extend(self._queue)
+            self._queue.clear()
+            self._queued_count -= sum(group.count for group in refused)
+            self._queued_bytes -= sum(group.size_bytes for group in refused)
         calls = list(self._calls)
         self._calls.clear()
         due = bool(groups or self._state.pending_count) and not self._closing
         demand = self._demand if due else None
         if demand is not None:
             self._demand = None
-        return _Work(calls, groups, demand)
+        return _Work(calls, groups, demand, refused)
 
     def _commit(self, file: StoreFile, rows: StoreRows, work: _Work) -> None:
+        full = f"the producer has stopped, and {self._path} has no room: the message was not stored"
+        _fail_groups(work.refused, ProducerFullError(full))
         state, batch = rows.state, rows.batch
         results: list[Any] = []
         sealed: SealedBatch | None = None
@@ -307,7 +333,8 @@ class StoreWriter:
             self._queued_count -= sum(group.count for group in work.groups)
             self._queued_bytes -= sum(group.size_bytes for group in work.groups)
         if rows.state.resolved_position > state.resolved_position:
-            self.confirmations.resolved(rows.state.resolved_position, rows.state.anchor or "")
+            moved = rows.state.anchor != state.anchor  # else nobody could read where the batch ends
+            self.confirmations.resolved(rows.state.resolved_position, rows.state.anchor if moved else None)
         for group in work.groups:
             group.messages.clear()
             group.stored.set_result(None)
@@ -329,8 +356,8 @@ class StoreWriter:
             self._calls.extendleft(reversed(work.calls))
             self._demand = self._demand or work.demand
             self._disk_full = True
-            given_up = list(self._calls) if self._closing else []
-            if self._closing:
+            given_up = list(self._calls) if self._closing or self._impatient else []
+            if given_up:
                 self._calls.clear()
                 self._demand = None
         _fail_groups(groups, error)

@@ -7,19 +7,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from durable_streams import _http, _operations
+from durable_streams import _checks, _http, _operations
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_status import check_json
 from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
+from durable_streams._sqlite_store import SqliteProducerStore
 from durable_streams._window import Window
 from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
 
-    from durable_streams._sqlite_store import SqliteProducerStore
     from durable_streams._sync import DurableStream
     from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
 
@@ -52,6 +52,7 @@ class SyncIdempotentProducer:
         store: SqliteProducerStore | None = None,
     ) -> None:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
+        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
         self._settings = WindowSettings(
             url=url,
@@ -74,6 +75,11 @@ class SyncIdempotentProducer:
         self._stored: ThreadedStoreEngine | None = None
         if store is not None:
             check_json(self._settings.content_type)
+            if not isinstance(store, SqliteProducerStore):
+                raise TypeError(
+                    f"without async, a store is a SqliteProducerStore, not {type(store).__name__}: "
+                    "IdempotentProducer drains any other"
+                )
             self._stored = ThreadedStoreEngine(
                 url,
                 producer_id,

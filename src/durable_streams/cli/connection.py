@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from durable_streams import DurableStream
-from durable_streams.cli.ending import WrongUseError
+from durable_streams import DurableStream, _checks
+from durable_streams.cli.ending import WrongUseError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,11 +28,12 @@ class Connection:
 
 def connection(url: str, token_file: Path | None, headers: Sequence[str], timeout_seconds: float) -> Connection:
     """Return the connection that the options describe; raise `WrongUseError` for what they cannot mean."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    try:
+        _checks.stream_url(url)
+    except ValueError:
         raise WrongUseError(
-            f"{url!r} is no URL of a stream: give one such as http://127.0.0.1:4437/v1/stream/name"
-        )
+            f"{shown(url)} is no URL of a stream: give one such as http://127.0.0.1:4437/v1/stream/name"
+        ) from None
     given: dict[str, str | Callable[[], str]] = dict(_lines(headers))
     if token_file is not None:
         if any(name.lower() == "authorization" for name in given):
@@ -89,6 +89,6 @@ def _lines(headers: Iterable[str]) -> Iterable[tuple[str, str]]:
 def _header(line: str, where: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     value = value.strip()
-    if not colon or not _NAME.fullmatch(name) or not all(each.isprintable() for each in value):
-        raise WrongUseError(f"{where} is no header: write 'Name: value', or @FILE with one a line")
+    if not colon or not _NAME.fullmatch(name) or not all(" " <= each <= "~" for each in value):
+        raise WrongUseError(f"{where} is no header: write 'Name: value' in ASCII, or @FILE with one a line")
     return name, value

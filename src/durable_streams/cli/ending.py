@@ -14,7 +14,6 @@ import re
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import urlsplit
 
 import typer
 
@@ -84,6 +83,8 @@ def reporting(action: str, url: str) -> Generator[None]:
         fail(str(error), code=WRONG_USE)
     except DurableStreamError as error:
         fail(f"cannot {action} {shown(url)}: {in_words(error)}")
+    except ValueError as error:  # what the client refuses before it sends anything
+        fail(str(error), code=WRONG_USE)
     except InputError as error:
         fail(f"cannot {action} {shown(url)}: {error}")
     except BrokenPipeError:
@@ -105,9 +106,11 @@ def in_words(error: DurableStreamError) -> str:
 
 def shown(url: str) -> str:
     """Return a URL without what may be secret in it: user, password and query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "(no URL)" if "@" in url else repr(url.partition("?")[0])
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def fail(message: str, *, code: int = FAILED) -> NoReturn:

@@ -171,7 +171,15 @@ class StreamApp:
 
     async def _append(self, exchange: Exchange, path: str) -> None:
         request = _requests.append_request(exchange.headers)
-        raw = await exchange.body(self._limits.max_body_bytes)
+        try:
+            raw = await exchange.body(self._limits.max_body_bytes)
+        except RefusedError as refused:
+            # With the stream's own headers: a producer must know that it is not a proxy that refuses.
+            stream = await self._store.find(path)
+            if stream is None:
+                raise
+            await self._send(exchange, _rules.refusal(refused.status, stream, refused.reason))
+            return
         body = _requests.body(request.content_type, raw)
         answer = _rules.malformed_append(request, body)
         if answer is None:

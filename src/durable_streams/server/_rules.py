@@ -194,6 +194,11 @@ def describe(stream: Stream) -> Answer:
 # --- Headers ----------------------------------------------------------------------------------------------
 
 
+def refusal(status: int, stream: Stream, reason: str) -> Answer:
+    """Return the answer that refuses a request on a stream for a reason that these rules do not know."""
+    return _refuse(status, stream, reason).answer
+
+
 def _refuse(status: int, stream: Stream, reason: str, headers: Headers = ()) -> Ruling:
     # The position tells a client that the refusal comes from the stream itself and not from a proxy.
     return Ruling(Answer(status, _position(stream.tail, closed=False) + headers, reason))

@@ -171,9 +171,36 @@ class TestErrors:
         url = f"http://127.0.0.1:{free_port()}/s"
         refused(command("head", url), code=1, saying=f"cannot look at {url}: ConnectError")
 
-    @pytest.mark.parametrize("url", ["s", "ftp://host/s", "http://", "/v1/stream/s"])
+    @pytest.mark.parametrize(
+        "url", ["s", "ftp://host/s", "http://", "/v1/stream/s", "http://host:99999/s", "http://host/a stream"]
+    )
     def test_what_is_no_url(self, command: StreamCommand, url: str) -> None:
-        refused(command("head", url), saying=f"{url!r} is no URL of a stream")
+        named = url if "://" in url else repr(url)
+        refused(command("head", url), saying=f"{named} is no URL of a stream")
+
+    @pytest.mark.parametrize(
+        "url", ["ftp://user:s3cret@host/s?sig=s3cret", "user:s3cret@host/s", "http://h:x/s?sig=s3cret"]
+    )
+    def test_nor_are_secrets_in_what_is_none(self, command: StreamCommand, url: str) -> None:
+        ended = command("head", url)
+        refused(ended, saying="is no URL of a stream")
+        assert "s3cret" not in ended.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("read", "--offset", ""), "offset"),
+            (("create", "--content-type", "foo"), "content_type"),
+            (("append", "x", "--content-type", "text/plain", "--seq", ""), "seq"),
+            (("append", "x", "--content-type", "text/plain", "--seq", " 1"), "seq"),
+            (("head", "--header", "X: \u00fc"), "--header 'X'"),
+        ],
+    )
+    def test_what_the_client_refuses_is_wrong_use_and_no_traceback(
+        self, command: StreamCommand, url: str, arguments: tuple[str, ...], named: str
+    ) -> None:
+        verb, *rest = arguments
+        refused(command(verb, url, *rest), saying=named)
 
     def test_secrets_in_a_url_are_not_shown(self, command: StreamCommand, url: str) -> None:
         ended = command("head", f"{url.replace('//', '//user:s3cret@')}?signature=s3cret")

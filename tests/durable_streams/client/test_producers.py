@@ -156,6 +156,28 @@ class TestAppending:
         with pytest.raises(StreamNotFoundError):
             front.run(producer.close())
 
+    def test_a_batch_that_is_too_large_for_the_server_or_a_proxy_is_halved(
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        transport = FaultyTransport(server.transport(), {"POST": [413, 413]})
+        client = front.client(transport)
+        producer = front.producer(handle.url, "p", client=client, content_type=JSON)
+        front.produce(producer, range(8))
+        front.run(producer.close())
+        front.close(client)
+        assert transport.count("POST") == 5
+        assert content(handle) == list(range(8))
+
+    @pytest.mark.parametrize(("url", "named"), [("host/x", "host/x"), ("", "empty"), ("http://h/a b", "percent-encode")])
+    def test_so_is_what_is_no_url(self, front: Front, url: str, named: str) -> None:
+        with pytest.raises(ValueError, match=named):
+            front.producer(url, "p")
+
+    @pytest.mark.parametrize("name", ["", "a\nb", "\u00e4"])
+    def test_so_is_an_id_that_no_header_can_carry(self, front: Front, name: str) -> None:
+        with pytest.raises(ValueError, match="producer_id"):
+            front.producer("http://streams.test/s", name)
+
     @pytest.mark.parametrize(
         "options", [{"epoch": -1}, {"max_batch_bytes": 0}, {"max_in_flight": 0}, {"linger_ms": -1}]
     )

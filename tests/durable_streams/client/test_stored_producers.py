@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,6 +29,7 @@ from durable_streams import (
     is_control_message,
 )
 from durable_streams import _store_writer as store_writer
+from durable_streams._store_rows import StoreRows
 from durable_streams.testing import InMemoryStreamServer
 from harness.stream_client import AsyncFront, Fault, FaultyTransport, Front, Gate, SyncFront
 from harness.waiting import wait_until
@@ -35,6 +37,8 @@ from harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from durable_streams import SealedBatch
 
 JSON = "application/json"
 
@@ -595,6 +599,81 @@ def test_an_append_needs_a_running_loop(url: str, path: Path) -> None:
         producer.append(1)
     assert not path.exists()
     asyncio.run(producer.close())
+
+
+class TestAStoreThatIsFull:
+    def test_makes_nobody_wait_for_a_producer_that_stopped(
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+    ) -> None:
+        producer = producer_on(front, handle.url, path, max_bytes=4096)
+        front.produce(producer, [1])
+        write_as(server, handle.url, epoch=3)
+        with pytest.raises(ProducerFullError, match=r"the producer has stopped|holds"):
+            append_all(front, producer, [f'"{"x" * 1000}"'] * 10)
+        with pytest.raises(StaleEpochError):
+            front.run(producer.flush())
+        stored = producer.pending_count
+        close_quietly(front, producer)
+        again = SqliteProducerStore(path, max_bytes=4096)
+        again.begin_again(epoch=4)
+        with SyncIdempotentProducer(handle.url, "p", store=again) as next_one:
+            next_one.flush()
+        assert content(handle)[2:] == ["x" * 1000] * stored
+
+    def test_on_a_full_disk_does_not_keep_the_producer_from_closing(
+        self, front: Front, handle: DurableStream, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        full = threading.Event()
+
+        def resolve(_: StoreRows, batch: SealedBatch, offset: str) -> None:
+            full.set()
+            raise ProducerFullError(f"no space left for {path} (batch {batch.seq}, {offset})")
+
+        producer = producer_on(front, handle.url, path)
+        with monkeypatch.context() as patched:
+            patched.setattr(StoreRows, "resolve", resolve)
+            append_all(front, producer, [1])
+            wait(front, full.is_set)
+            front.run(producer.close())
+        with SyncIdempotentProducer(handle.url, "p", store=SqliteProducerStore(path)) as next_one:
+            next_one.flush()
+        assert content(handle) == [1]
+
+
+def test_a_message_of_a_copy_is_never_taken_for_one_of_ours_with_the_same_id(
+    front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+) -> None:
+    producer = producer_on(front, handle.url, path, id_member="id")
+    front.produce(producer, [{"v": "both have it"}])
+    front.run(producer.close())
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    lost = FaultyTransport(server.transport(), {"POST": [None, Fault.DROPPED], "HEAD": [503] * 100_000})
+    client = front.client(lost)
+    cloned = producer_on(front, handle.url, copy, id_member="id", client=client)
+    (acknowledgement,) = append_all(front, cloned, [{"v": "of the copy"}])
+    wait(front, lambda: lost.faults["POST"] == [])
+    with SyncIdempotentProducer(handle.url, "p", store=SqliteProducerStore(path, id_member="id")) as original:
+        original.append({"v": "of the original"}).result(20)
+    lost.faults["HEAD"].clear()
+    with pytest.raises(ProducerError):
+        outcome(front, acknowledgement)
+    close_quietly(front, cloned)
+    front.close(client)
+    assert [message["v"] for message in content(handle)] == ["both have it", "of the original"]
+
+
+def test_a_confirmation_that_nobody_could_read_has_no_offset(
+    front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+) -> None:
+    unreadable = FaultyTransport(server.transport(), {"POST": [None, Fault.UNANSWERED], "GET": [403] * 9})
+    client = front.client(unreadable)
+    producer = producer_on(front, handle.url, path, client=client)
+    (acknowledgement,) = append_all(front, producer, [1])
+    assert outcome(front, acknowledgement).offset is None
+    front.run(producer.close())
+    front.close(client)
+    assert content(handle) == [1]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

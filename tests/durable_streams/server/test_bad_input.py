@@ -44,6 +44,8 @@ def test_a_body_that_is_too_large_is_refused_by_its_length(
 ) -> None:
     refused = client.post(create(), headers=TEXT, content=b"x" * TOO_MUCH)
     assert (refused.status_code, refused.text) == (413, "the body is larger than 100000 bytes\n")
+    assert "stream-next-offset" in refused.headers, "so that a producer knows that it is not a proxy that refuses"
+    assert client.post("/nowhere", headers=TEXT, content=b"x" * TOO_MUCH).status_code == 413
     assert client.post("/s", headers=TEXT, content=b"x" * (TOO_MUCH - 1)).status_code == 204
 
 
