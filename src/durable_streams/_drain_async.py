@@ -30,7 +30,7 @@ from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams.errors import DurableStreamError, ProducerStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
     from durable_streams._http_async import AsyncCarrier
@@ -202,8 +202,8 @@ class StoredAppend(Appended):
     def __init__(self, acknowledgement: StoredAcknowledgement) -> None:
         self._what = self._stored_acknowledgement = acknowledgement
 
-    async def _wait(self) -> Acknowledgement:
-        await self._stored_acknowledgement.stored()
+    def __await__(self) -> Generator[Any, None, Acknowledgement]:
+        yield from self._stored_acknowledgement.stored().__await__()
         return self._stored_acknowledgement
 
 

@@ -82,10 +82,8 @@ class Appended:
         return what if isinstance(what, Acknowledgement) else Acknowledgement(self._engine, what)
 
     def __await__(self) -> Generator[Any, None, Acknowledgement]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> Acknowledgement:
-        await self._engine.room()
+        if self._engine.is_it_time():
+            yield from self._engine.room().__await__()
         return self.acknowledgement
 
 
@@ -217,11 +215,14 @@ class PushEngine:
             error, self._first_error = self._first_error, None
             raise error
 
-    async def room(self) -> None:
-        """Wait until the buffer has room."""
+    def is_it_time(self) -> bool:
+        """Whether an append that is awaited has to wait for `room`."""
         self._waits += 1
-        if self._waits % _TURN_AFTER == 0:
-            await anyio.lowlevel.checkpoint()
+        return self._no_room is not None or self._waits % _TURN_AFTER == 0
+
+    async def room(self) -> None:
+        """Give the loop a turn, then wait until the buffer has room."""
+        await anyio.lowlevel.checkpoint()
         while self._no_room is not None:
             await self._no_room.wait()
 
