@@ -11,7 +11,7 @@ The guide is docs/client.md. Reading a stream as it grows:
 
 from durable_streams._async import AsyncDurableStream
 from durable_streams._async_producer import IdempotentProducer
-from durable_streams._async_response import AsyncStreamResponse, astream
+from durable_streams._async_response import AsyncItemIterator, AsyncStreamResponse, astream
 from durable_streams._pull import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, Stop, Wait
 from durable_streams._push_async import Acknowledgement, Appended
 from durable_streams._push_threads import SyncAcknowledgement
@@ -22,7 +22,7 @@ from durable_streams._store_messages import is_control_message
 from durable_streams._store_producer import StoreProducer
 from durable_streams._sync import DurableStream
 from durable_streams._sync_producer import SyncIdempotentProducer
-from durable_streams._sync_response import StreamResponse, stream
+from durable_streams._sync_response import ItemIterator, StreamResponse, stream
 from durable_streams._types import (
     AppendResult,
     CloseResult,
@@ -69,6 +69,7 @@ __all__ = [
     "AppendResult",
     "Appended",
     "AsyncDurableStream",
+    "AsyncItemIterator",
     "AsyncStreamResponse",
     "Backoff",
     "BadRequestError",
@@ -85,6 +86,7 @@ __all__ = [
     "IdempotentAppendResult",
     "IdempotentProducer",
     "InvalidOffsetError",
+    "ItemIterator",
     "LiveMode",
     "MessageError",
     "Offset",

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 from durable_streams import _checks, _http
 from durable_streams._http_async import AsyncCarrier
-from durable_streams._items import End, Items
+from durable_streams._items import END, Items
 from durable_streams._response import ResponseState, check_start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import Callable, Generator
 
     import httpx
 
@@ -34,16 +34,24 @@ class AsyncItemIterator(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        for item in self._items.ready:
-            return item
         while True:
-            last = self._items.take_last()
-            if not isinstance(last, End):
-                return last
+            try:
+                for item in self._items.ready:
+                    return item
+                last = self._items.take_last()
+                if last is not END:
+                    return last
+            except Exception:  # of the caller's `decode`: it costs the one item
+                raise
+            except BaseException:
+                self._items.tear()
+                raise
             if not await self._carrier.run(self._items.fill()):
                 raise StopAsyncIteration
-            for item in self._items.ready:
-                return item
+
+    async def aclose(self) -> None:
+        """Let nothing more come out; ``res.offset`` stays where it is. The response is not closed by this."""
+        self._items.stop()
 
 
 class AsyncStreamResponse(ResponseState):
@@ -66,7 +74,7 @@ class AsyncStreamResponse(ResponseState):
 
     async def open(self) -> Self:
         """Wait for the first answer. Raises what the server refuses."""
-        await self._carrier.run(self._reader.open())
+        await self._carrier.run(self._open())
         return self
 
     async def close(self) -> None:
@@ -84,14 +92,14 @@ class AsyncStreamResponse(ResponseState):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncItemIterator[bytes]:
         return self.iter_bytes()
 
-    def iter_bytes(self) -> AsyncIterator[bytes]:
+    def iter_bytes(self) -> AsyncItemIterator[bytes]:
         """Iterate over the bytes, in chunks of any size; also those that events carry as base64."""
         return AsyncItemIterator(self._bytes(), self._carrier)
 
-    def iter_text(self, encoding: str = "utf-8") -> AsyncIterator[str]:
+    def iter_text(self, encoding: str = "utf-8") -> AsyncItemIterator[str]:
         """Iterate over text, in chunks of any size, never broken inside a character.
 
         Raises `ParseError` for what is not text in this encoding.
@@ -99,10 +107,10 @@ class AsyncStreamResponse(ResponseState):
         return AsyncItemIterator(self._text(encoding), self._carrier)
 
     @overload
-    def iter_json(self, decode: None = None) -> AsyncIterator[Any]: ...
+    def iter_json(self, decode: None = None) -> AsyncItemIterator[Any]: ...
     @overload
-    def iter_json(self, decode: Callable[[Any], T]) -> AsyncIterator[T]: ...
-    def iter_json(self, decode: Callable[[Any], Any] | None = None) -> AsyncIterator[Any]:
+    def iter_json(self, decode: Callable[[Any], T]) -> AsyncItemIterator[T]: ...
+    def iter_json(self, decode: Callable[[Any], Any] | None = None) -> AsyncItemIterator[Any]:
         """Iterate over JSON messages, each passed through ``decode`` if it is given.
 
         Messages of a big response are handed out while it arrives: memory stays flat. Raises `ParseError`, which
@@ -110,17 +118,17 @@ class AsyncStreamResponse(ResponseState):
         """
         return AsyncItemIterator(self._json(decode), self._carrier)
 
-    def iter_json_batches(self) -> AsyncIterator[list[Any]]:
+    def iter_json_batches(self) -> AsyncItemIterator[list[Any]]:
         """Iterate over JSON messages as the server's responses, or its events, group them."""
         return AsyncItemIterator(self._json_batches(), self._carrier)
 
     @overload
-    def iter_events(self, mode: Literal["bytes"] = "bytes") -> AsyncIterator[StreamEvent[bytes]]: ...
+    def iter_events(self, mode: Literal["bytes"] = "bytes") -> AsyncItemIterator[StreamEvent[bytes]]: ...
     @overload
-    def iter_events(self, mode: Literal["text"]) -> AsyncIterator[StreamEvent[str]]: ...
+    def iter_events(self, mode: Literal["text"]) -> AsyncItemIterator[StreamEvent[str]]: ...
     @overload
-    def iter_events(self, mode: Literal["json"]) -> AsyncIterator[StreamEvent[list[Any]]]: ...
-    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> AsyncIterator[StreamEvent[Any]]:
+    def iter_events(self, mode: Literal["json"]) -> AsyncItemIterator[StreamEvent[list[Any]]]: ...
+    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> AsyncItemIterator[StreamEvent[Any]]:
         """Iterate over the server's responses, or groups of events, each with its data and where it ends.
 
         Those without data are among them: one may be the first that is up to date. A live read goes on behind it.

@@ -13,9 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+PROTOCOL_HEADERS: Final = ("stream-", "producer-")
+"""How the names of the protocol's headers begin."""
+
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\t\x20-\x7e]")
-_NOT_IN_A_URL: Final = re.compile(r"[\x00-\x20\x7f]")
+_NOT_IN_A_URL: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+_FRAMING_HEADERS: Final = frozenset({"content-length", "transfer-encoding"})
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",
     re.ASCII,
@@ -29,7 +33,7 @@ def stream_url(url: str, *, relative: bool = False) -> str:
     if not url:
         raise ValueError("the URL of the stream is empty")
     if _NOT_IN_A_URL.search(url):
-        raise ValueError(f"the URL {url!r} has a space or a control character in it: percent-encode it")
+        raise ValueError(f"the URL {url!r} has something in it that is no character of a URL: percent-encode it")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -85,7 +89,7 @@ def expiry(moment: str | datetime) -> str:
 
 
 def timeout(seconds: object) -> None:
-    """Check a timeout in seconds. Anything that is no number is left to the HTTP library."""
+    """Check a timeout in seconds. Anything that is no number is left to `_http`, which knows the library's own."""
     if isinstance(seconds, bool) or (
         isinstance(seconds, int | float) and not (seconds > 0 and math.isfinite(seconds))
     ):
@@ -104,6 +108,16 @@ def header_value(name: str, value: object) -> str:
     return value
 
 
+def header_name(name: object) -> None:
+    """Check the name of a header of the caller's."""
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a header")
+    if name.lower().startswith(PROTOCOL_HEADERS):
+        raise ValueError(f"the header {name!r} is the protocol's: an argument or a method does what it is for")
+    if name.lower() in _FRAMING_HEADERS:
+        raise ValueError(f"the header {name!r} says how a body is sent, which only the HTTP library can know")
+
+
 def headers(given: object) -> None:
     """Check the caller's headers; values that are asked for at each request are checked then."""
     if given is None:
@@ -111,8 +125,7 @@ def headers(given: object) -> None:
     if not isinstance(given, Mapping):
         raise TypeError(f"headers is a mapping of names to values, not {type(given).__name__}")
     for name, value in given.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a header")
+        header_name(name)
         if not callable(value):
             header_value(name, value)
 

@@ -168,9 +168,7 @@ class TextDecoder:
         try:
             return self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            raise ParseError(
-                f"the page at offset {self._start!r} is not {self._encoding} text: {error}"
-            ) from error
+            raise _not_text(self._start, self._encoding, error) from error
 
     def _release(self, following: str) -> Sequence[str]:
         held, self._held = self._held, following
@@ -186,7 +184,7 @@ class JsonDecoder:
         self._segment_bytes = segment_bytes
         self._unseen = _Unseen()
         self._start = ""
-        self._document = JsonDocument(segment_bytes=segment_bytes)
+        self._document: JsonDocument  # of the page that was begun
 
     @property
     def page_complete(self) -> bool:
@@ -222,32 +220,34 @@ class JsonDecoder:
         try:
             messages = step(*arguments)
         except ParseError as error:
-            raise ParseError(f"the page at offset {self._start!r} is {error}") from error.__cause__
+            raise type(error)(f"the page at offset {self._start!r} is {error}") from error.__cause__
         known = self._unseen.pass_on(len(messages))
         return messages[known:] if known else messages
 
 
 class PageDecoder:
-    """Joins what another decoder makes of a page, to one item for each page.
+    """Joins what other decoders make of a page, to one item for each page.
 
-    ``finish`` of the other one belongs to no page; it is asked all the same, because it may raise.
+    Nothing is handed out before the page's end. So a page that begins again is decoded anew, and what came of it
+    before is dropped: the second time it may be shorter, and its item must not reach beyond its end.
     """
 
+    complete = True
     page_complete = False
 
-    def __init__(self, inner: Decoder[Any], make: Callable[[list[Any], Page], Sequence[Any]]) -> None:
-        self._inner = inner
+    def __init__(
+        self, inner: Callable[[], Decoder[Any]], make: Callable[[list[Any], Page], Sequence[Any]]
+    ) -> None:
+        self._new_inner = inner
         self._make = make
+        self._inner: Decoder[Any]  # of the page that was begun
         self._items: list[Any] = []
 
-    @property
-    def complete(self) -> bool:
-        """See `Decoder`."""
-        return self._inner.complete
-
     def begin_page(self, start: str) -> None:
-        """See `Decoder`. What the inner decoder handed out before will not come again: it stays."""
+        """See `Decoder`."""
+        self._inner = self._new_inner()
         self._inner.begin_page(start)
+        self._items = []
 
     def feed(self, data: bytes) -> Sequence[Any]:
         """See `Decoder`."""
@@ -267,30 +267,91 @@ class PageDecoder:
 
     def finish(self) -> Sequence[Any]:
         """See `Decoder`."""
-        self._inner.finish()
         return ()
+
+
+class TextEventDecoder:
+    """One event for each page, with its text.
+
+    A page that ends inside a character has none of its own: nobody can begin to read there. It is joined with the
+    next one.
+    """
+
+    page_complete = False
+
+    def __init__(self) -> None:
+        self._start = ""
+        self._texts: list[str] = []  # of the pages before this one that have had no event
+        self._rest = b""  # the half character at their end
+        self._chunks: list[bytes] = []
+
+    @property
+    def complete(self) -> bool:
+        """See `Decoder`."""
+        return not self._rest
+
+    def begin_page(self, start: str) -> None:
+        """See `Decoder`. As nothing of the page was handed out, it is taken anew when it begins again."""
+        self._start = start
+        self._chunks = [self._rest]
+
+    def feed(self, data: bytes) -> Sequence[StreamEvent[str]]:
+        """See `Decoder`."""
+        self._chunks.append(data)
+        return ()
+
+    def end_document(self) -> Sequence[StreamEvent[str]]:
+        """See `Decoder`."""
+        return ()
+
+    def end_page(self, page: Page) -> Sequence[StreamEvent[str]]:
+        """See `Decoder`."""
+        data = b"".join(self._chunks)
+        text, length = self._decode(data, final=False)
+        self._texts.append(text)
+        self._rest = data[length:]
+        if self._rest:
+            return ()
+        texts, self._texts = self._texts, []
+        return (_event("".join(texts), page),)
+
+    def finish(self) -> Sequence[StreamEvent[str]]:
+        """See `Decoder`."""
+        self._decode(self._rest, final=True)
+        return ()
+
+    def _decode(self, data: bytes, *, final: bool) -> tuple[str, int]:
+        try:
+            return codecs.utf_8_decode(data, "strict", final)
+        except UnicodeDecodeError as error:
+            raise _not_text(self._start, "utf-8", error) from error
 
 
 def json_batch_decoder() -> Decoder[list[Any]]:
     """Return the decoder of a page's messages as a list; pages without messages are passed over."""
-    return PageDecoder(JsonDecoder(), lambda messages, _: (messages,) if messages else ())
+    return PageDecoder(JsonDecoder, lambda messages, _: (messages,) if messages else ())
 
 
 def event_decoder(mode: str) -> Decoder[StreamEvent[Any]]:
     """Return the decoder of events whose data is ``bytes``, ``text`` or ``json``.
 
-    There is one for each page: also for a page without data, because it may be the one that is up to date.
+    There is one for each page, but for text pages that end inside a character: also for a page without data,
+    because it may be the one that is up to date. It ends exactly where its ``next_offset`` is.
     """
     match mode:
         case "bytes":
-            return PageDecoder(BytesDecoder(), lambda parts, page: (_event(b"".join(parts), page),))
+            return PageDecoder(BytesDecoder, lambda parts, page: (_event(b"".join(parts), page),))
         case "text":
-            return PageDecoder(TextDecoder(), lambda parts, page: (_event("".join(parts), page),))
+            return TextEventDecoder()
         case "json":
-            return PageDecoder(JsonDecoder(), lambda messages, page: (_event(messages, page),))
+            return PageDecoder(JsonDecoder, lambda messages, page: (_event(messages, page),))
         case _:
             raise ValueError(f"mode is 'bytes', 'text' or 'json', not {mode!r}")
 
 
 def _event(data: T, page: Page) -> StreamEvent[T]:
     return StreamEvent(data, page.next_offset, page.up_to_date, page.cursor)
+
+
+def _not_text(start: str, encoding: str, error: UnicodeDecodeError) -> ParseError:
+    return ParseError(f"the page at offset {start!r} is not {encoding} text: {error}")

@@ -3,11 +3,14 @@
 Every answer is one of three:
 
     SETTLED     it says what happened, for good or bad
-    NOT_NOW     nothing happened: 429, 503 with ``Retry-After``, or not one byte left
+    NOT_NOW     nothing happened: 421, 425, 429, 503 with ``Retry-After``, or not one byte left
     DOUBTFUL    nobody knows: a timeout, a reset, 5xx
 
 NOT_NOW is always tried again. DOUBTFUL is tried again where doing it twice is the same as doing it once
 (`exchange`), or after making sure that it was not done (`exchange_once`).
+
+An attempt may also raise: making a request runs the caller's own callables, and needs a client that is open. That
+comes out as it is, unless an earlier attempt is in doubt: then it is a `FetchError` that says so.
 """
 
 from __future__ import annotations
@@ -20,11 +23,15 @@ from durable_streams._answers import error_from, in_doubt
 from durable_streams._effects import Flow, send, sleep
 from durable_streams._retry import Backoff, RandomSource, retry_after_seconds
 from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
-from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+
+    from durable_streams.errors import DurableStreamError
+
+_NOT_DONE: Final = frozenset({421, 425, 429})
+"""By their definitions nothing was done: misdirected (RFC 9110), too early (RFC 8470), too many (RFC 6585)."""
 
 _FINISHED: Final = frozenset({500, 503})
 """The server's own last word. 502 and 504 are a proxy's, behind which the request may still be travelling."""
@@ -42,7 +49,7 @@ def outcome(answer: Answer) -> Outcome:
     """Say how much an answer says."""
     if isinstance(answer, Failure):
         return Outcome.DOUBTFUL if answer.sent else Outcome.NOT_NOW
-    if answer.status == 429 or (answer.status == 503 and "retry-after" in answer.headers):
+    if answer.status in _NOT_DONE or (answer.status == 503 and "retry-after" in answer.headers):
         return Outcome.NOT_NOW
     # 501 and 505 will be the answer next time too.
     if answer.status == 408 or (answer.status >= 500 and answer.status not in {501, 505}):
@@ -85,14 +92,20 @@ def exchange(request: Request, policy: RetryPolicy) -> Flow[Settled]:
     """
     attempt, doubted = 0, False
     while True:
-        answer = yield from send(request)
+        try:
+            answer = yield from send(request)
+        # Boundary: the caller's callables may raise anything, which must not hide that there is a doubt.
+        except Exception as error:
+            if doubted and _changes_something(request):
+                raise _not_made_again(request, error) from error
+            raise
         how = outcome(answer)
         if how is Outcome.SETTLED and isinstance(answer, Reply):
             return Settled(answer, doubted)
         doubted = doubted or how is Outcome.DOUBTFUL
         if attempt >= policy.max_retries:
-            error = error_from(answer, request)
-            raise in_doubt(error) if doubted and request.method not in {"GET", "HEAD"} else error
+            last = error_from(answer, request)
+            raise in_doubt(last) if doubted and _changes_something(request) else last
         yield from sleep(policy.delay(attempt, answer))
         attempt += 1
 
@@ -144,7 +157,8 @@ def _make_sure_nothing_was_stored(
     request = Request("HEAD", url, {"cache-control": "no-cache"})
     try:
         reply = (yield from exchange(request, policy)).reply
-    except DurableStreamError as second:
+    # Boundary, as in `exchange`: an append is in doubt here, whatever making this request raises.
+    except Exception as second:
         raise in_doubt(error, f"It may have been stored; asking the stream failed, too: {second}") from second
     now = reply.headers.get(STREAM_NEXT_OFFSET) if reply.status == 200 else None
     if now is None:
@@ -152,3 +166,12 @@ def _make_sure_nothing_was_stored(
     if now != tail:
         grown = f"the stream has grown from {tail!r} to {now!r}, by this or by another append"
         raise in_doubt(error, f"It may have been stored: {grown}.")
+
+
+def _changes_something(request: Request) -> bool:
+    return request.method not in {"GET", "HEAD"}
+
+
+def _not_made_again(request: Request, error: Exception) -> DurableStreamError:
+    reason = f"the request could not be made again: {type(error).__name__}: {error}"
+    return in_doubt(error_from(Failure(reason, cause=error), request))

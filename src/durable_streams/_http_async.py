@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -11,13 +12,12 @@ import httpx
 
 from durable_streams import _checks, _http
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
-from durable_streams._urls import with_params
-from durable_streams._wire import Answer, Failure, Request
+from durable_streams._wire import Answer, Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-    from durable_streams._inflate import GzipInflater
+    from durable_streams._inflate import Inflater
     from durable_streams._types import ReadErrorHandler
 
 T = TypeVar("T")
@@ -56,13 +56,12 @@ class AsyncCarrier:
         timeout: float | httpx.Timeout | None = None,
         on_error: ReadErrorHandler | None = None,
     ) -> None:
-        if isinstance(client, httpx.Client):
-            raise TypeError("this needs an httpx.AsyncClient, not an httpx.Client")
+        timeout = _http.as_timeout(timeout)
+        if client is not None:
+            _http.check_client(client, httpx.AsyncClient)
         self.client: httpx.AsyncClient = client if client is not None else own_client()
         self.extras = extras
-        self.timeout: httpx.Timeout | None = (
-            httpx.Timeout(timeout) if isinstance(timeout, int | float) else timeout
-        )
+        self.timeout = timeout
         self._owned = client is None
         self._on_error = on_error
         self._response: httpx.Response | None = None
@@ -90,16 +89,20 @@ class AsyncCarrier:
                     await self.client.aclose()
 
     async def run(self, flow: Flow[T]) -> T:
-        """Perform a flow's effects until it returns."""
-        outcome = None
+        """Perform a flow's effects until it returns. What performing one raises is raised in the flow, there."""
+        step: Callable[[], Effect] = functools.partial(flow.send, None)
         try:
             while True:
                 try:
-                    effect = flow.send(outcome)
+                    effect = step()
                 except StopIteration as done:
                     result: T = done.value
                     return result
-                outcome = await self._perform(effect)
+                try:
+                    step = functools.partial(flow.send, await self._perform(effect))
+                # Boundary: the caller's own callables may raise anything. Only the flow knows what is in doubt.
+                except Exception as error:  # noqa: BLE001
+                    step = functools.partial(flow.throw, error)
         finally:
             flow.close()
 
@@ -123,23 +126,27 @@ class AsyncCarrier:
                 return True
 
     async def exchange(self, request: Request) -> Answer:
-        """Perform one request with its whole answer. Several may run at the same time."""
-        call = await self._arguments(request)
+        """Perform one request; give its answer with the first of its body. Several may run at the same time."""
+        call = await self._call(request)
+        _http.prefer_coding(call, self.client, "identity")
+        verb = _http.callers_verb(self.client, request.method)
+        if verb is not None:
+            return await _call_verb(verb, request, call)
+        response = await self._send(request, call)
+        if isinstance(response, Reply | Failure):
+            return response
+        return await _short_reply(response, call.short_body_seconds)
+
+    async def _send(self, request: Request, call: _http.Call) -> httpx.Response | Answer:
+        """Send a request; return the response, its body unread, or the answer that there is in its place."""
+        sent = False
         try:
-            match request.method:
-                case "PUT":
-                    response = await self.client.put(**call, content=request.body)
-                case "POST":
-                    response = await self.client.post(**call, content=request.body)
-                case "HEAD":
-                    response = await self.client.head(**call)
-                case "DELETE":
-                    response = await self.client.delete(**call)
-                case _:
-                    response = await self.client.request(request.method, **call)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _http.failure_from(error, request)
-        return _http.reply_from(response, response.content)
+            built = self.client.build_request(request.method, call.url, **call.options, content=request.body)
+            sent = True
+            return await self.client.send(built, stream=True, follow_redirects=False)
+        # Boundary: a client runs code of many hands, libraries' and the caller's, fed with what a server says.
+        except Exception as error:  # noqa: BLE001
+            return _http.answer_from(error, request, sent=sent)
 
     async def exchange_bounded(self, request: Request, *, max_reply_bytes: int, seconds: float) -> Answer:
         """As `exchange`, for a caller that must survive any server: bounded in memory and in time.
@@ -148,47 +155,37 @@ class AsyncCarrier:
         slow. An answer that is not complete after ``seconds`` is none; one with more than ``max_reply_bytes`` is
         cut there.
         """
-        call = await self._arguments(request)
-        call.pop("follow_redirects")
+        url, options = await self._call(request)
         body = request.body
         if body:
-            call["headers"] = {**call["headers"], "content-length": str(len(body))}
+            options["headers"]["content-length"] = str(len(body))
         answer: Answer = Failure(f"no complete answer within {seconds:.0f} s")
         with anyio.move_on_after(seconds):
             try:
-                built = self.client.build_request(request.method, **call, content=_pieces(body) if body else None)
+                content = _pieces(body) if body else None
+                built = self.client.build_request(request.method, url, **options, content=content)
                 response = await self.client.send(built, stream=True, follow_redirects=False)
                 async with contextlib.aclosing(response):
-                    answer = _http.reply_from(response, await _read_at_most(response, max_reply_bytes))
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                answer = _http.failure_from(error, request)
+                    content_read = bytearray()
+                    await _read_into(content_read, response, max_reply_bytes)
+                    answer = _http.reply_from(response, bytes(content_read))
+            # Boundary, as in `_send`.
+            except Exception as error:  # noqa: BLE001
+                answer = _http.answer_from(error, request)
         return answer
 
     async def _open(self, request: Request) -> Answer:
         await self._close_body()
-        call = await self._arguments(request)
-        call.pop("follow_redirects")
+        call = await self._call(request)
         _http.prefer_coding(call, self.client)
-        try:
-            built = self.client.build_request(request.method, **call)
-            self._response = await self.client.send(built, stream=True, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _http.failure_from(error, request)
-        self._chunks = _content(self._response)
-        if self._response.status_code == 200:
-            return _http.reply_from(self._response)
-        return await self._short_reply(self._response)
-
-    async def _short_reply(self, response: httpx.Response) -> Answer:
-        body = bytearray()
-        while len(body) < _http.MAX_ERROR_BODY_BYTES:
-            chunk = await self._next_chunk()
-            if isinstance(chunk, Failure) or not chunk:
-                break
-            body += chunk
-        await self._close_body()
+        response = await self._send(request, call)
+        if isinstance(response, Reply | Failure):
+            return response
+        if response.status_code == 200:
+            self._response, self._chunks = response, _content(response)
+            return _http.reply_from(response)
         self._chunks = _nothing()
-        return _http.reply_from(response, bytes(body))
+        return await _short_reply(response, call.short_body_seconds)
 
     async def _next_chunk(self) -> bytes | Failure:
         # Whoever cancels this leaves no body behind: its next bytes would not be the ones that follow.
@@ -211,9 +208,9 @@ class AsyncCarrier:
             with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
                 await response.aclose()
 
-    async def _arguments(self, request: Request) -> dict[str, Any]:
-        if self.client.is_closed:
-            raise _http.closed_client(request)
+    async def _call(self, request: Request) -> _http.Call:
+        if self.client.is_closed is True:  # a caller's mock of a client has something else there
+            raise _http.closed_client(request, injected=not isinstance(self.client, OwnClient))
         headers = [
             (name, value if isinstance(value, str) else _checks.header_value(name, await self._value(value)))
             for name, value in self.extras.headers.items()
@@ -223,27 +220,43 @@ class AsyncCarrier:
             for name, value in self.extras.params.items()
             for pair in _http.flatten(name, await self._value(value))
         ]
-        return {
-            "url": with_params(request.url, request.params, params),
-            "headers": _http.merge_headers(dict(request.headers), headers),
-            "timeout": _http.timeout_for(request, self.timeout, self.client),
-            "follow_redirects": False,
-        }
+        return _http.call_of(request, self.client, headers, params, self.timeout)
 
     @staticmethod
     async def _value(value: Any) -> Any:
         return await _settle(value()) if callable(value) else value
 
 
+async def _call_verb(verb: Callable[..., Awaitable[httpx.Response]], request: Request, call: _http.Call) -> Answer:
+    content = {"content": request.body} if request.method in {"PUT", "POST"} else {}
+    try:
+        response = await verb(call.url, **call.options, **content, follow_redirects=False)
+        return _http.reply_from(response, await response.aread())
+    # Boundary, as in `_send`.
+    except Exception as error:  # noqa: BLE001
+        return _http.answer_from(error, request)
+
+
+async def _short_reply(response: httpx.Response, seconds: float) -> Reply:
+    """Return an answer with the first of its body: as much as comes in time, and before it breaks off."""
+    body = bytearray()
+    try:
+        with contextlib.suppress(*_http.READ_ERRORS), anyio.move_on_after(seconds):
+            await _read_into(body, response, _http.MAX_SHORT_BODY_BYTES)
+    finally:
+        with contextlib.suppress(*_http.READ_ERRORS):
+            await response.aclose()
+    return _http.reply_from(response, bytes(body))
+
+
 def _content(response: httpx.Response) -> AsyncIterator[bytes]:
     """Give the content of a body as it comes, in pieces of bounded size."""
-    if not _http.is_raw_readable(response):
-        return response.aiter_bytes()
-    inflater = _http.inflater(response)
-    return response.aiter_raw() if inflater is None else _inflated(response.aiter_raw(), inflater)
+    raw, inflater = _http.decoding(response)
+    chunks = response.aiter_raw() if raw else response.aiter_bytes()
+    return chunks if inflater is None else _inflated(chunks, inflater)
 
 
-async def _inflated(chunks: AsyncIterator[bytes], inflater: GzipInflater) -> AsyncGenerator[bytes]:
+async def _inflated(chunks: AsyncIterator[bytes], inflater: Inflater) -> AsyncGenerator[bytes]:
     async for chunk in chunks:
         for piece in inflater.feed(chunk):
             yield piece
@@ -273,26 +286,15 @@ async def _pieces(body: bytes) -> AsyncGenerator[bytes]:
         yield body[start : start + _PIECE_BYTES]
 
 
-async def _read_at_most(response: httpx.Response, max_bytes: int) -> bytes:
-    body = bytearray()
-    async with contextlib.aclosing(_generator(response)) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > max_bytes:
-                break
-    return bytes(body[:max_bytes])
-
-
-async def _generator(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """`aiter_bytes` as a generator that can be closed at once, instead of by the garbage collector."""
-    chunks = response.aiter_bytes()
-    try:
-        async for chunk in chunks:
-            yield chunk
-    finally:
-        close = getattr(chunks, "aclose", None)
-        if close is not None:
-            await close()
+async def _read_into(body: bytearray, response: httpx.Response, max_bytes: int) -> None:
+    """Read the content; stop at the first piece that is too much."""
+    chunks = _content(response)
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > max_bytes:
+            await _end(chunks)
+            del body[max_bytes:]
+            return
 
 
 async def _settle(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import time
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -11,13 +12,12 @@ import httpx
 
 from durable_streams import _checks, _http
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
-from durable_streams._urls import with_params
-from durable_streams._wire import Answer, Failure, Request
+from durable_streams._wire import Answer, Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from durable_streams._inflate import GzipInflater
+    from durable_streams._inflate import Inflater
     from durable_streams._types import ReadErrorHandler
 
 T = TypeVar("T")
@@ -55,13 +55,12 @@ class SyncCarrier:
         timeout: float | httpx.Timeout | None = None,
         on_error: ReadErrorHandler | None = None,
     ) -> None:
-        if isinstance(client, httpx.AsyncClient):
-            raise TypeError("this needs an httpx.Client, not an httpx.AsyncClient")
+        timeout = _http.as_timeout(timeout)
+        if client is not None:
+            _http.check_client(client, httpx.Client)
         self.client: httpx.Client = client if client is not None else own_client()
         self.extras = extras
-        self.timeout: httpx.Timeout | None = (
-            httpx.Timeout(timeout) if isinstance(timeout, int | float) else timeout
-        )
+        self.timeout = timeout
         self._owned = client is None
         self._on_error = on_error
         self._response: httpx.Response | None = None
@@ -87,17 +86,20 @@ class SyncCarrier:
                 self.client.close()
 
     def run(self, flow: Flow[T]) -> T:
-        """Perform a flow's effects until it returns."""
-        outcome = None
+        """Perform a flow's effects until it returns. What performing one raises is raised in the flow, there."""
+        step: Callable[[], Effect] = functools.partial(flow.send, None)
         try:
             while True:
                 try:
-                    effect = flow.send(outcome)
+                    effect = step()
                 except StopIteration as done:
                     result: T = done.value
                     return result
-                # Outside the inner try: a StopIteration of the caller's own callables is not the flow's end.
-                outcome = self._perform(effect)
+                try:
+                    step = functools.partial(flow.send, self._perform(effect))
+                # Boundary: the caller's own callables may raise anything. Only the flow knows what is in doubt.
+                except Exception as error:  # noqa: BLE001
+                    step = functools.partial(flow.throw, error)
         finally:
             flow.close()
 
@@ -121,23 +123,27 @@ class SyncCarrier:
                 return True
 
     def exchange(self, request: Request) -> Answer:
-        """Perform one request with its whole answer. Safe to call from several threads."""
-        call = self._arguments(request)
+        """Perform one request; give its answer with the first of its body. Safe to call from several threads."""
+        call = self._call(request)
+        _http.prefer_coding(call, self.client, "identity")
+        verb = _http.callers_verb(self.client, request.method)
+        if verb is not None:
+            return _call_verb(verb, request, call)
+        response = self._send(request, call)
+        if isinstance(response, Reply | Failure):
+            return response
+        return _short_reply(response, call.short_body_seconds)
+
+    def _send(self, request: Request, call: _http.Call) -> httpx.Response | Answer:
+        """Send a request; return the response, its body unread, or the answer that there is in its place."""
+        sent = False
         try:
-            match request.method:
-                case "PUT":
-                    response = self.client.put(**call, content=request.body)
-                case "POST":
-                    response = self.client.post(**call, content=request.body)
-                case "HEAD":
-                    response = self.client.head(**call)
-                case "DELETE":
-                    response = self.client.delete(**call)
-                case _:
-                    response = self.client.request(request.method, **call)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _http.failure_from(error, request)
-        return _http.reply_from(response, response.content)
+            built = self.client.build_request(request.method, call.url, **call.options, content=request.body)
+            sent = True
+            return self.client.send(built, stream=True, follow_redirects=False)
+        # Boundary: a client runs code of many hands, libraries' and the caller's, fed with what a server says.
+        except Exception as error:  # noqa: BLE001
+            return _http.answer_from(error, request, sent=sent)
 
     def exchange_bounded(self, request: Request, *, max_reply_bytes: int, seconds: float) -> Answer:
         """As `exchange`, for a caller that must survive any server: bounded in memory and in time.
@@ -146,49 +152,38 @@ class SyncCarrier:
         slow. An answer that is not complete after ``seconds`` is none; one with more than ``max_reply_bytes`` is
         cut there. The time is looked at whenever something moved: it may take one timeout of the client longer.
         """
-        call = self._arguments(request)
-        call.pop("follow_redirects")
-        call["timeout"] = _at_most(call["timeout"], seconds)
+        url, options = self._call(request)
+        options["timeout"] = _at_most(options["timeout"], seconds)
         deadline = time.monotonic() + seconds
         content = None
         if request.body:
-            call["headers"] = {**call["headers"], "content-length": str(len(request.body))}
+            options["headers"]["content-length"] = str(len(request.body))
             content = _pieces(request.body, deadline)
         try:
-            built = self.client.build_request(request.method, **call, content=content)
+            built = self.client.build_request(request.method, url, **options, content=content)
             response = self.client.send(built, stream=True, follow_redirects=False)
             with contextlib.closing(response):
-                return _http.reply_from(response, _read_at_most(response, max_reply_bytes, deadline))
+                reply = bytearray()
+                _read_into(reply, response, max_reply_bytes, deadline)
+                return _http.reply_from(response, bytes(reply))
         except _TooSlowError:
             return Failure(f"no complete answer within {seconds:.0f} s")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _http.failure_from(error, request)
+        # Boundary, as in `_send`.
+        except Exception as error:  # noqa: BLE001
+            return _http.answer_from(error, request)
 
     def _open(self, request: Request) -> Answer:
         self._close_body()
-        call = self._arguments(request)
-        call.pop("follow_redirects")
+        call = self._call(request)
         _http.prefer_coding(call, self.client)
-        try:
-            built = self.client.build_request(request.method, **call)
-            self._response = self.client.send(built, stream=True, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _http.failure_from(error, request)
-        self._chunks = _content(self._response)
-        if self._response.status_code == 200:
-            return _http.reply_from(self._response)
-        return self._short_reply(self._response)
-
-    def _short_reply(self, response: httpx.Response) -> Answer:
-        body = bytearray()
-        while len(body) < _http.MAX_ERROR_BODY_BYTES:
-            chunk = self._next_chunk()
-            if isinstance(chunk, Failure) or not chunk:
-                break
-            body += chunk
-        self._close_body()
+        response = self._send(request, call)
+        if isinstance(response, Reply | Failure):
+            return response
+        if response.status_code == 200:
+            self._response, self._chunks = response, _content(response)
+            return _http.reply_from(response)
         self._chunks = iter(())
-        return _http.reply_from(response, bytes(body))
+        return _short_reply(response, call.short_body_seconds)
 
     def _next_chunk(self) -> bytes | Failure:
         # Whoever interrupts this leaves no body behind: its next bytes would not be the ones that follow.
@@ -209,9 +204,9 @@ class SyncCarrier:
             with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
                 response.close()
 
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        if self.client.is_closed:
-            raise _http.closed_client(request)
+    def _call(self, request: Request) -> _http.Call:
+        if self.client.is_closed is True:  # a caller's mock of a client has something else there
+            raise _http.closed_client(request, injected=not isinstance(self.client, OwnClient))
         headers = [
             (name, value if isinstance(value, str) else _checks.header_value(name, self._value(value, name)))
             for name, value in self.extras.headers.items()
@@ -221,12 +216,7 @@ class SyncCarrier:
             for name, value in self.extras.params.items()
             for pair in _http.flatten(name, self._value(value, name))
         ]
-        return {
-            "url": with_params(request.url, request.params, params),
-            "headers": _http.merge_headers(dict(request.headers), headers),
-            "timeout": _http.timeout_for(request, self.timeout, self.client),
-            "follow_redirects": False,
-        }
+        return _http.call_of(request, self.client, headers, params, self.timeout)
 
     @staticmethod
     def _value(value: Any, name: str) -> Any:
@@ -249,14 +239,35 @@ def _pieces(body: bytes, deadline: float) -> Iterator[bytes]:
         yield body[start : start + _PIECE_BYTES]
 
 
-def _read_at_most(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
+def _call_verb(verb: Callable[..., httpx.Response], request: Request, call: _http.Call) -> Answer:
+    content = {"content": request.body} if request.method in {"PUT", "POST"} else {}
+    try:
+        response = verb(call.url, **call.options, **content, follow_redirects=False)
+        return _http.reply_from(response, response.read())
+    # Boundary, as in `_send`.
+    except Exception as error:  # noqa: BLE001
+        return _http.answer_from(error, request)
+
+
+def _short_reply(response: httpx.Response, seconds: float) -> Reply:
+    """Return an answer with the first of its body: as much as comes in time, and before it breaks off.
+
+    The time is looked at whenever something came: it may take one timeout of the client longer.
+    """
     body = bytearray()
-    for chunk in response.iter_bytes():
+    with contextlib.suppress(_TooSlowError, *_http.READ_ERRORS), contextlib.closing(response):
+        _read_into(body, response, _http.MAX_SHORT_BODY_BYTES, time.monotonic() + seconds)
+    return _http.reply_from(response, bytes(body))
+
+
+def _read_into(body: bytearray, response: httpx.Response, max_bytes: int, deadline: float) -> None:
+    """Read the content; stop at the first piece that is too much. Raises `_TooSlowError`."""
+    for chunk in _content(response):
         body += chunk
         if len(body) > max_bytes:
-            break
+            del body[max_bytes:]
+            return
         _check_time(deadline)
-    return bytes(body[:max_bytes])
 
 
 def _check_time(deadline: float) -> None:
@@ -266,13 +277,12 @@ def _check_time(deadline: float) -> None:
 
 def _content(response: httpx.Response) -> Iterator[bytes]:
     """Give the content of a body as it comes, in pieces of bounded size."""
-    if not _http.is_raw_readable(response):
-        return response.iter_bytes()
-    inflater = _http.inflater(response)
-    return response.iter_raw() if inflater is None else _inflated(response.iter_raw(), inflater)
+    raw, inflater = _http.decoding(response)
+    chunks = response.iter_raw() if raw else response.iter_bytes()
+    return chunks if inflater is None else _inflated(chunks, inflater)
 
 
-def _inflated(chunks: Iterator[bytes], inflater: GzipInflater) -> Iterator[bytes]:
+def _inflated(chunks: Iterator[bytes], inflater: Inflater) -> Iterator[bytes]:
     for chunk in chunks:
         yield from inflater.feed(chunk)
     inflater.finish()

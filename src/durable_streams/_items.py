@@ -6,13 +6,18 @@ an item was dealt with never skips one; resuming from it repeats at most the ite
 
 Items get ready by the hundreds: `Items.ready` hands them out without any of this package's code between two of
 them. Only the last item of a page is handed out separately, because the checkpoint moves with it.
+
+An interrupt (Ctrl-C) may come between any two steps. In a wait it does no harm. Anywhere else it may leave things
+half done: then nothing more comes out, and the checkpoint stays where it is safe.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from durable_streams.errors import ParseError
+from durable_streams._json_pages import CutShortError
+from durable_streams.errors import DurableStreamError, ParseError, StreamConsumedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +30,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@final
-class End:
-    """No more items."""
+class End(Enum):
+    """No more items. Ask for it with ``is``, which nothing can interrupt."""
+
+    END = "end"
 
 
-END: Final = End()
+END: Final = End.END
 
 
 class Checkpoint:
@@ -77,12 +83,15 @@ class Items(Generic[T]):
         self._convert = None if convert is None else _guarded(convert)
         self._last: list[Any] = []
         self._passed: Page | None = None
+        self._at_once = False
         self._finished = False
+        self._stopped = False
+        self._torn = False
         self._unreadable: ParseError | None = None
 
     def take_last(self) -> T | End:
         """Return the last item of a page, once all others are taken, and move the checkpoint; or `END`."""
-        if not self._last:
+        if self._torn or not self._last:
             return END
         item = self._last.pop()
         if self._convert is not None:
@@ -94,15 +103,71 @@ class Items(Generic[T]):
     def fill(self) -> Flow[bool]:
         """Get more items; return False at the end. In a live read it waits for some.
 
-        Raises again and again what could not be read: to go on behind it would be to skip it.
+        Raises again and again what could not be read, and that it was interrupted outside of a wait: to go on
+        behind it would be to skip something.
         """
+        if self._torn:
+            raise StreamConsumedError(
+                "the read was interrupted and cannot go on; open the stream again, from res.offset",
+                url=self._reader.url,
+            )
         if self._unreadable is not None:
             raise self._unreadable
+        flow = self._fill()
+        outcome: Any = None
+        while True:
+            self._torn = True  # unless what follows comes to an end of its own
+            try:
+                effect = flow.send(outcome)
+            except StopIteration as done:
+                self._torn = False
+                more: bool = done.value
+                return more
+            except DurableStreamError:
+                self._torn = False
+                raise
+            self._torn = False
+            outcome = yield effect
+
+    def tear(self) -> None:
+        """Note that whoever took an item was interrupted, and may not have got it: nothing more comes out."""
+        self._torn = True
+        self.ready = iter(())
+
+    def stop(self) -> None:
+        """Let nothing more come out. The checkpoint stays at what did."""
+        self._finished = self._stopped = True
+        self._torn, self._unreadable = False, None
+        self.ready, self._last, self._passed = iter(()), [], None
+
+    def all(self) -> Flow[list[T]]:
+        """Return the items that are left. An error costs them all: the checkpoint moves behind them at the end."""
+        self._at_once = True
+        items: list[T] = []
+        while True:
+            items.extend(self.ready)
+            last = self.take_last()
+            if last is not END:
+                items.append(last)
+            more = yield from self.fill()
+            if not more:
+                self._at_once = False
+                self._pass_page()
+                return items
+
+    def _fill(self) -> Flow[bool]:
         self._pass_page()
         try:
             while not self._finished:
                 piece = yield from self._reader.pull(until_up_to_date=self._until_up_to_date)
-                items = self._decoder.finish() if piece is None else self._decode(piece)
+                if self._stopped:
+                    break
+                try:
+                    items = self._decoder.finish() if piece is None else self._decode(piece)
+                except CutShortError:
+                    if piece is not None and self._reader.read_again(piece.page):
+                        continue
+                    raise
                 self._finished = piece is None
                 if items:
                     self._offer(items)
@@ -113,18 +178,6 @@ class Items(Generic[T]):
             error.url, error.status = self._reader.url, self._reader.status
             raise
         return False
-
-    def all(self) -> Flow[list[T]]:
-        """Return the items that are left."""
-        items: list[T] = []
-        while True:
-            items.extend(self.ready)
-            last = self.take_last()
-            if not isinstance(last, End):
-                items.append(last)
-            more = yield from self.fill()
-            if not more:
-                return items
 
     def _decode(self, piece: Piece) -> Sequence[Any]:
         if piece.first:
@@ -145,7 +198,7 @@ class Items(Generic[T]):
         self.ready = iter(items) if self._convert is None else map(self._convert, items)
 
     def _pass_page(self) -> None:
-        if self._passed is not None:
+        if self._passed is not None and not self._at_once:
             self._checkpoint.pass_page(self._passed, complete=self._decoder.complete)
             self._passed = None
 

@@ -40,6 +40,10 @@ _NEXT_TOP: Final = re.compile(rb'[^"\[\]{},]*+')
 _NEXT_DEEP: Final = re.compile(rb'[^"\[\]{}]*+')
 
 
+class CutShortError(ParseError):
+    """A document lacks its end. The connection may have ended early, where nothing else tells an answer's end."""
+
+
 class JsonDocument:
     """Takes the bytes of one document and gives its messages."""
 
@@ -75,7 +79,7 @@ class JsonDocument:
         return messages
 
     def finish(self) -> Sequence[Any]:
-        """Return the messages that are left. Raises `ParseError` if the document is not complete."""
+        """Return the messages that are left. Raises `CutShortError` if the document is not complete."""
         text = self._text
         if self.complete:
             return ()
@@ -146,11 +150,14 @@ class JsonDocument:
         """Read what JSON allows and the quick parser does not: half of a surrogate pair, more nesting."""
         try:
             return json.loads(text.decode(), parse_constant=_refuse_constant)
+        except UnicodeDecodeError as undecodable:
+            raise self._error(str(error), cut_short=undecodable.end >= len(text)) from error
         except (ValueError, RecursionError):
-            raise self._error(str(error)) from error
+            raise self._error(str(error), cut_short=error.pos >= len(error.doc)) from error
 
-    def _error(self, reason: str) -> ParseError:
-        return ParseError(f"not JSON, behind {self._given} messages that are: {reason}")
+    def _error(self, reason: str, *, cut_short: bool = False) -> ParseError:
+        kind = CutShortError if cut_short else ParseError
+        return kind(f"not JSON, behind {self._given} messages that are: {reason}")
 
 
 def _parse_guess(text: bytes | bytearray) -> list[Any]:

@@ -49,6 +49,14 @@ class Pacing:
         self._wait(self._policy.delay(self._failures, answer))
         self._failures += 1
 
+    def fail_late(self, answer: Answer, failures: int) -> bool:
+        """Note that a good answer was none, after so many others; return whether there may be another attempt."""
+        self._failures = failures
+        if self.exhausted:
+            return False
+        self.fail(answer)
+        return True
+
     def pass_page(self, page: Page, *, complete: bool) -> None:
         """Note a page. ``complete``: its answer is at the end, so that nothing can go wrong with it any more."""
         news = page.closed or not page.up_to_date or page.start != page.next_offset

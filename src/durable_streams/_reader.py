@@ -12,6 +12,8 @@ Rules:
   answer, and in reads that end, only so often; in live reads for ever, because they must not end because a
   connection did. An event stream that ends in order is no failure: servers do that every minute.
 - Only closure ends a live read (PROTOCOL section 5.7).
+- Where "now" is, the head of the first answer says, a plain read's; from then on the read is one from that offset.
+  An event stream would say it behind the first data, which a break might skip.
 - With ``live=True`` the server's answers decide about events, once for the whole read. Long-polls take their place
   after an answer that is no event stream, a refusal of what a plain read was just granted, events that cannot be
   decoded, or connections that end again and again without one event.
@@ -31,14 +33,23 @@ from durable_streams._effects import Flow, close_body, consult, next_chunk, open
 from durable_streams._exchange import Outcome, outcome
 from durable_streams._pacing import Pacing
 from durable_streams._pages import EventBody, PageBody
-from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request, media_type
+from durable_streams._wire import (
+    NOW_OFFSET,
+    STREAM_CLOSED,
+    STREAM_NEXT_OFFSET,
+    Answer,
+    Failure,
+    Reply,
+    Request,
+    media_type,
+)
 from durable_streams.errors import ParseError, SSEEncodingError, SSENotSupportedError, StreamConsumedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from durable_streams._exchange import RetryPolicy
-    from durable_streams._pages import Body, Piece
+    from durable_streams._pages import Body, Page, Piece
     from durable_streams._types import LiveMode
     from durable_streams.errors import DurableStreamError
 
@@ -49,6 +60,7 @@ stream ends after a minute, PROTOCOL section 10.2), short enough to notice a dea
 EVENT_STREAM: Final = "text/event-stream"
 
 _REFUSALS_OF_EVENTS: Final = frozenset({400, 405, 406, 415, 501})
+_CUT_SHORT: Final = Failure("the answer ends in the middle of a message")
 _FRUITLESS_STREAMS: Final = 3
 """So many event streams in a row without one event, and ``live=True`` tries long-polls instead."""
 
@@ -106,6 +118,8 @@ class Reader:
         self.headers: Mapping[str, str] = {}
         self.content_type = content_type
         self.released = False
+        self.start = offset
+        """Where the read begins; once it is open, never "now"."""
         self._position = Position(offset, cursor)
         self._pacing = Pacing(policy)
         self._body: Body | None = None
@@ -115,6 +129,8 @@ class Reader:
         self._ends = self.mode is Mode.CATCH_UP
         self._events_served = self.mode in {Mode.SSE, Mode.AUTO}
         self._fruitless = 0
+        self._cut_at: str | None = None
+        self._cuts = 0
 
     def open(self) -> Flow[None]:
         """Ask for the first page, if no page is open; raise what the server refuses."""
@@ -150,6 +166,18 @@ class Reader:
             yield from self._drop_body()
         return None
 
+    def read_again(self, page: Page) -> bool:
+        """Go back to a page whose content says that its end is missing, though the answer ended in order.
+
+        False if an event told its end, or if that did not help often enough.
+        """
+        if self._body is not None:
+            return False
+        self._cuts = self._cuts + 1 if page.start == self._cut_at else 0
+        self._cut_at = page.start
+        self._position = Position(page.start, page.cursor)
+        return self._pacing.fail_late(_CUT_SHORT, self._cuts)
+
     def _at_end(self) -> bool:
         return self._position.closed or (self._ends and self._position.up_to_date)
 
@@ -166,14 +194,23 @@ class Reader:
             if _asks_for_events(request):
                 yield from self._take_events(answer, request)
             elif isinstance(answer, Reply) and _is_page(answer):
-                self._adopt(PageBody(self._position.offset, self._position.cursor, answer), answer)
-                self.content_type = answer.headers.get("content-type", self.content_type)
+                yield from self._take_page(answer)
             else:
                 yield from self._fail(answer, request)
 
+    def _take_page(self, reply: Reply) -> Flow[None]:
+        self.content_type = reply.headers.get("content-type", self.content_type)
+        if self._position.offset == NOW_OFFSET:
+            self.start = self._position.offset = reply.headers[STREAM_NEXT_OFFSET]
+        if self.mode is Mode.SSE and not reply.is_true(STREAM_CLOSED):
+            yield from close_body()  # it was only asked for where "now" is
+        else:
+            self._adopt(PageBody(self._position.offset, self._position.cursor, reply), reply)
+
     def _request(self) -> Request:
         params = [("offset", self._position.offset)]
-        if self._events_served and (self.mode is Mode.SSE or self._position.up_to_date):
+        by_events = self.mode is Mode.SSE and self._position.offset != NOW_OFFSET
+        if self._events_served and (by_events or self._position.up_to_date):
             live, headers = "sse", {"accept": EVENT_STREAM}
         elif self._position.up_to_date:
             live, headers = "long-poll", {}
@@ -224,6 +261,7 @@ class Reader:
                 return
             refusal = yield from self._refusal(answer, request)
             yield from self._consult(refusal)
+            self._pacing.fail(answer)
         else:
             if isinstance(answer, Reply) and outcome(answer) is Outcome.DOUBTFUL:
                 self._count_fruitless()
@@ -301,7 +339,8 @@ def _asks_for_events(request: Request) -> bool:
 
 
 def _is_page(reply: Reply) -> bool:
-    return reply.status in {200, 204} and STREAM_NEXT_OFFSET in reply.headers
+    # "now" is no offset that a server may give: whoever followed it would never know where it is.
+    return reply.status in {200, 204} and reply.headers.get(STREAM_NEXT_OFFSET, NOW_OFFSET) != NOW_OFFSET
 
 
 def _is_event_stream(reply: Reply) -> bool:

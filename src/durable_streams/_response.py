@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from durable_streams._decoding import Decoder
+    from durable_streams._effects import Flow
     from durable_streams._exchange import RetryPolicy
     from durable_streams._types import LiveMode, Offset, StreamEvent
 
@@ -74,7 +75,9 @@ class ResponseState:
         """A safe checkpoint: reading from here skips nothing that was not handed out.
 
         It moves behind a response of the server together with that response's last item. Save it after the
-        item was dealt with; reading on from it repeats at most the items of one response.
+        item was dealt with; reading on from it repeats at most the items of one response. It is an offset that
+        the server gave, or the one that was given to begin at, but never "now". ``read_...`` moves it when it
+        returns.
         """
         return self._checkpoint.offset
 
@@ -117,6 +120,10 @@ class ResponseState:
     def closed(self) -> bool:
         """Whether this response was closed (not the stream: see `stream_closed`)."""
         return self._released
+
+    def _open(self) -> Flow[None]:
+        yield from self._reader.open()
+        self._checkpoint.offset = self._reader.start
 
     def _release(self) -> None:
         self._released = self._reader.released = True

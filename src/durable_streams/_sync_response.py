@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 from durable_streams import _checks, _http
 from durable_streams._http_sync import SyncCarrier
-from durable_streams._items import End, Items
+from durable_streams._items import END, Items
 from durable_streams._response import ResponseState, check_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import httpx
 
@@ -33,16 +33,24 @@ class ItemIterator(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        for item in self._items.ready:
-            return item
         while True:
-            last = self._items.take_last()
-            if not isinstance(last, End):
-                return last
+            try:
+                for item in self._items.ready:
+                    return item
+                last = self._items.take_last()
+                if last is not END:
+                    return last
+            except Exception:  # of the caller's `decode`: it costs the one item
+                raise
+            except BaseException:
+                self._items.tear()
+                raise
             if not self._carrier.run(self._items.fill()):
                 raise StopIteration
-            for item in self._items.ready:
-                return item
+
+    def close(self) -> None:
+        """Let nothing more come out; ``res.offset`` stays where it is. The response is not closed by this."""
+        self._items.stop()
 
 
 class StreamResponse(ResponseState):
@@ -65,7 +73,7 @@ class StreamResponse(ResponseState):
 
     def open(self) -> Self:
         """Wait for the first answer. Raises what the server refuses."""
-        self._carrier.run(self._reader.open())
+        self._carrier.run(self._open())
         return self
 
     def close(self) -> None:
@@ -79,14 +87,14 @@ class StreamResponse(ResponseState):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> ItemIterator[bytes]:
         return self.iter_bytes()
 
-    def iter_bytes(self) -> Iterator[bytes]:
+    def iter_bytes(self) -> ItemIterator[bytes]:
         """Iterate over the bytes, in chunks of any size; also those that events carry as base64."""
         return ItemIterator(self._bytes(), self._carrier)
 
-    def iter_text(self, encoding: str = "utf-8") -> Iterator[str]:
+    def iter_text(self, encoding: str = "utf-8") -> ItemIterator[str]:
         """Iterate over text, in chunks of any size, never broken inside a character.
 
         Raises `ParseError` for what is not text in this encoding.
@@ -94,10 +102,10 @@ class StreamResponse(ResponseState):
         return ItemIterator(self._text(encoding), self._carrier)
 
     @overload
-    def iter_json(self, decode: None = None) -> Iterator[Any]: ...
+    def iter_json(self, decode: None = None) -> ItemIterator[Any]: ...
     @overload
-    def iter_json(self, decode: Callable[[Any], T]) -> Iterator[T]: ...
-    def iter_json(self, decode: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    def iter_json(self, decode: Callable[[Any], T]) -> ItemIterator[T]: ...
+    def iter_json(self, decode: Callable[[Any], Any] | None = None) -> ItemIterator[Any]:
         """Iterate over JSON messages, each passed through ``decode`` if it is given.
 
         Messages of a big response are handed out while it arrives: memory stays flat. Raises `ParseError`, which
@@ -105,17 +113,17 @@ class StreamResponse(ResponseState):
         """
         return ItemIterator(self._json(decode), self._carrier)
 
-    def iter_json_batches(self) -> Iterator[list[Any]]:
+    def iter_json_batches(self) -> ItemIterator[list[Any]]:
         """Iterate over JSON messages as the server's responses, or its events, group them."""
         return ItemIterator(self._json_batches(), self._carrier)
 
     @overload
-    def iter_events(self, mode: Literal["bytes"] = "bytes") -> Iterator[StreamEvent[bytes]]: ...
+    def iter_events(self, mode: Literal["bytes"] = "bytes") -> ItemIterator[StreamEvent[bytes]]: ...
     @overload
-    def iter_events(self, mode: Literal["text"]) -> Iterator[StreamEvent[str]]: ...
+    def iter_events(self, mode: Literal["text"]) -> ItemIterator[StreamEvent[str]]: ...
     @overload
-    def iter_events(self, mode: Literal["json"]) -> Iterator[StreamEvent[list[Any]]]: ...
-    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> Iterator[StreamEvent[Any]]:
+    def iter_events(self, mode: Literal["json"]) -> ItemIterator[StreamEvent[list[Any]]]: ...
+    def iter_events(self, mode: Literal["bytes", "text", "json"] = "bytes") -> ItemIterator[StreamEvent[Any]]:
         """Iterate over the server's responses, or groups of events, each with its data and where it ends.
 
         Those without data are among them: one may be the first that is up to date. A live read goes on behind it.

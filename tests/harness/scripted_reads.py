@@ -126,6 +126,17 @@ class Script:
         return answer
 
 
+@dataclass
+class Stored(Script):
+    """Answers by the offset that is asked for, however often."""
+
+    pages: dict[str, Exchange] = field(default_factory=dict)
+
+    def _open(self, request: Request) -> Answer:
+        self.exchanges.append(self.pages[dict(request.params)["offset"]])
+        return super()._open(request)
+
+
 class Reading:
     """A read of a scripted server, item by item."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_type
 
@@ -13,6 +12,7 @@ from durable_streams import (
     Appended,
     AppendResult,
     AsyncDurableStream,
+    AsyncItemIterator,
     AsyncStreamResponse,
     CloseResult,
     DurableStreamError,
@@ -67,21 +67,21 @@ async def reading(client: httpx.AsyncClient, live: LiveMode, offset: Offset | No
         timeout=5.0,
     ) as res:
         assert_type(res, AsyncStreamResponse)
-        assert_type(aiter(res), AsyncIterator[bytes])
-        assert_type(res.iter_bytes(), AsyncIterator[bytes])
-        assert_type(res.iter_text(encoding="latin-1"), AsyncIterator[str])
-        assert_type(res.iter_json(), AsyncIterator[Any])
-        assert_type(res.iter_json(decode=as_reading), AsyncIterator[Reading])
-        assert_type(res.iter_json_batches(), AsyncIterator[list[Any]])
+        assert_type(aiter(res), AsyncItemIterator[bytes])
+        assert_type(res.iter_bytes(), AsyncItemIterator[bytes])
+        assert_type(res.iter_text(encoding="latin-1"), AsyncItemIterator[str])
+        assert_type(res.iter_json(), AsyncItemIterator[Any])
+        assert_type(res.iter_json(decode=as_reading), AsyncItemIterator[Reading])
+        assert_type(res.iter_json_batches(), AsyncItemIterator[list[Any]])
         async for message in res.iter_json(decode=as_reading):
             assert_type(message["value"], float)
     assert_type(await astream(URL), AsyncStreamResponse)
 
 
 async def events(res: AsyncStreamResponse) -> None:
-    assert_type(res.iter_events(), AsyncIterator[StreamEvent[bytes]])
-    assert_type(res.iter_events(mode="text"), AsyncIterator[StreamEvent[str]])
-    assert_type(res.iter_events(mode="json"), AsyncIterator[StreamEvent[list[Any]]])
+    assert_type(res.iter_events(), AsyncItemIterator[StreamEvent[bytes]])
+    assert_type(res.iter_events(mode="text"), AsyncItemIterator[StreamEvent[str]])
+    assert_type(res.iter_events(mode="json"), AsyncItemIterator[StreamEvent[list[Any]]])
 
 
 async def all_at_once(res: AsyncStreamResponse) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypedDict, assert_type, cast
 
@@ -17,6 +17,7 @@ from durable_streams import (
     HeadersLike,
     HeadResult,
     IdempotentAppendResult,
+    ItemIterator,
     LiveMode,
     Offset,
     ParamsLike,
@@ -78,22 +79,22 @@ def reading(client: httpx.Client, live: LiveMode, offset: Offset | None) -> None
         timeout=5.0,
     ) as res:
         assert_type(res, StreamResponse)
-        assert_type(iter(res), Iterator[bytes])
-        assert_type(res.iter_bytes(), Iterator[bytes])
-        assert_type(res.iter_text(), Iterator[str])
-        assert_type(res.iter_text(encoding="latin-1"), Iterator[str])
-        assert_type(res.iter_json(), Iterator[Any])
-        assert_type(res.iter_json(decode=as_reading), Iterator[Reading])
-        assert_type(res.iter_json_batches(), Iterator[list[Any]])
+        assert_type(iter(res), ItemIterator[bytes])
+        assert_type(res.iter_bytes(), ItemIterator[bytes])
+        assert_type(res.iter_text(), ItemIterator[str])
+        assert_type(res.iter_text(encoding="latin-1"), ItemIterator[str])
+        assert_type(res.iter_json(), ItemIterator[Any])
+        assert_type(res.iter_json(decode=as_reading), ItemIterator[Reading])
+        assert_type(res.iter_json_batches(), ItemIterator[list[Any]])
         for message in res.iter_json(decode=as_reading):
             assert_type(message["value"], float)
 
 
 def events(res: StreamResponse) -> None:
-    assert_type(res.iter_events(), Iterator[StreamEvent[bytes]])
-    assert_type(res.iter_events("bytes"), Iterator[StreamEvent[bytes]])
-    assert_type(res.iter_events(mode="text"), Iterator[StreamEvent[str]])
-    assert_type(res.iter_events(mode="json"), Iterator[StreamEvent[list[Any]]])
+    assert_type(res.iter_events(), ItemIterator[StreamEvent[bytes]])
+    assert_type(res.iter_events("bytes"), ItemIterator[StreamEvent[bytes]])
+    assert_type(res.iter_events(mode="text"), ItemIterator[StreamEvent[str]])
+    assert_type(res.iter_events(mode="json"), ItemIterator[StreamEvent[list[Any]]])
     for event in res.iter_events(mode="text"):
         assert_type(event.data, str)
         assert_type(event.next_offset, str)

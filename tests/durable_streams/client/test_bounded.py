@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
+import anyio.lowlevel
 import httpx
 import pytest
 
-from durable_streams import _http
+from durable_streams import AsyncDurableStream, PayloadTooLargeError, StreamNotFoundError, _http
 from durable_streams._http_async import AsyncCarrier
+from durable_streams._http_sync import SyncCarrier
 from durable_streams._wire import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Endless(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
+            await anyio.lowlevel.checkpoint()  # as a socket
             self.taken += 1000
             yield bytes(1000)
 
@@ -82,3 +86,53 @@ async def test_a_body_leaves_in_pieces_and_arrives_whole() -> None:
     assert seen[0].headers["content-length"] == str(len(body))
     assert "transfer-encoding" not in seen[0].headers
     assert seen[0].headers["authorization"] == "Bearer t"
+
+
+async def test_an_exception_of_nobodys_family_is_no_answer() -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise KeyError("transport")
+
+    request, limits = Request("POST", URL, body=b"[1]"), {"max_reply_bytes": 100, "seconds": 60.0}
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client:
+        answer = await AsyncCarrier(client, _http.Extras(None, None)).exchange_bounded(request, **limits)  # type: ignore[arg-type]
+    with httpx.Client(transport=httpx.MockTransport(fail)) as sync_client:
+        carrier = SyncCarrier(sync_client, _http.Extras(None, None))
+        assert carrier.exchange_bounded(request, **limits) == answer  # type: ignore[arg-type]
+    assert answer == Failure("KeyError: 'transport'")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("status", "piece", "error"),
+    [
+        pytest.param(413, b"2710\r\n" + b"x" * 10_000 + b"\r\n", PayloadTooLargeError, id="endless"),
+        pytest.param(404, b"", StreamNotFoundError, id="silent"),
+    ],
+)
+async def test_the_answer_to_a_write_is_cut_over_a_socket_and_nothing_is_left(
+    status: int, piece: bytes, error: type[Exception]
+) -> None:
+    """Warnings are errors here, also those about generators that were left to the garbage collector."""
+
+    async def serve(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            try:
+                await stream.receive()
+                await stream.send(b"HTTP/1.1 %d X\r\ntransfer-encoding: chunked\r\n\r\n" % status)
+                while piece:
+                    await stream.send(piece)
+                await stream.receive()  # until the client gives up
+            except (anyio.BrokenResourceError, anyio.EndOfStream):
+                pass
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        async with AsyncDurableStream(f"http://127.0.0.1:{port}/s", content_type="a/b", timeout=0.2) as handle:
+            for operation in (handle.delete(), handle.append("x")):
+                with pytest.raises(error):
+                    await operation
+            with pytest.raises(error):
+                await handle.stream(live=False)
+        tasks.cancel_scope.cancel()

@@ -28,6 +28,7 @@ class TestTheUrl:
             ("streams.test/s", "like 'https://host/path'"),
             ("https://streams.test/a b", "percent-encode"),
             ("https://streams.test/a\n", "percent-encode"),
+            ("https://streams.test/\ud800", "percent-encode"),
             ("https://streams.test:port/s", "not a URL"),
             ("https://[::1/s", "not a URL"),
         ],
@@ -66,6 +67,11 @@ class TestTheArguments:
             ({"headers": {"X-A": "é"}}, "'X-A' has 'é'"),
             ({"headers": {"X A": "a"}}, "'X A' is not the name of a header"),
             ({"headers": {"": "a"}}, "'' is not the name"),
+            ({"headers": {"Stream-Closed": "true"}}, "'Stream-Closed' is the protocol's"),
+            ({"headers": {"STREAM-SEQ": lambda: "1"}}, "'STREAM-SEQ' is the protocol's"),
+            ({"headers": {"producer-id": "p"}}, "'producer-id' is the protocol's"),
+            ({"headers": {"Content-Length": "3"}}, "'Content-Length' says how"),
+            ({"headers": {"transfer-encoding": "chunked"}}, "'transfer-encoding' says how"),
             ({"content_type": "json"}, "like 'application/json', not 'json'"),
             ({"content_type": "a/b\r\nX: y"}, "content_type"),
             ({"timeout": 0}, "timeout is a number of seconds above 0"),
@@ -87,6 +93,8 @@ class TestTheArguments:
             ({"params": {"tag": ["a", 1]}}, "'tag' is a str or a sequence"),
             ({"params": {1: "a"}}, "the name of a parameter is a str, not 1"),
             ({"params": "tag=a"}, "params is a mapping"),
+            ({"timeout": (1, 2)}, r"an httpx.Timeout or None, not \(1, 2\)"),
+            ({"timeout": "5"}, "not '5'"),
         ],
     )
     def test_have_types_that_can_be_sent(self, front: Front, options: dict[str, Any], words: str) -> None:
@@ -103,6 +111,33 @@ class TestTheArguments:
         client = kind(verify=False)
         with pytest.raises(TypeError, match=r"needs an httpx\.(Async)?Client, not an httpx\.(Async)?Client"):
             front.handle(URL, client=client)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"headers": {"Stream-Seq": "5"}}, "'stream-seq' is the protocol's"),
+            ({"headers": {"Content-Length": "5"}}, "'content-length' says how"),
+            ({"params": {"offset": "0"}}, "'offset' is the protocol's"),
+            ({"params": {"live": "sse"}}, "'live' is the protocol's"),
+        ],
+    )
+    def test_include_a_client_that_adds_nothing_of_the_protocols(
+        self, front: Front, options: dict[str, Any], words: str
+    ) -> None:
+        kind: Any = httpx.AsyncClient if isinstance(front, AsyncFront) else httpx.Client
+        client = kind(verify=False, **options)
+        with pytest.raises(ValueError, match=words):
+            front.handle(URL, client=client)
+        front.close(client)
+
+    def test_of_on_error_are_checked_as_any_others(self, front: Front, server: InMemoryStreamServer) -> None:
+        client = front.client(server.transport())
+        with (
+            pytest.raises(ValueError, match="'Stream-Seq' is the protocol's"),
+            front.stream(URL, client=client, on_error=lambda _: {"headers": {"Stream-Seq": "1"}}),
+        ):
+            pass
+        front.close(client)
 
     def test_of_a_callable_are_looked_at_when_it_was_asked(
         self, front: Front, server: InMemoryStreamServer

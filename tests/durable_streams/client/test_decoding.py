@@ -132,6 +132,30 @@ class TestDecoders:
         assert [message for batch in batches for message in batch] == messages
         assert [] not in batches
 
+    @given(st.text(), st.data())
+    def test_an_event_ends_at_its_offset_however_pages_are_divided_and_broken(
+        self, text: str, data: st.DataObject
+    ) -> None:
+        for mode in ("bytes", "text"):
+            raw, start = text.encode(), 0
+            for event in read_brokenly(event_decoder(mode), raw, data):
+                end = int(event.next_offset)
+                assert event.data == (raw[start:end] if mode == "bytes" else raw[start:end].decode())
+                start = end
+            assert start == len(raw)
+
+    @given(st.lists(json_values), st.data())
+    def test_an_event_of_messages_ends_at_its_offset(self, messages: list[Any], data: st.DataObject) -> None:
+        start = 0
+        events = read_brokenly(
+            event_decoder("json"), messages, data, encode=lambda some: json.dumps(some).encode()
+        )
+        for event in events:
+            end = int(event.next_offset)
+            assert event.data == messages[start:end]
+            start = end
+        assert start == len(messages)
+
     def test_half_a_character_is_not_complete(self) -> None:
         decoder = TextDecoder()
         decoder.begin_page("0")
@@ -200,6 +224,7 @@ def read_brokenly(
         decoder.begin_page(str(start))
         items.extend(decoder.feed(encode(content[start:])))
         items.extend(decoder.end_document())
-        items.extend(decoder.end_page(PAGE))
+        end = len(content)
+        items.extend(decoder.end_page(Page(str(start), str(end), None, up_to_date=True, closed=False)))
     items.extend(decoder.finish())
     return items

@@ -21,15 +21,15 @@ PAIRS = [
 ONLY_ASYNC = {"aclose"}
 
 PUBLIC = """
-    Acknowledgement AppendResult Appended AsyncDurableStream AsyncStreamResponse Backoff BadRequestError
-    CloseResult Command ContentTypeMismatchError DurableStream DurableStreamError FetchError Finder Halt
-    HeadResult HeadersLike IdempotentAppendResult IdempotentProducer InvalidOffsetError LiveMode MessageError
-    Offset ParamsLike ParseError PayloadTooLargeError Policy PostBatch Presence ProducerError
-    ProducerFullError ProducerState ProducerStoppedError ProducerStore ProducerStoreDamagedError
-    ProducerStoreError ProducerStoreLockedError Pull RandomSource RateLimitedError Resolve RetentionGoneError
-    RetryWith SSEEncodingError SSENotSupportedError SealedBatch SeqConflictError SequenceGapError
-    SqliteProducerStore Stage StaleEpochError Stop StoreProducer StreamClosedError StreamConsumedError
-    StreamEvent StreamExistsError StreamNotFoundError StreamResponse SyncAcknowledgement
+    Acknowledgement AppendResult Appended AsyncDurableStream AsyncItemIterator AsyncStreamResponse Backoff
+    BadRequestError CloseResult Command ContentTypeMismatchError DurableStream DurableStreamError FetchError
+    Finder Halt HeadResult HeadersLike IdempotentAppendResult IdempotentProducer InvalidOffsetError
+    ItemIterator LiveMode MessageError Offset ParamsLike ParseError PayloadTooLargeError Policy PostBatch
+    Presence ProducerError ProducerFullError ProducerState ProducerStoppedError ProducerStore
+    ProducerStoreDamagedError ProducerStoreError ProducerStoreLockedError Pull RandomSource RateLimitedError
+    Resolve RetentionGoneError RetryWith SSEEncodingError SSENotSupportedError SealedBatch SeqConflictError
+    SequenceGapError SqliteProducerStore Stage StaleEpochError Stop StoreProducer StreamClosedError
+    StreamConsumedError StreamEvent StreamExistsError StreamNotFoundError StreamResponse SyncAcknowledgement
     SyncIdempotentProducer UnauthorizedError Wait astream is_control_message stream
 """
 

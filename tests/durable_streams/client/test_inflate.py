@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_streams._inflate import BrokenBodyError, GzipInflater
+from durable_streams._inflate import BrokenBodyError, DeflateInflater, GzipInflater, NoInflater
 
 
 def inflate(chunks: list[bytes], *, piece_bytes: int = 64) -> bytes:
@@ -68,3 +68,49 @@ class TestPieces:
         for event in (b"data: a\n\n", b"data: b\n\n"):
             flushed = deflater.compress(event) + deflater.flush(zlib.Z_SYNC_FLUSH)
             assert b"".join(inflater.feed(flushed)) == event
+
+
+def undeflate(chunks: list[bytes], *, piece_bytes: int = 64) -> bytes:
+    inflater = DeflateInflater(piece_bytes=piece_bytes)
+    pieces = [piece for chunk in chunks for piece in inflater.feed(chunk)]
+    inflater.finish()
+    assert all(0 < len(piece) <= piece_bytes for piece in pieces)
+    return b"".join(pieces)
+
+
+def deflate(content: bytes, wbits: int) -> bytes:
+    deflater = zlib.compressobj(wbits=wbits)
+    return deflater.compress(content) + deflater.flush()
+
+
+class TestDeflate:
+    @given(st.binary(max_size=300), st.sampled_from([15, 9, -15, -9]), st.integers(1, 50), st.integers(1, 99))
+    def test_inflates_with_its_head_and_without_in_any_division(
+        self, content: bytes, wbits: int, chunk_bytes: int, piece_bytes: int
+    ) -> None:
+        body = deflate(content, wbits)
+        chunks = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
+        assert undeflate(chunks, piece_bytes=piece_bytes) == content
+
+    @given(st.binary(min_size=1, max_size=200), st.sampled_from([15, -15]), st.data())
+    def test_that_is_cut_off_is_a_broken_body(self, content: bytes, wbits: int, data: st.DataObject) -> None:
+        body = deflate(content, wbits)
+        end = data.draw(st.integers(1, len(body) - 1))
+        with pytest.raises(BrokenBodyError, match="too early"):
+            undeflate([body[:end]])
+
+    def test_of_nothing_is_nothing(self) -> None:
+        assert undeflate([]) == b""
+
+    def test_that_is_none_is_a_broken_body(self) -> None:
+        with pytest.raises(BrokenBodyError, match="not deflate"):
+            undeflate([b"not deflate"])
+
+
+class TestAnUnknownCoding:
+    def test_is_a_broken_body_unless_there_is_none(self) -> None:
+        inflater = NoInflater("foo")
+        assert list(inflater.feed(b"")) == []
+        inflater.finish()
+        with pytest.raises(BrokenBodyError, match="foo"):
+            inflater.feed(b"x")

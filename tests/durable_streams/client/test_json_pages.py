@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durable_streams import _json_pages
-from durable_streams._json_pages import JsonDocument
+from durable_streams._json_pages import CutShortError, JsonDocument
 from durable_streams.errors import ParseError
 from harness.work import Work
 
@@ -109,6 +109,24 @@ class TestAnyDocument:
     def test_half_of_a_surrogate_pair_does_not_make_a_stream_unreadable(self, segment_bytes: int) -> None:
         text = rb'[{"a":"\ud800"},{"a":"b"},{"a":"c"}]'
         assert read(cut(text, 4), segment_bytes=segment_bytes) == [{"a": "\ud800"}, {"a": "b"}, {"a": "c"}]
+
+    @pytest.mark.parametrize("segment_bytes", [1, 1000])
+    def test_that_lacks_its_end_is_told_from_one_that_is_wrong(self, segment_bytes: int) -> None:
+        whole = '[1,"é",{"a":[tru'.replace("tru", 'true,-1.5e3,"\\\\"]},null]').encode()
+        assert json.loads(whole)
+        for end in range(1, len(whole)):
+            document = JsonDocument(segment_bytes=segment_bytes)
+            document.feed(whole[:end])
+            with pytest.raises(CutShortError):
+                document.finish()
+
+    @pytest.mark.parametrize("text", [b"[1,]", b"[1}", b"[1 2]", b"<html>", b"[1]]", b'["\xff"]', b"[NaN]"])
+    def test_that_is_wrong_is_not_taken_for_one_that_lacks_its_end(self, text: bytes) -> None:
+        document = JsonDocument()
+        document.feed(text)
+        with pytest.raises(ParseError) as raised:
+            document.finish()
+        assert not isinstance(raised.value, CutShortError)
 
     def test_too_much_nesting_is_an_error_and_not_a_crash(self) -> None:
         deep = b"[" * 200_000 + b"]" * 200_000

@@ -54,7 +54,7 @@ class TestAppend:
         script.run(_operations.append(URL, policy(), [b"[1]", b"2"], content_type="application/json", seq=None))
         assert script.requests[0].body == b"[[1],2]"
 
-    @pytest.mark.parametrize("definite", [REFUSED, LATER, SLOWER])
+    @pytest.mark.parametrize("definite", [REFUSED, LATER, SLOWER, Reply(421, {}), Reply(425, {})])
     def test_what_was_certainly_not_stored_is_sent_again(self, definite: Answer) -> None:
         script = Script([definite, definite, STORED])
         assert append(script) == AppendResult("7")

@@ -168,7 +168,9 @@ class TestAppending:
         assert transport.count("POST") == 5
         assert content(handle) == list(range(8))
 
-    @pytest.mark.parametrize(("url", "named"), [("host/x", "host/x"), ("", "empty"), ("http://h/a b", "percent-encode")])
+    @pytest.mark.parametrize(
+        ("url", "named"), [("host/x", "host/x"), ("", "empty"), ("http://h/a b", "percent-encode")]
+    )
     def test_so_is_what_is_no_url(self, front: Front, url: str, named: str) -> None:
         with pytest.raises(ValueError, match=named):
             front.producer(url, "p")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from durable_streams import errors
+from durable_streams import StreamEvent, errors
 from durable_streams._decoding import JsonDecoder, TextDecoder, event_decoder
 from durable_streams._effects import NextChunk, Sleep
 from durable_streams._reader import LIVE_TIMEOUT_SECONDS, Mode, resolve_mode
 from harness.scripted_reads import (
     BROKE,
     Exchange,
+    Reading,
+    Stored,
     control,
     data,
     event_stream,
@@ -25,6 +29,11 @@ from harness.scripted_reads import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from _typeshed import TraceFunction
+
     from durable_streams._wire import Failure
 
 UP_TO_DATE = {"stream_up_to_date": "true"}
@@ -465,11 +474,90 @@ class TestABrokenPage:
             reading.rest()
 
     def test_that_is_not_json_stays_an_error(self) -> None:
-        reading = read([page("1", b"[1,"), page("2", b"[2]", **UP_TO_DATE)], JsonDecoder())
+        reading = read([page("1", b"[1,}"), page("2", b"[2]", **UP_TO_DATE)], JsonDecoder())
         for _ in range(2):
             with pytest.raises(errors.ParseError, match="'-1'"):
                 reading.next()
         assert reading.checkpoint.offset == "-1"
+
+
+class TestAPageThatIsCutShort:
+    """Its answer ended in order, as one does that is as long as its connection lives. Only its content tells."""
+
+    def test_is_read_again(self) -> None:
+        cut = page("2", b"[1,2,", b"3", **CLOSED)
+        reading = read(
+            [cut, page("2", b"[1,2,3,4,", b"5]"), page("3", b"[6]", **UP_TO_DATE)],
+            JsonDecoder(segment_bytes=1),
+        )
+        assert reading.rest() == [1, 2, 3, 4, 5, 6]
+        assert reading.asked() == [{"offset": "-1"}, {"offset": "-1"}, {"offset": "2"}]
+        assert reading.script.sleeps == pytest.approx([0.05])
+
+    @pytest.mark.parametrize("live", [False, "long-poll"])
+    def test_every_time_is_an_error_in_the_end_even_in_a_live_read(self, *, live: bool | str) -> None:
+        reading = read([page("1", b"[0]"), *[page("2", b"[1,", **UP_TO_DATE)] * 9], JsonDecoder(), live=live)
+        assert reading.next() == 0
+        for _ in range(2):
+            with pytest.raises(errors.ParseError, match="'1'"):
+                reading.next()
+        assert reading.checkpoint.offset == "1"
+        assert len(reading.script.requests) == 1 + 4
+        assert reading.script.sleeps == pytest.approx([0.05, 0.1, 0.2])
+
+    def test_of_events_is_an_error_at_once(self) -> None:
+        reading = read([event_stream(data("[1,") + control("1"), data("[2]"))], JsonDecoder(), live="sse")
+        with pytest.raises(errors.ParseError):
+            reading.next()
+        assert len(reading.script.requests) == 1
+
+
+class TestFromNowOn:
+    """``offset="now"``."""
+
+    def test_nothing_is_skipped_once_the_head_of_an_answer_says_where_that_is(self) -> None:
+        reading = read(
+            [failure(), page("5", BROKE, **UP_TO_DATE), failure(), page("7", b"[6,7]", **CLOSED)],
+            JsonDecoder(),
+            offset="now",
+            live=True,
+        )
+        reading.open()
+        assert reading.reader.start == "5"
+        assert reading.rest() == [6, 7]
+        assert reading.asked() == [{"offset": "now"}, {"offset": "now"}, {"offset": "5"}, {"offset": "5"}]
+
+    def test_events_are_asked_for_from_where_a_plain_answer_says(self) -> None:
+        reading = read(
+            [
+                page("5", b"[]", content_type="application/json", **UP_TO_DATE),
+                event_stream(data("[6]"), BROKE),
+                event_stream(data("[6]"), control("6", closed=True)),
+            ],
+            JsonDecoder(),
+            offset="now",
+            live="sse",
+        )
+        reading.open()
+        assert (reading.reader.start, reading.reader.content_type) == ("5", "application/json")
+        assert reading.rest() == [6]
+        events = {"live": "sse", "offset": "5"}
+        assert reading.asked() == [{"offset": "now"}, events, events]
+
+    def test_events_that_are_not_served_are_told_when_the_read_begins(self) -> None:
+        reading = read([page("5"), refusal(405), page("5")], offset="now", live="sse")
+        with pytest.raises(errors.SSENotSupportedError):
+            reading.open()
+
+    @pytest.mark.parametrize("live", [True, "sse", "long-poll"])
+    def test_a_stream_that_is_closed_takes_one_request(self, *, live: bool | str) -> None:
+        reading = read([page("5", **CLOSED)], offset="now", live=live)
+        assert reading.rest() == []
+        assert reading.checkpoint.closed
+
+    def test_an_answer_that_does_not_know_where_it_is_is_none(self) -> None:
+        with pytest.raises(errors.FetchError):
+            read([page("now")] * 4, offset="now", live="sse").open()
 
 
 class TestAnInterruptedWait:
@@ -513,6 +601,86 @@ class TestAnInterruptedWait:
             assert len(reading.script.requests) == 2
             reading.script.clock.seconds += 0.03
         assert reading.next() == b"a", "0.05 s of back-off are over, in however many waits"
+
+
+class TestAnInterrupt:
+    """Ctrl-C, which may come anywhere in this package's code."""
+
+    @pytest.mark.parametrize("decoder", [JsonDecoder, lambda: event_decoder("json")], ids=["messages", "events"])
+    def test_skips_nothing_and_its_checkpoint_is_safe_wherever_it_comes(self, decoder: Callable[[], Any]) -> None:
+        pages = {
+            "-1": page("2", b"[1,", b"2]"),
+            "2": page("4", b"[3,", b"4]"),
+            "4": page("5", b"[5]", **UP_TO_DATE),
+        }
+        ends = set()
+        for step in range(10_000):
+            reading = Reading(Stored([], pages=pages), decoder())
+            reached, items = take_interrupted(reading, step)
+            messages = [
+                each for item in items for each in (item.data if isinstance(item, StreamEvent) else [item])
+            ]
+            offset = reading.checkpoint.offset
+            assert messages == [1, 2, 3, 4, 5][: len(messages)], f"interrupted at step {step}"
+            assert max(0, int(offset)) <= len(messages), f"interrupted at step {step}"
+            if offset != "5":
+                with pytest.raises(errors.StreamConsumedError, match=r"res\.offset"):
+                    reading.next()
+            ends.add(offset)
+            if not reached:
+                break
+        assert step > 100
+        assert ends == {"-1", "2", "4", "5"}
+
+    def test_of_a_decode_gives_up_the_read_rather_than_the_message(self) -> None:
+        def convert(message: int) -> int:
+            if message in interrupted:
+                raise KeyboardInterrupt
+            return message
+
+        for message in (1, 2):
+            interrupted = {message}
+            reading = read([page("1", b"[1,2]", **UP_TO_DATE)], JsonDecoder(), convert=convert)
+            with pytest.raises(KeyboardInterrupt):
+                reading.rest()
+            for _ in range(2):
+                with pytest.raises(errors.StreamConsumedError):
+                    reading.next()
+            assert reading.checkpoint.offset == "-1"
+
+
+def take_interrupted(reading: Reading, step: int) -> tuple[bool, list[Any]]:
+    """Take items to the end; at one step there is an interrupt, and then the read goes on if it can.
+
+    Steps are where the interpreter looks for signals, and all other lines of the package, but for those that hand
+    over an item that was taken: between them it never looks.
+    """
+    steps = itertools.count()
+    reached = False
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        nonlocal reached
+        code = frame.f_code
+        if "durable_streams/_" not in code.co_filename:
+            return None
+        handing_over = code.co_name in {"__next__", "take_last", "pass_page", "_pass_page"}
+        if (event == "call" or (event == "line" and not handing_over)) and next(steps) == step:
+            reached = True
+            raise KeyboardInterrupt
+        return trace
+
+    items: list[Any] = []
+    before = sys.gettrace()
+    while True:
+        sys.settrace(None if reached else trace)
+        try:
+            items.append(reading.next())
+        except KeyboardInterrupt:
+            continue
+        except (StopIteration, errors.StreamConsumedError):
+            return reached, items
+        finally:
+            sys.settrace(before)
 
 
 class TestTheCheckpoint:
@@ -562,6 +730,17 @@ class TestTheCheckpoint:
             reading.next()
         assert reading.rest() == [2]
 
+    def test_does_not_move_while_everything_is_read_at_once(self) -> None:
+        reading = read([page("1", b"a"), page("2", b"b", b"c"), refusal(404)])
+        with pytest.raises(errors.StreamNotFoundError):
+            reading.script.run(reading.items.all())
+        assert reading.checkpoint.offset == "-1", "the caller got nothing"
+
+    def test_moves_to_the_end_with_everything(self) -> None:
+        reading = read([page("1", b"a"), page("2", b"b", b"c", **UP_TO_DATE)])
+        assert reading.script.run(reading.items.all()) == [b"a", b"b", b"c"]
+        assert (reading.checkpoint.offset, reading.checkpoint.up_to_date) == ("2", True)
+
 
 class TestErrorsCanBeOverruled:
     def test_on_error_decides_about_the_next_attempt(self) -> None:
@@ -573,6 +752,48 @@ class TestErrorsCanBeOverruled:
         reading = read([refusal(204), event_stream(control("1", closed=True))], live="sse", try_again=True)
         assert reading.rest() == []
         assert [type(error) for error in reading.script.consulted] == [errors.SSENotSupportedError]
+
+    @pytest.mark.parametrize("answers", [[refusal(405), page("1")], [refusal(204)], [refusal(401)]])
+    def test_but_not_in_a_hot_loop(self, answers: list[Exchange]) -> None:
+        reading = read([*answers * 5, event_stream(control("1", closed=True))], live="sse", try_again=True)
+        assert reading.rest() == []
+        assert reading.script.sleeps == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8])
+
+
+class TestEventsOfPages:
+    """``iter_events``: what is in an event ends at its ``next_offset``."""
+
+    def test_also_when_a_page_breaks_off_and_is_shorter_then(self) -> None:
+        for mode, whole, ends in (
+            ("bytes", [b"abcd", b"efgh"], ("4", "8")),
+            ("text", ["abcd", "efgh"], ("4", "8")),
+            ("json", [[1, 2], [3]], ("4", "8")),
+        ):
+            first, second = (b"[1,2]", b"[3]") if mode == "json" else (b"abcd", b"efgh")
+            broken = b"[1,2,3," if mode == "json" else b"abcdef"
+            reading = read(
+                [page("8", broken, BROKE), page("4", first), page("8", second, **UP_TO_DATE)], event_decoder(mode)
+            )
+            assert [(each.data, each.next_offset) for each in reading.rest()] == list(
+                zip(whole, ends, strict=True)
+            )
+
+    def test_a_page_that_ends_inside_a_character_waits_for_the_next_one(self) -> None:
+        a, b, c = "aé".encode()[:2], "é漢".encode()[1:3], "漢z".encode()[1:]
+        reading = read(
+            [page("2", a), page("4", b, BROKE), page("4", b), page("7", c, **UP_TO_DATE)], event_decoder("text")
+        )
+        (event,) = reading.rest()
+        assert (event.data, event.next_offset) == ("aé漢z", "7")
+        assert reading.checkpoint.offset == "7"
+        assert reading.asked()[2] == {"offset": "2"}
+
+    def test_text_that_ends_inside_a_character_is_an_error(self) -> None:
+        reading = read([page("1", b"a"), page("3", b"b\xc3", **UP_TO_DATE)], event_decoder("text"))
+        assert reading.next().data == "a"
+        with pytest.raises(errors.ParseError, match="'1'"):
+            reading.next()
+        assert reading.checkpoint.offset == "1"
 
 
 class TestModes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,27 @@ class TestCatchUp:
         with front.stream(handle.url, live=False) as response:
             (event,) = front.take(response.iter_events("json"), 9)
         assert (event.data, event.next_offset, event.up_to_date) == ([1, 2], end, True)
+
+    def test_an_iterator_that_is_closed_gives_nothing_more_and_its_response_stays_open(
+        self, front: Front, handle: DurableStream
+    ) -> None:
+        fill(handle, 1)
+        end = fill(handle, 2)
+        with front.stream(handle.url) as response:
+            items = response.iter_json()
+            if front.name == "sync":
+                with contextlib.closing(items):
+                    assert next(items) == 1
+            else:
+
+                async def take_one() -> None:
+                    async with contextlib.aclosing(items):
+                        assert await anext(items) == 1
+
+                front.run(take_one())
+            assert front.take(items, 9) == []
+            assert response.offset < end, "the second one did not come out"
+            assert not response.closed
 
 
 class TestTheSafeCheckpoint:
@@ -191,6 +213,17 @@ class TestLive:
             items = response.iter_json()
             fill(handle, 2)
             assert front.take(items, 1) == [2]
+
+    @pytest.mark.parametrize("live", [False, True, "long-poll", "sse"])
+    def test_now_is_an_offset_as_soon_as_the_read_is_open(
+        self, front: Front, handle: DurableStream, live: LiveMode
+    ) -> None:
+        end = fill(handle, 1)
+        with front.stream(handle.url, offset="now", live=live) as response:
+            assert (response.start_offset, response.offset) == ("now", end)
+            fill(handle, 2)
+        with front.stream(handle.url, offset=response.offset, live=False) as again:
+            assert front.run(again.read_json()) == [2]
 
     @pytest.mark.parametrize("live", [True, "long-poll", "sse"])
     def test_bytes_of_all_kinds_arrive_as_they_were_stored(self, front: Front, url: str, live: LiveMode) -> None:
