@@ -60,6 +60,8 @@ stream ends after a minute, PROTOCOL section 10.2), short enough to notice a dea
 EVENT_STREAM: Final = "text/event-stream"
 
 _REFUSALS_OF_EVENTS: Final = frozenset({400, 405, 406, 415, 501})
+_LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
+"""With one of these an answer that was cut off is never taken for a complete one (RFC 9112, 6.3)."""
 _CUT_SHORT: Final = Failure("the answer ends in the middle of a message")
 _FRUITLESS_STREAMS: Final = 3
 """So many event streams in a row without one event, and ``live=True`` tries long-polls instead."""
@@ -169,9 +171,9 @@ class Reader:
     def read_again(self, page: Page) -> bool:
         """Go back to a page whose content says that its end is missing, though the answer ended in order.
 
-        False if an event told its end, or if that did not help often enough.
+        False if something told its end, or if that did not help often enough.
         """
-        if self._body is not None:
+        if self._body is not None or not _LENGTHS.isdisjoint(self.headers):
             return False
         self._cuts = self._cuts + 1 if page.start == self._cut_at else 0
         self._cut_at = page.start

@@ -505,6 +505,13 @@ class TestAPageThatIsCutShort:
         assert len(reading.script.requests) == 1 + 4
         assert reading.script.sleeps == pytest.approx([0.05, 0.1, 0.2])
 
+    @pytest.mark.parametrize("told", [{"content_length": "3"}, {"transfer_encoding": "chunked"}])
+    def test_although_its_length_was_told_is_an_error_at_once(self, told: dict[str, str]) -> None:
+        reading = read([page("2", b"[1,", **told), page("2", b"[1,2]", **UP_TO_DATE)], JsonDecoder())
+        with pytest.raises(errors.ParseError):
+            reading.next()
+        assert len(reading.script.requests) == 1
+
     def test_of_events_is_an_error_at_once(self) -> None:
         reading = read([event_stream(data("[1,") + control("1"), data("[2]"))], JsonDecoder(), live="sse")
         with pytest.raises(errors.ParseError):
