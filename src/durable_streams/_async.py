@@ -58,7 +58,8 @@ class AsyncDurableStream(StreamHandle):
         batching: bool = True,
     ) -> None:
         _checks.timeout(timeout)
-        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        relative = client is not None and _http.has_base_url(client, asynchronous=True)
+        _checks.stream_url(url, relative=relative)
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
         self._sender: BackgroundTask | None = None

@@ -117,7 +117,8 @@ class IdempotentProducer:
     ) -> None:
         self._producer_id = producer_id
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
-        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        relative = client is not None and _http.has_base_url(client, asynchronous=True)
+        _checks.stream_url(url, relative=relative)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
         settings = WindowSettings(
             url=url,

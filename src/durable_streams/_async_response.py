@@ -197,7 +197,8 @@ def astream(
     ``on_error``, may be coroutine functions.
     """
     _checks.timeout(timeout)
-    _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+    relative = client is not None and _http.has_base_url(client, asynchronous=True)
+    _checks.stream_url(url, relative=relative)
     check_start(offset, live)
     carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     return StreamOpening(AsyncStreamResponse(url, carrier, offset=offset, live=live, cursor=cursor))

@@ -81,6 +81,13 @@ def interrupted(*, sent: bool) -> DurableStreamError:
     return in_doubt(error, "It may have been stored.") if sent else error
 
 
+def _refused(outcome: AppendResult | Exception) -> bool:
+    """Whether the server looked at what was appended, and did not like it: one message may be guilty."""
+    return isinstance(outcome, BadRequestError | PayloadTooLargeError) or (
+        isinstance(outcome, DurableStreamError) and outcome.status == 422
+    )
+
+
 class AppendQueue:
     """Appends in order of arrival. ``joining``: those that wait at the same time go together."""
 
@@ -138,7 +145,7 @@ class AppendQueue:
 
     def settle(self, batch: Sequence[Waiting], outcome: AppendResult | Exception) -> None:
         """Tell a batch what became of it. What was refused as a whole is queued again, one by one, in front."""
-        if isinstance(outcome, BadRequestError | PayloadTooLargeError) and len(batch) > 1:
+        if _refused(outcome) and len(batch) > 1:
             for entry in reversed(batch):
                 if entry.wanted:
                     entry.alone = True

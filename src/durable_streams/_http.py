@@ -49,8 +49,8 @@ def shared_tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def check_client(client: object, kind: type[httpx.Client | httpx.AsyncClient]) -> None:
-    """Check an injected client: of the right kind, and it adds nothing of the protocol's to every request."""
+def check_client(client: object, kind: type[httpx.Client | httpx.AsyncClient]) -> httpx.Client | httpx.AsyncClient:
+    """Return an injected client: of the right kind, and it adds nothing of the protocol's to every request."""
     if not isinstance(client, kind):
         found = type(client).__name__
         what = f"an httpx.{found}" if isinstance(client, httpx.Client | httpx.AsyncClient) else f"a {found}"
@@ -60,6 +60,13 @@ def check_client(client: object, kind: type[httpx.Client | httpx.AsyncClient]) -
     for name in client.params:
         if name in PROTOCOL_PARAMS:
             raise ValueError(f"the client's parameter {name!r} is the protocol's: take it out of httpx's `params`")
+    return client
+
+
+def has_base_url(client: object, *, asynchronous: bool) -> bool:
+    """Check an injected client, and say whether paths are enough for it."""
+    checked = check_client(client, httpx.AsyncClient if asynchronous else httpx.Client)
+    return str(checked.base_url) != ""
 
 
 def as_timeout(timeout: float | httpx.Timeout | None) -> httpx.Timeout | None:

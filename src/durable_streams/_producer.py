@@ -163,7 +163,7 @@ def _behind(attempt: Attempt, reply: Reply) -> bool:
 _TABLE: tuple[tuple[Callable[[Attempt, Reply], bool], Verdict], ...] = (
     # -- answers that change nothing, whoever sent them
     (lambda _, r: 300 <= r.status < 400, Verdict.PATH_BROKEN),
-    (lambda _, r: r.status == 429, Verdict.WAIT),
+    (lambda _, r: r.status in {421, 425, 429}, Verdict.WAIT),
     (lambda _, r: r.status == 503 and "retry-after" in r.headers, Verdict.WAIT),
     (lambda _, r: r.status == 401, Verdict.UNAUTHORIZED),
     (lambda _, r: r.status == 403 and r.integer(PRODUCER_EPOCH) is None, Verdict.UNAUTHORIZED),

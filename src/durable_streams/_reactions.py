@@ -60,7 +60,7 @@ def answered(window: Window, flight: Flight, answer: Answer, now: float) -> None
 def crashed(window: Window, flight: Flight, error: DurableStreamError) -> None:
     """Take it that a flight can have no answer, because making its request failed."""
     window.land(flight)
-    window.stop(flight.batch, error)
+    window.stop(flight.batch, error)  # which says so, if an earlier attempt may have arrived
     window.apply_plans()
 
 

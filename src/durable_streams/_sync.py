@@ -56,7 +56,8 @@ class DurableStream(StreamHandle):
         batching: bool = True,
     ) -> None:
         _checks.timeout(timeout)
-        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        relative = client is not None and _http.has_base_url(client, asynchronous=False)
+        _checks.stream_url(url, relative=relative)
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
         self._changed = threading.Condition()

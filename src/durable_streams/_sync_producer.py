@@ -52,7 +52,8 @@ class SyncIdempotentProducer:
         store: SqliteProducerStore | None = None,
     ) -> None:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
-        _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+        relative = client is not None and _http.has_base_url(client, asynchronous=False)
+        _checks.stream_url(url, relative=relative)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
         self._settings = WindowSettings(
             url=url,

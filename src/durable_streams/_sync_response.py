@@ -77,7 +77,11 @@ class StreamResponse(ResponseState):
         return self
 
     def close(self) -> None:
-        """Let go of the connection, and of the client if it belongs to this response."""
+        """Let go of the connection, and of the client if it belongs to this response.
+
+        Called from another thread than the one that reads, it does not wake that one: its read raises
+        `StreamConsumedError` when the server next sends something or ends its answer, or after 90 s of silence.
+        """
         self._release()
         self._carrier.close()
 
@@ -177,7 +181,8 @@ def stream(
     with ``live="sse"``, and other children of `DurableStreamError`.
     """
     _checks.timeout(timeout)
-    _checks.stream_url(url, relative=client is not None and str(client.base_url) != "")
+    relative = client is not None and _http.has_base_url(client, asynchronous=False)
+    _checks.stream_url(url, relative=relative)
     check_start(offset, live)
     carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     try:

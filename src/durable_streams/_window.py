@@ -29,6 +29,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from durable_streams._answers import in_doubt
 from durable_streams._batches import Batch, Flight, WindowSettings
 from durable_streams._messages import body_of
 from durable_streams._producer import PROBE_SEQ, Attempt, producer_request
@@ -267,7 +268,7 @@ class Window:
             self._settle(failed, self.stopped(failed.messages))
             return
         if failed.doubtful:
-            error.add_note("An earlier attempt at this batch went without an answer: it may have been stored.")
+            in_doubt(error, "An earlier attempt at this batch went without an answer: it may have been stored.")
         behind = list(self._unconfirmed)[self._unconfirmed.index(failed) + 1 :]
         for _ in range(len(behind) + 1):
             self._unconfirmed.pop()

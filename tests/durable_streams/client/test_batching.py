@@ -124,7 +124,9 @@ class TestWhoIsToldWhat:
         error = RuntimeError("no token")
         assert own_error(error) is error
 
-    @pytest.mark.parametrize("refusal", [BadRequestError("400"), PayloadTooLargeError("413")])
+    @pytest.mark.parametrize(
+        "refusal", [BadRequestError("400"), PayloadTooLargeError("413"), FetchError("422", status=422)]
+    )
     def test_those_that_are_refused_together_are_sent_one_by_one_without_those_that_left(
         self, refusal: Exception
     ) -> None:

@@ -54,6 +54,8 @@ TABLE = [
     (reply(400), Verdict.PATH_BROKEN, Verdict.PATH_BROKEN),
     (reply(302, NEXT), Verdict.PATH_BROKEN, Verdict.PATH_BROKEN),
     (reply(511, {"content-type": "text/html"}), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
+    (reply(421), Verdict.WAIT, Verdict.WAIT),
+    (reply(425), Verdict.WAIT, Verdict.WAIT),
     (reply(429), Verdict.WAIT, Verdict.WAIT),
     (reply(429, {"retry-after": "3"}), Verdict.WAIT, Verdict.WAIT),
     (reply(503, {"retry-after": "3"}), Verdict.WAIT, Verdict.WAIT),
