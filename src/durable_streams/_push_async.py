@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 
 from durable_streams import _http, _operations, _reactions
 from durable_streams._messages import encoder
@@ -29,10 +28,6 @@ _log = logging.getLogger("durable_streams.producer")
 
 _HARD_LIMIT: Final = 8
 """Appends that nobody awaits may fill the buffer so many times over; then they raise."""
-
-
-_TURN_AFTER: Final = 32
-"""After so many appends that need not wait, the loop gets a turn: batches leave while others are being filled."""
 
 
 class Acknowledgement:
@@ -82,7 +77,7 @@ class Appended:
         return what if isinstance(what, Acknowledgement) else Acknowledgement(self._engine, what)
 
     def __await__(self) -> Generator[Any, None, Acknowledgement]:
-        if self._engine.is_it_time():
+        if self._engine.is_full:
             yield from self._engine.room().__await__()
         return self.acknowledgement
 
@@ -118,7 +113,6 @@ class PushEngine:
         self._flights: set[BackgroundTask] = set()
         self._wake = anyio.Event()
         """Set when the window may have something to send; replaced by whoever waits for the next time."""
-        self._waits = 0
         self._no_room: anyio.Event | None = None
         """Set, and forgotten, when there is room again."""
         self._watchers: dict[Batch | Acknowledgement, anyio.Event] = {}
@@ -215,14 +209,13 @@ class PushEngine:
             error, self._first_error = self._first_error, None
             raise error
 
-    def is_it_time(self) -> bool:
+    @property
+    def is_full(self) -> bool:
         """Whether an append that is awaited has to wait for `room`."""
-        self._waits += 1
-        return self._no_room is not None or self._waits % _TURN_AFTER == 0
+        return self._no_room is not None
 
     async def room(self) -> None:
-        """Give the loop a turn, then wait until the buffer has room."""
-        await anyio.lowlevel.checkpoint()
+        """Wait until the buffer has room."""
         while self._no_room is not None:
             await self._no_room.wait()
 
