@@ -102,6 +102,7 @@ def _duplicate_unsent(landing: _Landing) -> None:
 
 def _fenced(landing: _Landing) -> None:
     window = landing.window
+    window.fenced_by = max(window.fenced_by, landing.judgement.server_epoch or 0)
     if window.settings.auto_claim:
         current = landing.judgement.server_epoch or window.epoch
         landing.fail_unless(window.plan_claim(current + 1))

@@ -81,6 +81,8 @@ class Window:
         """Whether the server confirmed a number of this epoch: then several batches may fly."""
         self.appended = False
         """Whether a batch was appended in this epoch: then its numbers are ours alone."""
+        self.fenced_by = -1
+        """The highest epoch that the server has named instead of ours."""
         self._claim: int | None = None
         self._claims = 0
         self._split: tuple[Batch, DurableStreamError] | None = None
@@ -138,7 +140,8 @@ class Window:
         self.error = None
         self._claims = 0
         self.epoch_known = True
-        self._claim = max(self._claim or 0, self.epoch + 1)
+        # Above the epoch that fenced this one: in that one the numbers are somebody else's.
+        self._claim = max(self._claim or 0, self.epoch + 1, self.fenced_by + 1)
         self.apply_plans()
 
     # -- Requests out ------------------------------------------------------------------------------
