@@ -58,8 +58,7 @@ class AsyncDurableStream(StreamHandle):
         batching: bool = True,
     ) -> None:
         _checks.timeout(timeout)
-        relative = client is not None and _http.has_base_url(client, asynchronous=True)
-        _checks.stream_url(url, relative=relative)
+        _http.check_target(url, client, asynchronous=True)
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
         self._sender: BackgroundTask | None = None

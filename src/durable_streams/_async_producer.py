@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from durable_streams import _checks, _http
+from durable_streams import _http
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_async import drain_engine
 from durable_streams._http_async import AsyncCarrier
@@ -117,8 +117,7 @@ class IdempotentProducer:
     ) -> None:
         self._producer_id = producer_id
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
-        relative = client is not None and _http.has_base_url(client, asynchronous=True)
-        _checks.stream_url(url, relative=relative)
+        _http.check_target(url, client, asynchronous=True)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
         settings = WindowSettings(
             url=url,

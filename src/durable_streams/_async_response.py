@@ -197,8 +197,7 @@ def astream(
     ``on_error``, may be coroutine functions.
     """
     _checks.timeout(timeout)
-    relative = client is not None and _http.has_base_url(client, asynchronous=True)
-    _checks.stream_url(url, relative=relative)
+    _http.check_target(url, client, asynchronous=True)
     check_start(offset, live)
     carrier = AsyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     return StreamOpening(AsyncStreamResponse(url, carrier, offset=offset, live=live, cursor=cursor))

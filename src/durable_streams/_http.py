@@ -63,10 +63,13 @@ def check_client(client: object, kind: type[httpx.Client | httpx.AsyncClient]) -
     return client
 
 
-def has_base_url(client: object, *, asynchronous: bool) -> bool:
-    """Check an injected client, and say whether paths are enough for it."""
-    checked = check_client(client, httpx.AsyncClient if asynchronous else httpx.Client)
-    return str(checked.base_url) != ""
+def check_target(url: str, client: object, *, asynchronous: bool) -> None:
+    """Check a stream's URL and an injected client; for one with a base URL a path is enough."""
+    relative = False
+    if client is not None:
+        checked = check_client(client, httpx.AsyncClient if asynchronous else httpx.Client)
+        relative = str(checked.base_url) != ""
+    _checks.stream_url(url, relative=relative)
 
 
 def as_timeout(timeout: float | httpx.Timeout | None) -> httpx.Timeout | None:

@@ -56,8 +56,7 @@ class DurableStream(StreamHandle):
         batching: bool = True,
     ) -> None:
         _checks.timeout(timeout)
-        relative = client is not None and _http.has_base_url(client, asynchronous=False)
-        _checks.stream_url(url, relative=relative)
+        _http.check_target(url, client, asynchronous=False)
         super().__init__(url, content_type, _http.default_policy(), batching=batching)
         self._carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout)
         self._changed = threading.Condition()

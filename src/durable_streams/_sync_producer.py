@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from durable_streams import _checks, _http, _operations
+from durable_streams import _http, _operations
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_status import check_json
 from durable_streams._drain_threads import ThreadedStoreEngine
@@ -52,8 +52,7 @@ class SyncIdempotentProducer:
         store: SqliteProducerStore | None = None,
     ) -> None:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
-        relative = client is not None and _http.has_base_url(client, asynchronous=False)
-        _checks.stream_url(url, relative=relative)
+        _http.check_target(url, client, asynchronous=False)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
         self._settings = WindowSettings(
             url=url,

@@ -181,8 +181,7 @@ def stream(
     with ``live="sse"``, and other children of `DurableStreamError`.
     """
     _checks.timeout(timeout)
-    relative = client is not None and _http.has_base_url(client, asynchronous=False)
-    _checks.stream_url(url, relative=relative)
+    _http.check_target(url, client, asynchronous=False)
     check_start(offset, live)
     carrier = SyncCarrier(client, _http.Extras(headers, params), timeout=timeout, on_error=on_error)
     try:
