@@ -9,12 +9,11 @@ The guide is docs/client.md. Reading a stream as it grows:
             print(reading, res.offset)
 """
 
+from durable_streams._acknowledgements import Acknowledgement, Appended, SyncAcknowledgement
 from durable_streams._async import AsyncDurableStream
 from durable_streams._async_producer import IdempotentProducer
 from durable_streams._async_response import AsyncItemIterator, AsyncStreamResponse, astream
 from durable_streams._pull import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, Stop, Wait
-from durable_streams._push_async import Acknowledgement, Appended
-from durable_streams._push_threads import SyncAcknowledgement
 from durable_streams._retry import Backoff, RandomSource
 from durable_streams._sqlite_store import SqliteProducerStore
 from durable_streams._store import Finder, Presence, ProducerState, ProducerStore, SealedBatch

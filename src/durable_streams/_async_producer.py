@@ -10,14 +10,13 @@ from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_async import drain_engine
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._push_async import PushEngine
-from durable_streams._window import Window
 from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
 
+    from durable_streams._acknowledgements import Acknowledgement, Appended
     from durable_streams._async import AsyncDurableStream
-    from durable_streams._push_async import Acknowledgement, Appended
     from durable_streams._store import ProducerStore
     from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
 
@@ -146,13 +145,7 @@ class IdempotentProducer:
                 on_error=on_error,
             )
             return
-        self._engine = PushEngine(
-            carrier,
-            settings,
-            lambda decided: Window(decided, _http.default_policy(), epoch=epoch),
-            epoch=epoch,
-            on_error=on_error,
-        )
+        self._engine = PushEngine(carrier, settings, epoch=epoch, on_error=on_error)
 
     @property
     def producer_id(self) -> str:

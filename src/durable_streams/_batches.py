@@ -1,4 +1,4 @@
-"""The values of a producer's window: what it was told to be, its batches, and their flights."""
+"""The values of a producer's window: what it was told to be, what it was given, its batches, and their flights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from durable_streams import _checks
 from durable_streams._wire import MAX_PRODUCER_INTEGER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from durable_streams._producer import Attempt
     from durable_streams._types import IdempotentAppendResult
     from durable_streams._wire import Request
@@ -77,22 +79,97 @@ class Batch:
     not_before: float = 0.0
     result: IdempotentAppendResult | None = None
     error: DurableStreamError | None = None
+    split_at: int = 0
+    """How many messages stayed here when it was halved; the others are in ``rest``."""
     rest: Batch | None = None
     """The second half of a batch that was too large for the server."""
 
     @property
     def settled(self) -> bool:
         """Whether all of its messages are confirmed, or have failed."""
-        return (self.result is not None or self.error is not None) and (self.rest is None or self.rest.settled)
+        return self.part_settled and (self.rest is None or self.rest.settled)
+
+    @property
+    def part_settled(self) -> bool:
+        """As `settled`, for the messages that stayed here when it was halved."""
+        return self.result is not None or self.error is not None
+
+    def part_with(self, index: int) -> Batch:
+        """Return the part that has the message with this index in the whole batch."""
+        part = self
+        while part.rest is not None and index >= part.split_at:
+            index -= part.split_at
+            part = part.rest
+        return part
+
+
+class Taken:
+    """A message that was taken from a caller, on its way into a batch."""
+
+    __slots__ = ("_index", "_place", "message")
+
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+        """Empty as soon as a batch has it."""
+        self._place: Batch | DurableStreamError | None = None
+
+    def join(self, batch: Batch, index: int) -> None:
+        """Be the message with this index in a batch."""
+        self._place, self._index, self.message = batch, index, b""
+
+    def fail(self, error: DurableStreamError) -> None:
+        """Never come into a batch."""
+        self._place = error
+
+    @property
+    def settled(self) -> bool:
+        """Whether the message is confirmed or has failed."""
+        place = self._place
+        if isinstance(place, Batch):
+            return place.part_with(self._index).part_settled
+        return place is not None
 
     def outcome(self) -> IdempotentAppendResult:
-        """Return the result of a settled batch, the one of its last part; raise if any part failed."""
-        if self.error is not None:
-            raise self.error
-        if self.rest is not None:
-            return self.rest.outcome()
-        assert self.result is not None, "only a settled batch has an outcome"
-        return self.result
+        """Return the confirmation of a settled message; raise why it failed."""
+        place = self._place
+        assert place is not None, "only a settled message has an outcome"
+        if not isinstance(place, Batch):
+            raise place
+        part = place.part_with(self._index)
+        if part.error is not None:
+            raise part.error
+        assert part.result is not None, "only a settled message has an outcome"
+        return part.result
+
+
+class Ending(Taken):
+    """The wish to close the stream behind everything that was taken before, with a last message if it has one."""
+
+    __slots__ = ()
+
+
+class Flush(Taken):
+    """The wish that nothing lingers that was taken before; settled when all of that is."""
+
+    __slots__ = ("_batches",)
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self._batches: tuple[Batch, ...] | None = None
+
+    def wait_for(self, batches: Iterable[Batch]) -> None:
+        """Be settled with these."""
+        self._batches = tuple(batches)
+
+    def fail(self, error: DurableStreamError) -> None:
+        """What was to be flushed has failed: there is nothing to wait for. The engine tells whoever flushes."""
+        del error
+        self._batches = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was taken before is settled."""
+        return self._batches is not None and all(batch.settled for batch in self._batches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from durable_streams import _http, _operations
+from durable_streams._acknowledgements import Acknowledgement, Appended
 from durable_streams._crossing import caller, outcome_of
 from durable_streams._drain_status import (
     MISSING_AFTER,
@@ -23,7 +24,7 @@ from durable_streams._drain_status import (
     opening_error,
     stopped,
 )
-from durable_streams._push_async import Acknowledgement, Appended, report
+from durable_streams._push_async import report
 from durable_streams._sqlite_store import SqliteProducerStore
 from durable_streams._store_producer import StoreProducer
 from durable_streams._tasks import BackgroundTask, spawn
@@ -200,7 +201,12 @@ class StoredAppend(Appended):
     __slots__ = ("_stored_acknowledgement",)
 
     def __init__(self, acknowledgement: StoredAcknowledgement) -> None:
-        self._what = self._stored_acknowledgement = acknowledgement
+        self._stored_acknowledgement = acknowledgement
+
+    @property
+    def acknowledgement(self) -> StoredAcknowledgement:
+        """What tells when the server has it."""
+        return self._stored_acknowledgement
 
     def __await__(self) -> Generator[Any, None, Acknowledgement]:
         yield from self._stored_acknowledgement.stored().__await__()

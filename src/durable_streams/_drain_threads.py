@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _pull
+from durable_streams._acknowledgements import SyncAcknowledgement
 from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
 from durable_streams._drain_status import (
     MISSING_AFTER,
@@ -18,7 +19,6 @@ from durable_streams._drain_status import (
     stopped,
 )
 from durable_streams._push_async import report
-from durable_streams._push_threads import SyncAcknowledgement
 from durable_streams.errors import ProducerFullError, ProducerStoppedError
 
 if TYPE_CHECKING:

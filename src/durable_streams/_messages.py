@@ -27,17 +27,47 @@ def encoder(content_type: str | None) -> Callable[[Any], bytes]:
     return encode_json if is_json(content_type) else partial(_encode_bytes, content_type=content_type)
 
 
+class Unencoded(bytes):
+    """A message for a stream whose content type is not known yet: a copy that the caller cannot change.
+
+    Text and bytes as they are; of any other value its JSON, and what it was.
+    """
+
+    value_type: str | None = None
+
+    def encode(self, content_type: str) -> bytes:
+        """Return the message; raise `MessageError` for what such a stream cannot take."""
+        if self.value_type is None:
+            return encode_message(bytes(self), content_type)
+        if is_json(content_type):
+            return bytes(self)
+        raise _not_bytes(self.value_type, content_type)
+
+
+def unencoded(data: Any) -> Unencoded:
+    """Return a message that is encoded later; raise `MessageError` for what no stream can take."""
+    raw = _raw(data)
+    if raw is not None:
+        return Unencoded(raw)
+    message = Unencoded(encode_json(data))
+    message.value_type = type(data).__name__
+    return message
+
+
 def _encode_bytes(data: Any, content_type: str | None) -> bytes:
     raw = _raw(data)
     if raw is None:
-        kind = type(data).__name__
-        raise MessageError(
-            f"a stream of {content_type or 'bytes'} takes bytes or str, not {kind}: encode it first, or make it "
-            f"a stream of application/json"
-        )
+        raise _not_bytes(type(data).__name__, content_type)
     if not raw:
         raise MessageError("an empty message cannot be appended (PROTOCOL section 5.2)")
     return raw
+
+
+def _not_bytes(kind: str, content_type: str | None) -> MessageError:
+    return MessageError(
+        f"a stream of {content_type or 'bytes'} takes bytes or str, not {kind}: encode it first, or make it "
+        f"a stream of application/json"
+    )
 
 
 def body_of(messages: Sequence[bytes], content_type: str | None) -> bytes:

@@ -1,155 +1,392 @@
-"""Drives a producer's window with threads: the engine of `SyncIdempotentProducer`.
+"""Drives a producer's window with threads: the engine of `SyncIdempotentProducer` without a store.
 
 Each request in flight has a thread of its own; the first one asks the window what is due, and starts another one
 when there is more. All share one lock, which is never held during a request.
+
+Ctrl-C may hit a caller's thread between any two steps of this code, but none of the engine's own. So a caller only
+puts what it has into a list and wakes a thread; nobody but a thread of the engine changes the window. Locks are
+entered with `with` on the lock itself, which is one step; a `Condition` takes several.
 """
 
 from __future__ import annotations
 
+import _thread
+import logging
+import math
+import os
 import threading
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _reactions
+from durable_streams._acknowledgements import SyncAcknowledgement
+from durable_streams._batches import Ending, Flush, Taken
 from durable_streams._messages import encoder
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
-from durable_streams.errors import ProducerFullError, StreamClosedError
+from durable_streams._window import Window
+from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
 
 if TYPE_CHECKING:
-    from durable_streams._batches import Batch, Flight
+    from collections.abc import Callable
+
+    from durable_streams._batches import Flight, WindowSettings
     from durable_streams._http_sync import SyncCarrier
     from durable_streams._types import IdempotentAppendResult, ProducerErrorHandler
-    from durable_streams._window import Window
     from durable_streams._wire import Answer
-    from durable_streams.errors import DurableStreamError
+
+_log = logging.getLogger("durable_streams.producer")
 
 
-class SyncAcknowledgement:
-    """The server's confirmation of one message."""
+class PushedSyncAcknowledgement(Taken, SyncAcknowledgement):
+    """The confirmation of a message that is kept in memory."""
 
-    __slots__ = ("_batch", "_changed")
+    __slots__ = ("_engine",)
 
-    def __init__(self, batch: Batch, changed: threading.Condition) -> None:
-        self._batch = batch
-        self._changed = changed
-
-    @property
-    def settled(self) -> bool:
-        """Whether the message is confirmed or has failed."""
-        return self._batch.settled
+    def __init__(self, engine: ThreadedEngine, message: bytes) -> None:
+        self.message = message
+        self._place = None
+        self._engine = engine
 
     def result(self, timeout_seconds: float | None = None) -> IdempotentAppendResult:
         """Wait for the confirmation. Raises what went wrong, and TimeoutError when it takes too long."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._batch.settled, timeout_seconds):
-                raise TimeoutError(f"no confirmation within {timeout_seconds} s")
-        return self._batch.outcome()
+        if not self._engine.wait_until(lambda: self.settled, timeout_seconds):
+            raise TimeoutError(f"no confirmation within {timeout_seconds} s")
+        return self.outcome()
 
 
 class ThreadedEngine:
     """Messages from callers into the window, flights out of it."""
 
-    def __init__(self, carrier: SyncCarrier, window: Window, *, on_error: ProducerErrorHandler | None) -> None:
-        self.window = window
-        self.first_error: DurableStreamError | None = None
+    def __init__(
+        self,
+        carrier: SyncCarrier,
+        settings: WindowSettings,
+        *,
+        epoch: int,
+        on_error: ProducerErrorHandler | None,
+    ) -> None:
+        self._url = settings.url
+        self._producer_id = settings.producer_id
+        self._max_threads = settings.max_in_flight
+        self._buffer_bytes = settings.buffer_bytes
         self._carrier = carrier
-        self._encode = encoder(window.settings.content_type)
         self._policy = _http.default_policy()
         self._on_error = on_error
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._window = Window(settings, self._policy, epoch=epoch)
+        self._encode: Callable[[Any], bytes] | None = None
+        self._first_error: DurableStreamError | None = None
+        self._ended: str | None = None
+        """Why nothing more is taken."""
+        self._closing_stream = threading.Lock()
+        self._ending: Ending | None = None
+
+        self._starting = threading.Lock()
+        self._lock = threading.RLock()
+        self._due = threading.Condition(self._lock)
+        """Where threads of the engine wait for something to do."""
+        self._waiters: list[threading.Lock] = []
+        """Where callers wait for a change: each for his lock to open."""
+        self._threads: set[threading.Thread] = set()
+        self._reporting: set[threading.Thread] = set()
+        """Threads that tell ``on_error`` something, and end then."""
+        self._untold: list[DurableStreamError] = []
         self._idle = 0
         self._stopping = False
-        self._ended: str | None = None
-        self._closing: Batch | None = None
-        """The last batch, which closes the stream."""
 
-    def append(self, data: Any, *, wait: bool) -> SyncAcknowledgement:
+        self._taking = threading.Lock()
+        """Guards the next four; never held for more than a few steps."""
+        self._taken: list[Taken] = []
+        self._taken_bytes = 0
+        self._wake_bytes: float = 1
+        """How much must have been taken until a thread is worth waking."""
+        self._stopped = False
+
+        self._process = os.getpid()
+        _ENGINES.add(self)
+
+    # -- What the front offers ---------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._window.epoch
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch."""
+        return self._window.next_seq
+
+    @property
+    def pending_count(self) -> int:
+        """Messages taken and neither confirmed nor failed."""
+        return self._window.pending_count + sum(bool(each.message) for each in tuple(self._taken))
+
+    @property
+    def in_flight_count(self) -> int:
+        """Requests under way."""
+        return self._window.in_flight_count
+
+    def start(self) -> None:
+        """Learn the content type, if it was not given; nothing happens when that was done."""
+        self._check_process()
+        with self._starting:
+            if self._encode is not None:
+                return
+            content_type = self._window.settings.content_type
+            if not content_type:
+                head = self._carrier.run(_operations.head(self._url, self._policy))
+                content_type = head.content_type or "application/octet-stream"
+            self._window.learn(content_type)
+            self._encode = encoder(content_type)
+
+    def append(self, data: Any, *, wait: bool) -> PushedSyncAcknowledgement:
         """Take a message, or raise; without room wait for it, or raise `ProducerFullError`."""
-        message = self._encode(data)
-        limit = self.window.settings.buffer_bytes
-        with self._changed:
-            while self.window.pending_bytes + len(message) > limit and self.window.pending_bytes:
-                if not wait:
-                    count = self.window.pending_count
-                    raise ProducerFullError(
-                        f"{count} messages wait for confirmation", records=(message,), url=self.window.settings.url
-                    )
-                self._changed.wait()
+        if self._ended is not None:
             self._check_open()
-            batch = self.window.add(message, self._policy.monotonic())
-            if len(batch.messages) == 1:
-                self._call_a_thread()
-            return SyncAcknowledgement(batch, self._changed)
-
-    def close_stream(self, data: Any) -> CloseResult:
-        """Close the stream behind everything taken so far, with a last message if there is one."""
-        with self._changed:
-            if self._closing is None:
+        if self._encode is None:
+            self.start()
+            assert self._encode is not None, "started"
+        taken = PushedSyncAcknowledgement(self, self._encode(data))
+        window = self._window
+        size_bytes = window.check(taken.message)
+        if not self._threads:
+            self._call_a_thread()  # before anything is taken: it may not be possible
+        while self._taken_bytes + window.pending_bytes >= self._buffer_bytes:
+            self._wait_for_room(taken, wait=wait)
+        with self._taking:
+            if self._ended is not None:
                 self._check_open()
-                self._closing = self._end(data)
-            elif data is not None:
-                self._check_open()
-            batch = self._closing
-            self._changed.wait_for(lambda: batch.settled)
-            if batch.error is not None:
-                self._closing = self._ended = None  # after a `restart` it can be tried again
-        offset = batch.outcome().offset
-        if offset is None:
-            offset = self._carrier.run(_operations.head(self.window.settings.url, self._policy)).offset
-        return CloseResult(offset)
-
-    def _end(self, data: Any) -> Batch:
-        now = self._policy.monotonic()
-        batch = self.window.end(now) if data is None else self.window.add(self._encode(data), now, closing=True)
-        self._ended = "the stream is closed"
-        self._call_a_thread()
-        return batch
-
-    def drain(self) -> None:
-        """Wait until everything taken so far is confirmed or has failed."""
-        with self._changed:
-            batches = self.window.flush()
+            self._taken.append(taken)
+            self._taken_bytes += size_bytes
+        if self._taken_bytes >= self._wake_bytes:
             self._call_a_thread()
-            self._changed.wait_for(lambda: all(batch.settled for batch in batches))
+        return taken
+
+    def flush(self) -> None:
+        """Wait until everything taken so far is confirmed; raise the first error there was."""
+        self._check_process()
+        self._drain()
+        if self._first_error is not None:
+            raise self._first_error
 
     def restart(self) -> None:
         """Begin a new epoch, one higher, and forget earlier errors."""
-        with self._changed:
-            self.first_error = None
-            self.window.restart()
-            self._changed.notify_all()
+        self.start()
+        _apart(self._restart)
+        self._call_a_thread()
 
-    def end(self, reason: str) -> None:
-        """Take no more messages."""
-        with self._changed:
-            self._ended = self._ended or reason
+    def _restart(self) -> None:
+        with self._lock:
+            self._fetch()
+            self._window.restart()
+            self._collect()
+            self._first_error = None
 
-    def stop(self) -> None:
-        """Let the threads end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-            threads = list(self._threads)
-        for thread in threads:
-            thread.join()
+    def close_stream(self, data: Any) -> CloseResult:
+        """Flush, then close the stream; a last message goes with the closure."""
+        self._check_process()
+        with self._closing_stream:
+            if self._ending is None or data is not None:
+                self._check_open()
+            if self._ending is None:
+                self.start()
+                self.flush()
+                self._ending = self._end(data)
+        ending = self._ending
+        self.wait_until(lambda: ending.settled)
+        try:
+            offset = ending.outcome().offset
+        except DurableStreamError:
+            with self._taking:
+                if self._ending is ending and not self._stopping:
+                    self._ending = self._ended = None  # after a `restart` it can be tried again
+            raise
+        if offset is None:
+            offset = self._carrier.run(_operations.head(self._url, self._policy)).offset
+        return CloseResult(offset)
+
+    def _end(self, data: Any) -> Ending:
+        assert self._encode is not None, "started"
+        ending = Ending(b"" if data is None else self._encode(data))
+        self._window.check(ending.message)
+        self._wish(ending)
+        return ending
+
+    def close(self) -> None:
+        """Flush, stop, let go of the connection; raise the first error there was."""
+        self._check_process()
+        with self._taking:
+            self._ended = self._ended or "the producer is closed"
+        try:
+            self._drain()
+        finally:
+            self._stop()
+            self._carrier.close()
+        if self._first_error is not None:
+            error, self._first_error = self._first_error, None
+            raise error
+
+    def wait_until(self, holds: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
+        """Wait until something holds that changes with the window. False: it took too long."""
+        # With bare locks: a `Condition` has moments in which Ctrl-C leaves it broken.
+        deadline = None if timeout_seconds is None else self._policy.monotonic() + timeout_seconds
+        while not holds():
+            self._check_process()
+            changed = threading.Lock()
+            changed.acquire()
+            self._waiters.append(changed)
+            left = -1 if deadline is None else max(0.0, deadline - self._policy.monotonic())
+            # Asked once more: what changed before the lock was in the list opened another one.
+            if not holds() and not changed.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+                with suppress(ValueError):
+                    self._waiters.remove(changed)
+                return holds()
+        return True
+
+    # -- Callers' threads --------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._ended is not None:
-            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self.window.settings.url)
+            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ProducerError(_elsewhere(self._process), url=self._url)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: take nothing. The threads, and what they hold, are the parent's."""
+        self._ended = _elsewhere(self._process)
+        self._taking = threading.Lock()  # another thread of the parent may have held it
+
+    def _wait_for_room(self, taken: Taken, *, wait: bool) -> None:
+        if not wait:
+            raise ProducerFullError(
+                f"{self.pending_count} messages wait for confirmation", records=(taken.message,), url=self._url
+            )
+        window = self._window
+        self._call_a_thread()
+        self.wait_until(
+            lambda: window.pending_bytes + self._taken_bytes < self._buffer_bytes
+            or window.error is not None
+            or self._ended is not None
+        )
+        self._check_open()
+        window.check(taken.message)
+
+    def _wish(self, wish: Flush | Ending) -> None:
+        with self._taking:
+            if self._stopped:
+                wish.fail(StreamClosedError("the producer is closed", url=self._url))
+                return
+            self._taken.append(wish)
+            if isinstance(wish, Ending):
+                self._ended = "the stream is closed"
+        self._call_a_thread()
+
+    def _drain(self) -> None:
+        with self._lock:
+            if self._window.idle and not self._taken:
+                return
+        flush = Flush()
+        self._wish(flush)
+        self.wait_until(lambda: flush.settled)
 
     def _call_a_thread(self) -> None:
-        if self._idle == 0 and len(self._threads) < self.window.settings.max_in_flight:
-            name = f"producer-{self.window.settings.producer_id}-{len(self._threads)}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        else:
-            self._changed.notify_all()
+        """Have a thread look at the window, a new one if all are busy. Raises RuntimeError if there is none."""
+        with self._lock:
+            if self._idle or self._stopping:
+                self._due.notify_all()
+            elif len(self._threads) < self._max_threads:
+                self._start_a_thread()
+            self._wake_bytes = math.inf  # not before: whoever is interrupted here has called nobody
+
+    def _start_a_thread(self) -> None:
+        name = f"producer-{self._producer_id}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            _apart(thread.start)
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return  # those that there are do all of the work
+        self._threads.add(thread)
+
+    def _stop(self) -> None:
+        """Let the threads end, then fail what nobody will send any more: nothing, after a flush."""
+        me = threading.current_thread()
+        with self._lock:
+            self._stopping = True
+            self._due.notify_all()
+            # A handler that closes the producer does not wait for another one that does.
+            others = self._threads if me in self._reporting else self._threads | self._reporting
+            threads = others - {me}
+        for thread in threads:
+            thread.join()
+        _apart(self._abandon)
+        untold, self._untold = self._untold, []
+        for error in untold:
+            report(self._on_error, error)
+
+    def _abandon(self) -> None:
+        with self._lock:
+            with self._taking:
+                self._stopped = True
+            self._fetch()
+            self._window.abandon()
+            self._collect()
+
+    # -- The engine's threads, which hold the lock when they touch the window ------------------------
+
+    def _fetch(self) -> None:
+        with self._taking:
+            taken, self._taken = self._taken, []
+            self._taken_bytes = 0
+        self._window.take_checked(taken)
 
     def _work(self) -> None:
-        while (flight := self._next_flight()) is not None:
-            self._fly(flight)
+        me = threading.current_thread()
+        with self._lock:
+            self._threads.add(me)  # whoever started it may have been interrupted before he could
+        try:
+            while (flight := self._next_flight()) is not None:
+                self._fly(flight)
+            self._tell(me)
+        finally:
+            with self._lock:
+                self._threads.discard(me)
+                self._reporting.discard(me)
+
+    def _next_flight(self) -> Flight | None:
+        """Wait for a flight. None: this thread has something to tell, or is to end."""
+        with self._lock:
+            self._idle += 1
+            try:
+                while not self._stopping and not self._untold:
+                    self._fetch()
+                    now = self._policy.monotonic()
+                    flight = self._window.next_flight(now)
+                    self._collect()
+                    if flight is not None:
+                        return flight
+                    if self._untold:
+                        break
+                    at = self._window.wake_at(now)
+                    if not self._has_taken():
+                        self._due.wait(None if at is None else max(0.0, at - now))
+                return None
+            finally:
+                self._idle -= 1
+                if not self._stopping:
+                    self._call_a_thread()  # this one is busy now
+
+    def _has_taken(self) -> bool:
+        """Say from when on callers wake a thread; True: they took so much already."""
+        with self._taking:
+            wake_bytes = self._wake_bytes = self._window.wake_bytes
+            # Whoever was interrupted between putting a message there and counting it has put it there.
+            return self._taken_bytes >= wake_bytes or (wake_bytes <= 1 and bool(self._taken))
 
     def _fly(self, flight: Flight) -> None:
         answer: Answer | None = None
@@ -157,33 +394,79 @@ class ThreadedEngine:
         try:
             answer = self._carrier.exchange(flight.request)
         # Supervision boundary: a caller's header callable may raise anything; the batch must not hang for it.
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             crash = as_producer_error(error, flight.request.url)
-        with self._changed:
+        with self._lock:
+            self._fetch()  # what was taken before a failure fails with it
             if answer is not None:
-                _reactions.answered(self.window, flight, answer, self._policy.monotonic())
+                _reactions.answered(self._window, flight, answer, self._policy.monotonic())
             elif crash is not None:
-                _reactions.crashed(self.window, flight, crash)
-            failures, self.window.failures = self.window.failures, []
-            if failures and self.first_error is None:
-                self.first_error = failures[0]
-            self._changed.notify_all()
-        for failure in failures:
-            report(self._on_error, failure)
+                _reactions.crashed(self._window, flight, crash)
+            self._collect()
 
-    def _next_flight(self) -> Flight | None:
-        with self._changed:
-            self._idle += 1
-            try:
-                while not self._stopping:
-                    now = self._policy.monotonic()
-                    flight = self.window.next_flight(now)
-                    if flight is not None:
-                        return flight
-                    at = self.window.wake_at(now)
-                    self._changed.wait(None if at is None else max(0.0, at - now))
-                return None
-            finally:
-                self._idle -= 1
-                if not self._stopping:
+    def _collect(self) -> None:
+        """Tell everybody who waits for what has changed in the window."""
+        failures, self._window.failures = self._window.failures, []
+        if failures and self._first_error is None:
+            self._first_error = failures[0]
+        if self._on_error is not None:
+            self._untold += failures
+            self._due.notify_all()
+        while self._waiters:
+            self._waiters.pop().release()
+
+    def _tell(self, me: threading.Thread) -> None:
+        """Tell the caller's handler what failed. Another thread takes over: the handler may do what it likes."""
+        with self._lock:
+            untold, self._untold = self._untold, []
+            self._threads.discard(me)
+            self._reporting.add(me)
+            if not self._stopping:
+                with suppress(RuntimeError):  # the next append tries again to start one
                     self._call_a_thread()
+        for error in untold:
+            try:
+                report(self._on_error, error)
+            # Supervision boundary: `sys.exit` ends no program from here, and must not end the telling.
+            except BaseException:  # noqa: BLE001
+                _log.exception("producer.on_error.raised")
+
+
+def _apart(step: Callable[[], None]) -> None:
+    """Do something in a thread of its own, where no Ctrl-C breaks it off half-way.
+
+    A bare one: `threading.Thread` waits in its `start` and `join` in ways that Ctrl-C breaks.
+    """
+    raised: list[Exception] = []
+    done = threading.Lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            step()
+        # Boundary: whatever it is, it is the caller's, and raised there.
+        except Exception as error:  # noqa: BLE001
+            raised.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(run, ())
+    done.acquire()
+    if raised:
+        raise raised[0]
+
+
+def _elsewhere(process: int) -> str:
+    return f"the producer was made in process {process}: a forked process makes its own"
+
+
+_ENGINES: weakref.WeakSet[ThreadedEngine] = weakref.WeakSet()
+
+
+def _leave_engines_to_parent() -> None:
+    for engine in list(_ENGINES):
+        engine.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):  # everywhere but on Windows, which has no fork
+    os.register_at_fork(after_in_child=_leave_engines_to_parent)

@@ -92,7 +92,7 @@ def _duplicate_unsent(landing: _Landing) -> None:
         landing.confirm(duplicate=True)
     elif window.settings.auto_claim:
         landing.fail_unless(window.plan_claim(window.epoch + 1))
-    elif not window.appended:
+    elif window.epoch_chosen and not window.appended:
         # The caller chose an epoch that was used before, and begins it again: the server has these numbers.
         landing.confirm(duplicate=True)
     else:

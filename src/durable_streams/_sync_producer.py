@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from durable_streams import _http, _operations
+from durable_streams import _http
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_status import check_json
 from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
-from durable_streams._push_threads import SyncAcknowledgement, ThreadedEngine
+from durable_streams._push_threads import ThreadedEngine
 from durable_streams._sqlite_store import SqliteProducerStore
-from durable_streams._window import Window
 from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
 
+    from durable_streams._acknowledgements import SyncAcknowledgement
     from durable_streams._sync import DurableStream
     from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
+
+
+class SyncProducerEngine(Protocol):
+    """What stands behind a `SyncIdempotentProducer`: messages in memory (`ThreadedEngine`), or in a store."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        ...  # pragma: no cover
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next batch."""
+        ...  # pragma: no cover
+
+    @property
+    def pending_count(self) -> int:
+        """Messages taken and neither confirmed nor failed."""
+        ...  # pragma: no cover
+
+    @property
+    def in_flight_count(self) -> int:
+        """Requests under way."""
+        ...  # pragma: no cover
+
+    def start(self) -> None:
+        """Do what must be done before the first message."""
+        ...  # pragma: no cover
+
+    def append(self, data: Any, *, wait: bool) -> SyncAcknowledgement:
+        """Take a message, as soon as there is room, or at once."""
+        ...  # pragma: no cover
+
+    def flush(self) -> None:
+        """Wait until everything taken so far is confirmed."""
+        ...  # pragma: no cover
+
+    def restart(self) -> None:
+        """Begin a new epoch."""
+        ...  # pragma: no cover
+
+    def close_stream(self, data: Any) -> CloseResult:
+        """Flush, then close the stream."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Flush and stop."""
+        ...  # pragma: no cover
 
 
 class SyncIdempotentProducer:
@@ -54,7 +100,8 @@ class SyncIdempotentProducer:
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
         _http.check_target(url, client, asynchronous=False)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type
-        self._settings = WindowSettings(
+        self._producer_id = producer_id
+        settings = WindowSettings(
             url=url,
             producer_id=producer_id,
             content_type=content_type or known or "",
@@ -63,65 +110,49 @@ class SyncIdempotentProducer:
             linger_seconds=linger_ms / 1000,
             max_in_flight=max_in_flight,
         )
-        self._epoch = check_epoch(epoch)
+        check_epoch(epoch)
         if isinstance(url_or_stream, str) or client is not None:
-            self._carrier = SyncCarrier(client, _http.Extras(headers, params))
+            carrier = SyncCarrier(client, _http.Extras(headers, params))
         else:
-            self._carrier = url_or_stream.carrier(headers, params)
-        self._policy = _http.default_policy()
-        self._on_error = on_error
-        self._starting = threading.Lock()
-        self._engine: ThreadedEngine | None = None
-        self._stored: ThreadedStoreEngine | None = None
-        if store is not None:
-            check_json(self._settings.content_type)
-            if not isinstance(store, SqliteProducerStore):
-                raise TypeError(
-                    f"without async, a store is a SqliteProducerStore, not {type(store).__name__}: "
-                    "IdempotentProducer drains any other"
-                )
-            self._stored = ThreadedStoreEngine(
-                url,
-                producer_id,
-                store,
-                self._carrier,
-                epoch=epoch,
-                max_batch_bytes=max_batch_bytes,
-                on_error=on_error,
+            carrier = url_or_stream.carrier(headers, params)
+        self._engine: SyncProducerEngine
+        if store is None:
+            self._engine = ThreadedEngine(carrier, settings, epoch=epoch, on_error=on_error)
+            return
+        check_json(settings.content_type)
+        if not isinstance(store, SqliteProducerStore):
+            raise TypeError(
+                f"without async, a store is a SqliteProducerStore, not {type(store).__name__}: "
+                "IdempotentProducer drains any other"
             )
+        self._engine = ThreadedStoreEngine(
+            url, producer_id, store, carrier, epoch=epoch, max_batch_bytes=max_batch_bytes, on_error=on_error
+        )
 
     @property
     def producer_id(self) -> str:
         """The producer's id."""
-        return self._settings.producer_id
+        return self._producer_id
 
     @property
     def epoch(self) -> int:
         """The epoch of the next batch."""
-        if self._stored is not None:
-            return self._stored.epoch
-        return self._epoch if self._engine is None else self._engine.window.epoch
+        return self._engine.epoch
 
     @property
     def next_seq(self) -> int:
         """The sequence number of the next batch."""
-        if self._stored is not None:
-            return self._stored.next_seq
-        return 0 if self._engine is None else self._engine.window.next_seq
+        return self._engine.next_seq
 
     @property
     def pending_count(self) -> int:
         """Messages taken and neither confirmed nor failed."""
-        if self._stored is not None:
-            return self._stored.pending_count
-        return 0 if self._engine is None else self._engine.window.pending_count
+        return self._engine.pending_count
 
     @property
     def in_flight_count(self) -> int:
         """Requests under way."""
-        if self._stored is not None:
-            return self._stored.in_flight_count
-        return 0 if self._engine is None else self._engine.window.in_flight_count
+        return self._engine.in_flight_count
 
     def append(self, data: Any) -> SyncAcknowledgement:
         """Take one message, as soon as there is room; it is sent soon.
@@ -129,87 +160,41 @@ class SyncIdempotentProducer:
         ``append(x).result()`` waits for the server's confirmation. Raises `MessageError` for what the stream
         cannot take, `ProducerStoppedError` after a failure.
         """
-        if self._stored is not None:
-            return self._stored.append(data, wait=True)
-        return self._started().append(data, wait=True)
+        return self._engine.append(data, wait=True)
 
     def append_nowait(self, data: Any) -> SyncAcknowledgement:
         """Take one message, or raise `ProducerFullError` when there is no room."""
-        if self._stored is not None:
-            return self._stored.append(data, wait=False)
-        return self._started().append(data, wait=False)
+        return self._engine.append(data, wait=False)
 
     def flush(self) -> None:
         """Wait until everything appended so far is confirmed; raise the first error since the last restart."""
-        if self._stored is not None:
-            self._stored.flush()
-            return
-        engine = self._started()
-        engine.drain()
-        if engine.first_error is not None:
-            raise engine.first_error
+        self._engine.flush()
 
     def restart(self) -> None:
         """Go on after an error, in a new epoch; what is unconfirmed is sent again in it."""
-        if self._stored is not None:
-            self._stored.restart()
-            return
-        self._started().restart()
+        self._engine.restart()
 
     def close_stream(self, data: Any = None) -> CloseResult:
         """Flush, then close the stream for good, with a last message if one is given."""
-        if self._stored is not None:
-            return self._stored.close_stream(data)
-        engine = self._started()
-        self.flush()
-        return engine.close_stream(data)
+        return self._engine.close_stream(data)
 
     def close(self) -> None:
         """Flush and stop; raise the first error. The stream stays open."""
-        if self._stored is not None:
-            self._stored.close()
-            return
-        engine = self._engine
-        try:
-            if engine is not None:
-                engine.end("the producer is closed")
-                engine.drain()
-        finally:
-            if engine is not None:
-                engine.stop()
-            self._carrier.close()
-        if engine is not None and engine.first_error is not None:
-            error, engine.first_error = engine.first_error, None
-            raise error
+        self._engine.close()
 
     def __enter__(self) -> Self:
         try:
-            if self._stored is not None:
-                self._stored.start()
-            else:
-                self._started()
+            self._engine.start()
         except BaseException:
             with suppress(DurableStreamError):  # the same error, once more
-                self.close()
+                self._engine.close()
             raise
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            self.close()
+            self._engine.close()
         except Exception as closing:
             if error is None:
                 raise
             error.add_note(f"Closing the producer failed too: {closing!r}")
-
-    def _started(self) -> ThreadedEngine:
-        """Return the engine; the first call learns the content type, if it was not given."""
-        with self._starting:
-            if self._engine is None:
-                if not self._settings.content_type:
-                    head = self._carrier.run(_operations.head(self._settings.url, self._policy))
-                    content_type = head.content_type or "application/octet-stream"
-                    self._settings = replace(self._settings, content_type=content_type)
-                window = Window(self._settings, self._policy, epoch=self._epoch)
-                self._engine = ThreadedEngine(self._carrier, window, on_error=self._on_error)
-            return self._engine

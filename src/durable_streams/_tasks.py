@@ -49,8 +49,10 @@ class BackgroundTask:
         """Take note that it has ended. Only the first call counts."""
         if not self.done:
             self.done = True
-            self._on_end()
-            self._ended.set()
+            try:
+                self._on_end()
+            finally:
+                self._ended.set()
 
 
 def _nothing() -> None:

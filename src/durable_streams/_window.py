@@ -1,8 +1,8 @@
 r"""An idempotent producer that keeps its messages in memory, as a pure state machine.
 
-    add --> OPEN --seal--> READY --send--> FLYING --answer--> settled
-                             ^                |
-                             +--- try again --+
+    take --> intake --> OPEN --seal--> READY --send--> FLYING --answer--> settled
+                                        ^                |
+                                        +--- try again --+
 
 Rules (PROTOCOL section 5.2.1):
 
@@ -15,11 +15,15 @@ Rules (PROTOCOL section 5.2.1):
 - A producer that may claim epochs first sends a probe: a number so high that no server takes it, answered with the
   next one it would take. So an epoch that an earlier process used up is never mistaken for a fresh one.
 - A new epoch (claimed after a fence, or by `restart`) begins when nothing flies. Then all unconfirmed batches are
-  numbered again, from 0, in their order.
+  numbered again, from 0, in their order. A `restart` also waits until nothing is left that may have arrived:
+  numbered again, that would be stored twice.
 - A batch that fails for good takes those behind it along: sending them would reorder the stream.
 
 What an answer means is decided by `_producer.judge`, what to do about it by `_reactions`. This machine keeps the
-order. It does no I/O; drivers call `next_flight`, `wake_at` and `_reactions.answered`.
+order. It does no I/O; drivers call `take`, `next_flight`, `wake_at` and `_reactions.answered`.
+
+What is taken waits in the intake until a batch of it can be made. So taking costs a caller little, and one who is
+interrupted leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -30,9 +34,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from durable_streams._answers import in_doubt
-from durable_streams._batches import Batch, Flight, WindowSettings
-from durable_streams._messages import body_of
+from durable_streams._batches import Batch, Ending, Flight, Flush, WindowSettings, check_epoch
+from durable_streams._messages import Unencoded, body_of
 from durable_streams._producer import PROBE_SEQ, Attempt, producer_request
+from durable_streams._types import IdempotentAppendResult
 from durable_streams._wire import (
     MAX_PRODUCER_INTEGER,
     STREAM_CLOSED,
@@ -48,8 +53,8 @@ from durable_streams.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from durable_streams._batches import Taken
     from durable_streams._exchange import RetryPolicy
-    from durable_streams._types import IdempotentAppendResult
 
 MAX_CLAIMS: Final = 10
 """Epochs claimed in a row without one confirmed batch: then two producers are fighting, and this one gives in."""
@@ -62,21 +67,27 @@ class Window:
         self.settings = settings
         self.epoch = epoch
         self.next_seq = 0
-        self.pending_count = 0
-        """Messages taken and neither confirmed nor failed."""
+        self.intake_bytes = 0
+        """Bytes that were taken and are in no batch yet, framing included."""
         self.pending_bytes = 0
+        """Bytes that were taken and are neither confirmed nor failed, framing included."""
         self.in_flight_count = 0
         self.error: DurableStreamError | None = None
         """Why the producer stopped, if it did; only `restart` makes it go on."""
         self.failures: list[DurableStreamError] = []
         """Errors of batches that failed since the driver last emptied this list."""
         self._policy = policy
-        # The bytes around and between messages: "[", "," and "]" on a JSON stream.
-        self._frame_bytes = 1 if is_json(settings.content_type) else 0
+        self._intake: deque[Taken] = deque()
+        self._wishes = 0
+        """How many in the intake are no messages."""
+        self._batched_count = 0
+        """Messages in batches that are not settled."""
         self._open: Batch | None = None
         self._unconfirmed: deque[Batch] = deque()
         self.epoch_known = not settings.auto_claim
         """False as long as a probe must tell whether an earlier process used this epoch up."""
+        self.epoch_chosen = True
+        """Whether the caller chose this epoch: then it is his to say what was sent in it before."""
         self.epoch_established = False
         """Whether the server confirmed a number of this epoch: then several batches may fly."""
         self.appended = False
@@ -85,76 +96,131 @@ class Window:
         """The highest epoch that the server has named instead of ours."""
         self._claim: int | None = None
         self._claims = 0
+        self._restarting = False
         self._split: tuple[Batch, DurableStreamError] | None = None
+        self._measure()
+
+    def _measure(self) -> None:
+        # The bytes around and between messages: "[", "," and "]" on a JSON stream.
+        self._frame_bytes = 1 if is_json(self.settings.content_type) else 0
+        self._max_size = self.settings.max_batch_bytes - self._frame_bytes
 
     # -- Messages in -------------------------------------------------------------------------------
 
-    def add(self, message: bytes, now: float, *, closing: bool = False) -> Batch:
-        """Take one encoded message. Raises what stopped the producer, or `MessageError` if it can never fit."""
-        if self.error is not None:
-            raise self.stopped([message])
-        size = len(message) + self._frame_bytes
-        if size + self._frame_bytes > self.settings.max_batch_bytes:
-            raise MessageError(
-                f"a message of {len(message)} bytes exceeds max_batch_bytes={self.settings.max_batch_bytes}"
-            )
-        batch = self._open
-        if batch is not None and (closing or batch.size_bytes + size > self.settings.max_batch_bytes):
-            self._seal()
-            batch = None
-        if batch is None:
-            batch = self._open = Batch([], opened_at=now, size_bytes=self._frame_bytes)
-        batch.messages.append(message)
-        batch.size_bytes += size
-        self.pending_count += 1
-        self.pending_bytes += size
-        if closing:
-            batch.closing = True
-            self._seal()
-        return batch
-
-    def end(self, now: float) -> Batch:
-        """Close the stream behind everything taken so far. Raises what stopped the producer."""
-        if self.error is not None:
-            raise self.stopped([])
-        if self._open is not None:
-            self._seal()
-        self._open = Batch([], opened_at=now, size_bytes=self._frame_bytes, closing=True)
-        return self._seal()
-
-    def flush(self) -> Sequence[Batch]:
-        """Let nothing linger that is here now; return all batches that are not settled yet."""
-        flying = list(self._unconfirmed)
-        if self._open is None:
-            return flying
-        self._open.opened_at = -math.inf
-        return [*flying, self._open]
+    @property
+    def pending_count(self) -> int:
+        """Messages taken and neither confirmed nor failed."""
+        return self._batched_count + len(self._intake) - self._wishes
 
     @property
     def idle(self) -> bool:
         """Whether everything taken is confirmed or has failed, and nothing flies."""
-        return self._open is None and not self._unconfirmed and self.in_flight_count == 0
+        return not self._intake and self._open is None and not self._unconfirmed and self.in_flight_count == 0
+
+    def check(self, message: bytes) -> int:
+        """Return the size of an encoded message in a batch, in bytes.
+
+        Raises what stopped the producer, or `MessageError` if the message can never fit.
+        """
+        if self.error is not None:
+            raise self.stopped([message])
+        size = len(message) + self._frame_bytes
+        if size > self._max_size:
+            raise self._too_large(message)
+        return size
+
+    def take(self, taken: Taken) -> None:
+        """Take one message. Raises as `check`."""
+        size = self.check(taken.message)
+        self._intake.append(taken)
+        self.intake_bytes += size
+        self.pending_bytes += size
+
+    def take_checked(self, taken: Sequence[Taken]) -> None:
+        """Take messages that were checked before, and wishes, in their order."""
+        sizes = [len(each.message) for each in taken]
+        wishes = sizes.count(0)
+        size_bytes = sum(sizes) + self._frame_bytes * (len(sizes) - wishes)
+        self._intake.extend(taken)
+        self._wishes += wishes
+        self.intake_bytes += size_bytes
+        self.pending_bytes += size_bytes
+
+    def wish(self, wish: Flush | Ending) -> None:
+        """Take a wish that has its place behind everything taken before. An `Ending` raises as `check`."""
+        if wish.message:
+            self.take(wish)
+            return
+        if self.error is not None and isinstance(wish, Ending):
+            raise self.stopped([])
+        self.take_checked([wish])
+
+    def learn(self, content_type: str) -> None:
+        """Take note of the stream's content type: what was taken before is encoded now."""
+        self.settings = replace(self.settings, content_type=content_type)
+        self._measure()
+        early, self._intake = self._intake, deque()
+        self._wishes = self.intake_bytes = self.pending_bytes = 0
+        for taken in early:
+            raw = taken.message
+            try:
+                if isinstance(raw, Unencoded):
+                    taken.message = raw.encode(content_type)
+                if taken.message:
+                    self.check(taken.message)
+                self.take_checked([taken])
+            except MessageError as error:
+                error.records = (raw,)
+                taken.fail(error)
+                self.failures.append(error)
+
+    def refuse(self, error: DurableStreamError) -> None:
+        """Fail everything that is in no batch yet."""
+        self.failures.append(error)
+        self._fail_intake(error)
 
     def restart(self) -> None:
-        """Begin a new epoch as soon as nothing flies, and forget why the producer stopped."""
-        self.error = None
+        """Begin a new epoch as soon as nothing flies or may have arrived, and forget why the producer stopped.
+
+        Raises ValueError when there is no higher epoch.
+        """
+        check_epoch(max(self.epoch, self.fenced_by) + 1)
+        if self.error is not None:
+            self._fail_intake(None)  # taken by a thread that did not know yet
+        self._restarting = True
         self._claims = 0
         self.epoch_known = True
-        # Above the epoch that fenced this one: in that one the numbers are somebody else's.
-        self._claim = max(self._claim or 0, self.epoch + 1, self.fenced_by + 1)
+        self.error = None
         self.apply_plans()
+
+    def abandon(self) -> None:
+        """Fail all that is not settled, because nobody will send it any more. Nothing may fly."""
+        assert self.in_flight_count == 0, "what flies may still be confirmed"
+        batches = [*self._unconfirmed, *([self._open] if self._open is not None else [])]
+        self._unconfirmed.clear()
+        self._open = None
+        why = "the producer was closed before this was confirmed"
+        for batch in batches:
+            error = ProducerStoppedError(why, url=self.settings.url, records=batch.messages)
+            if batch.doubtful:
+                in_doubt(error, "An attempt went without an answer: it may have been stored.")
+            self._settle(batch, error)
+        self._fail_intake(ProducerStoppedError(why, url=self.settings.url))
 
     # -- Requests out ------------------------------------------------------------------------------
 
     def next_flight(self, now: float) -> Flight | None:
         """Return the next request that is due now, or None."""
         self.apply_plans()
+        batch = self._first_waiting()
+        if batch is None:
+            self._absorb(now)
+            batch = self._first_waiting()
         if self._planning or self.in_flight_count >= self._width:
             return None
-        batch = self._first_waiting()
-        if batch is None and self._open is not None and self._due(self._open, now):
+        if batch is None and self._open is not None and now >= self._linger_end(self._open):
             batch = self._seal()
-        if batch is None or batch.not_before > now:
+        if batch is None or batch.not_before > now or not self._may_fly(batch):
             return None
         if not self.epoch_known:
             return self._launch_probe(batch)
@@ -167,11 +233,64 @@ class Window:
             return None
         batch = self._first_waiting()
         if batch is not None:
-            waits_for_turn = batch.needs_turn and batch is not self._unconfirmed[0]
-            return None if waits_for_turn else max(batch.not_before, now)
-        if self._open is None:
-            return None
-        return self._open.opened_at + self.settings.linger_seconds
+            waits = not self._may_fly(batch) or (batch.needs_turn and batch is not self._unconfirmed[0])
+            return None if waits else max(batch.not_before, now)
+        return None if self._open is None or self._restarting else self._linger_end(self._open)
+
+    @property
+    def wake_bytes(self) -> float:
+        """How much must be in the intake until `next_flight` is worth asking again; a wish always is worth it."""
+        if self._planning or self.in_flight_count >= self._width or self._first_waiting() is not None:
+            return math.inf
+        return 1 if self._open is None else max(1, self.settings.max_batch_bytes - self._open.size_bytes)
+
+    def _absorb(self, now: float) -> None:
+        """Make a batch of what is in the intake; more of it waits there until that one is under way."""
+        if self.error is not None:
+            self._fail_intake(None)
+        if not self.settings.content_type:
+            return
+        intake, limit, frame = self._intake, self.settings.max_batch_bytes, self._frame_bytes
+        full = False
+        while intake and not full:
+            taken = intake.popleft()
+            if isinstance(taken, Flush):
+                self._grant_flush(taken)
+                continue
+            size = len(taken.message) + frame
+            batch = self._open
+            if batch is not None and (batch.size_bytes + size > limit or isinstance(taken, Ending)):
+                self._seal()
+                full, batch = True, None
+            if batch is None:
+                batch = self._open = Batch([], opened_at=now, size_bytes=frame)
+            if isinstance(taken, Ending):
+                self._grant_ending(taken, batch)
+                continue
+            batch.messages.append(taken.message)
+            batch.size_bytes += size
+            taken.join(batch, len(batch.messages) - 1)
+            self.intake_bytes -= size
+            self._batched_count += 1
+
+    def _grant_flush(self, flush: Flush) -> None:
+        self._wishes -= 1
+        if self._open is not None:
+            self._seal()
+        flush.wait_for(self._unconfirmed)
+
+    def _grant_ending(self, ending: Ending, batch: Batch) -> None:
+        if ending.message:
+            size = len(ending.message) + self._frame_bytes
+            batch.messages.append(ending.message)
+            batch.size_bytes += size
+            self.intake_bytes -= size
+            self._batched_count += 1
+        else:
+            self._wishes -= 1
+        batch.closing = True
+        ending.join(batch, 0)
+        self._seal()
 
     @property
     def _width(self) -> int:
@@ -184,8 +303,17 @@ class Window:
     def _first_waiting(self) -> Batch | None:
         return next((batch for batch in self._unconfirmed if not batch.flying), None)
 
-    def _due(self, batch: Batch, now: float) -> bool:
-        return now >= batch.opened_at + self.settings.linger_seconds
+    def _linger_end(self, batch: Batch) -> float:
+        return batch.opened_at + self.settings.linger_seconds
+
+    def _may_fly(self, batch: Batch) -> bool:
+        """Whether a batch may go before a restart: if it may have arrived, or one behind it may have."""
+        if not self._restarting:
+            return True
+        for other in reversed(self._unconfirmed):
+            if other is batch or other.doubtful:
+                return other.doubtful
+        raise AssertionError("the batch is not confirmed")  # pragma: no cover
 
     def _seal(self) -> Batch:
         assert self._open is not None, "only an open batch can be sealed"
@@ -240,8 +368,17 @@ class Window:
             self._claims = 0
             for other in self._unconfirmed:
                 other.needs_turn = False  # the server has moved on, so a gap may have closed
-            self.appended = self.appended or not result.duplicate
+            if not result.duplicate:
+                self.appended = True
+                self._confirm_those_before(batch)
         self._settle(batch, result)
+
+    def _confirm_those_before(self, appended: Batch) -> None:
+        # The server takes a number only after all before it: what may have arrived has.
+        for other in [other for other in self._unconfirmed if other.seq < appended.seq]:
+            if other.doubtful and not other.flying:
+                self._unconfirmed.remove(other)
+                self._settle(other, IdempotentAppendResult(None, duplicate=True))
 
     def postpone(self, batch: Batch, answer: Answer, now: float) -> bool:
         """Send the batch again later. False: it was sent often enough."""
@@ -284,6 +421,7 @@ class Window:
         for batch in behind:
             if not batch.flying:
                 self._settle(batch, self.stopped(batch.messages))
+        self._fail_intake(None)
 
     def stopped(self, messages: Sequence[bytes]) -> ProducerStoppedError:
         """The error of messages behind a failed batch."""
@@ -301,9 +439,12 @@ class Window:
         """Do what waited for the last flight to land."""
         if self.in_flight_count > 0:
             return
+        if self._restarting and not any(batch.doubtful for batch in self._unconfirmed):
+            # Above the epoch that fenced this one: in that one the numbers are somebody else's.
+            self._claim = max(self._claim or 0, self.epoch + 1, self.fenced_by + 1)
         if self._claim is not None:
             self.epoch, self.next_seq, self._claim = self._claim, 0, None
-            self.epoch_established = self.appended = False
+            self.epoch_established = self.epoch_chosen = self.appended = self._restarting = False
             self._renumber(self._unconfirmed)
         if self._split is not None:
             (batch, error), self._split = self._split, None
@@ -316,8 +457,31 @@ class Window:
             self.failures.append(outcome)
         else:
             batch.result = outcome
-        self.pending_count -= len(batch.messages)
+        self._batched_count -= len(batch.messages)
         self.pending_bytes -= batch.size_bytes - self._frame_bytes
+        batch.messages = []  # whoever keeps an acknowledgement does not keep the messages
+
+    def _fail_intake(self, error: DurableStreamError | None) -> None:
+        """Fail what is in no batch yet: with an error, or because the producer has stopped."""
+        if not self._intake:
+            return
+        records = tuple(bytes(taken.message) for taken in self._intake if taken.message)
+        if error is None:
+            error = self.stopped(records)
+        if records:
+            error.records = records
+            if error not in self.failures:
+                self.failures.append(error)
+        for taken in self._intake:
+            taken.fail(error)
+        self._intake.clear()
+        self.pending_bytes -= self.intake_bytes
+        self._wishes = self.intake_bytes = 0
+
+    def _too_large(self, message: bytes) -> MessageError:
+        return MessageError(
+            f"a message of {len(message)} bytes exceeds max_batch_bytes={self.settings.max_batch_bytes}"
+        )
 
     def _halve(self, batch: Batch, error: DurableStreamError) -> None:
         position = self._unconfirmed.index(batch)
@@ -327,9 +491,15 @@ class Window:
             self.stop(batch, error)
             return
         half = len(batch.messages) // 2
-        rest = Batch(batch.messages[half:], batch.opened_at, closing=batch.closing, rest=batch.rest)
+        rest = Batch(
+            batch.messages[half:],
+            batch.opened_at,
+            closing=batch.closing,
+            split_at=max(0, batch.split_at - half),
+            rest=batch.rest,
+        )
         del batch.messages[half:]
-        batch.closing, batch.rest = False, rest
+        batch.closing, batch.split_at, batch.rest = False, half, rest
         for each in (batch, rest):
             each.size_bytes = sum(map(len, each.messages), self._frame_bytes * (len(each.messages) + 1))
         self._unconfirmed.insert(position + 1, rest)

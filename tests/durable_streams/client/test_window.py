@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from durable_streams import errors
-from durable_streams._batches import MAX_ATTEMPTS, Batch, Flight, WindowSettings, check_epoch
+from durable_streams._batches import MAX_ATTEMPTS, Ending, Flight, Flush, Taken, WindowSettings, check_epoch
+from durable_streams._messages import unencoded
 from durable_streams._producer import PROBE_SEQ
 from durable_streams._reactions import answered, crashed
+from durable_streams._types import IdempotentAppendResult
 from durable_streams._window import MAX_CLAIMS, Window
-from durable_streams._wire import Answer, Failure, Reply
+from durable_streams._wire import MAX_PRODUCER_INTEGER, Answer, Failure, Reply
 from harness.producer_model import ModelServer
 from harness.stream_client import URL, policy
 
@@ -29,8 +32,30 @@ def window(*, epoch: int = 0, **options: Any) -> Window:
     return Window(settings, policy(), epoch=epoch)
 
 
-def add(machine: Window, *messages: str, now: float = 0.0) -> list[Batch]:
-    return [machine.add(f"{message}\n".encode(), now) for message in messages]
+def take(machine: Window, message: bytes) -> Taken:
+    taken = Taken(message)
+    machine.take(taken)
+    return taken
+
+
+def add(machine: Window, *messages: str) -> list[Taken]:
+    return [take(machine, f"{message}\n".encode()) for message in messages]
+
+
+def flush(machine: Window) -> Flush:
+    machine.wish(wish := Flush())
+    return wish
+
+
+def end(machine: Window, message: bytes = b"") -> Ending:
+    machine.wish(wish := Ending(message))
+    return wish
+
+
+def failure(taken: Taken) -> errors.DurableStreamError:
+    with pytest.raises(errors.DurableStreamError) as raised:
+        taken.outcome()
+    return raised.value
 
 
 def launch(machine: Window, now: float = NEVER) -> list[Flight]:
@@ -76,7 +101,7 @@ def five_in_flight(**options: Any) -> tuple[Window, list[Flight]]:
 
 def run_to_the_end(machine: Window, server: ModelServer) -> None:
     """Send everything over a perfect network."""
-    machine.flush()
+    flush(machine)
     for _ in range(1000):
         flights = launch(machine)
         if not flights:
@@ -93,8 +118,9 @@ def lines(messages: Iterable[bytes]) -> str:
 class TestBatches:
     def test_linger_together(self) -> None:
         machine = window(linger_seconds=1.0)
-        add(machine, "a", now=0.0)
-        add(machine, "b", now=0.9)
+        add(machine, "a")
+        assert machine.next_flight(0.0) is None
+        add(machine, "b")
         assert machine.next_flight(0.99) is None
         assert machine.wake_at(0.99) == 1.0
         flight = machine.next_flight(1.0)
@@ -103,9 +129,11 @@ class TestBatches:
 
     def test_are_not_sent_because_a_request_ended(self) -> None:
         machine = window(linger_seconds=1.0)
-        add(machine, "a", now=0.0)
+        add(machine, "a")
+        assert machine.next_flight(0.0) is None
         (flight,) = launch(machine, now=1.0)
-        add(machine, "b", now=1.5)
+        add(machine, "b")
+        assert machine.next_flight(1.5) is None
         land(machine, flight, appended(flight))
         assert machine.next_flight(1.6) is None
         assert machine.wake_at(1.6) == 2.5
@@ -121,7 +149,7 @@ class TestBatches:
     def test_of_json_never_exceed_their_size_either(self) -> None:
         machine = window(content_type="application/json", max_batch_bytes=9)
         for _ in range(3):
-            machine.add(b"111", 0.0)
+            take(machine, b"111")
         flight = machine.next_flight(NEVER)
         assert flight is not None
         assert flight.request.body == b"[111,111]"
@@ -136,9 +164,14 @@ class TestBatches:
 
     def test_a_flush_sends_what_lingers(self) -> None:
         machine = window(linger_seconds=60.0)
-        batches = add(machine, "a")
-        assert list(machine.flush()) == batches
-        assert machine.next_flight(0.0) is not None
+        (taken,) = add(machine, "a")
+        wish = flush(machine)
+        flight = machine.next_flight(0.0)
+        assert flight is not None
+        add(machine, "b")
+        assert (machine.next_flight(0.0), wish.settled) == (None, False)
+        land(machine, flight, appended(flight))
+        assert (taken.settled, wish.settled) == (True, True)
 
     def test_counts_come_back_to_nothing(self) -> None:
         machine = window()
@@ -149,7 +182,7 @@ class TestBatches:
         land(machine, flight, appended(flight, "9"))
         assert (machine.pending_count, machine.pending_bytes, machine.in_flight_count) == (0, 0, 0)
         assert machine.idle
-        assert (flight.batch.outcome().offset, flight.batch.outcome().duplicate) == ("9", False)
+        assert flight.batch.result == IdempotentAppendResult("9", duplicate=False)
 
 
 class TestFlights:
@@ -219,8 +252,8 @@ class TestFlights:
         for _ in range(MAX_ATTEMPTS):
             (flight,) = launch(machine)
             land(machine, flight, Reply(500, {}))
-        assert isinstance(batch.error, errors.FetchError)
-        assert "may have been stored" in batch.error.__notes__[0]
+        assert isinstance(failure(batch), errors.FetchError)
+        assert "may have been stored" in failure(batch).__notes__[0]
 
     @pytest.mark.parametrize(
         ("answer", "kind"),
@@ -240,10 +273,10 @@ class TestFlights:
         machine = window()
         (batch,) = add(machine, "a")
         land(machine, launch(machine)[0], answer)
-        assert type(batch.error) is kind
-        assert batch.error is machine.error
-        assert batch.error.records == (b"a\n",)
-        assert machine.failures == [batch.error]
+        assert type(failure(batch)) is kind
+        assert failure(batch) is machine.error
+        assert failure(batch).records == (b"a\n",)
+        assert machine.failures == [failure(batch)]
 
 
 class TestAFailure:
@@ -252,8 +285,8 @@ class TestAFailure:
         behind = add(machine, "g")[0]
         land(machine, flights[2], Reply(400, {"stream-next-offset": "1"}))
         assert isinstance(flights[2].batch.error, errors.BadRequestError)
-        assert isinstance(behind.error, errors.ProducerStoppedError)
-        assert behind.error.__cause__ is machine.error
+        assert isinstance(failure(behind), errors.ProducerStoppedError)
+        assert failure(behind).__cause__ is machine.error
         land(machine, flights[0], LOST)
         (again,) = launch(machine)
         assert again.attempt.seq == 1
@@ -269,7 +302,7 @@ class TestAFailure:
         machine, flights = five_in_flight()
         land(machine, flights[0], Reply(401, {}))
         land(machine, flights[1], appended(flights[1]))
-        assert flights[1].batch.outcome().duplicate is False
+        assert flights[1].batch.result == IdempotentAppendResult("1", duplicate=False)
 
     def test_stops_the_producer_until_it_is_restarted(self) -> None:
         machine, flights = five_in_flight()
@@ -362,11 +395,19 @@ class TestEpochs:
     def test_a_later_number_of_our_own_confirms_an_earlier_attempt(self) -> None:
         machine, flights = five_in_flight()
         land(machine, flights[0], LOST)
+        land(machine, flights[1], appended(flights[1]))
+        assert flights[0].batch.result == IdempotentAppendResult(None, duplicate=True)
+        assert launch(machine) == [], "there is nothing left to ask"
+        assert machine.error is None
+
+    def test_so_does_a_duplicate_that_names_the_later_number(self) -> None:
+        machine, flights = five_in_flight()
+        land(machine, flights[0], LOST)
+        (again,) = launch(machine)
         for flight in flights[1:]:
             land(machine, flight, appended(flight))
-        (again,) = launch(machine)
         land(machine, again, duplicate(0, 5))
-        assert again.batch.outcome().duplicate
+        assert again.batch.result == IdempotentAppendResult(None, duplicate=True)
         assert machine.error is None
 
     def test_two_that_claim_from_each_other_do_not_go_on_for_ever(self) -> None:
@@ -387,10 +428,166 @@ class TestEpochs:
         assert lines(server.log) == "bcdef"
         assert machine.epoch == 1
 
+    def test_a_restart_first_learns_what_became_of_what_may_have_arrived(self) -> None:
+        machine, server = window(max_batch_bytes=3), ModelServer()
+        add(machine, "a")
+        run_to_the_end(machine, server)
+        add(machine, *"bcd")
+        flights = launch(machine)
+        server.post(flights[0].request)
+        for flight in flights:
+            land(machine, flight, LOST)
+        machine.restart()
+        run_to_the_end(machine, server)
+        assert lines(server.log) == "abcd", "numbered again, b would be there twice"
+        assert (machine.epoch, machine.error) == (1, None)
+
+    def test_before_a_restart_nothing_else_is_sent(self) -> None:
+        machine, flights = five_in_flight()
+        land(machine, flights[0], Reply(429, {}))
+        land(machine, flights[1], LOST)
+        for flight in flights[2:]:
+            land(machine, flight, Reply(429, {}))
+        machine.restart()
+        add(machine, "g")
+        assert machine.wake_at(0.0) is not None
+        again = launch(machine)
+        assert [(flight.attempt.epoch, flight.attempt.seq) for flight in again] == [(0, 1), (0, 2)]
+        assert machine.wake_at(0.0) is None, "only answers can change anything now"
+        for flight in again:
+            land(machine, flight, appended(flight))
+        assert [(flight.attempt.epoch, flight.attempt.seq) for flight in launch(machine)] == [(1, 0)]
+
+    def test_an_epoch_that_a_restart_chose_is_no_excuse_for_a_stranger(self) -> None:
+        machine = window()
+        add(machine, "a")
+        land(machine, launch(machine)[0], Reply(401, {}))
+        machine.restart()
+        (taken,) = add(machine, "b")
+        land(machine, launch(machine)[0], duplicate(1, 7))
+        assert isinstance(failure(taken), errors.StaleEpochError)
+
+    def test_after_the_last_epoch_there_is_none(self) -> None:
+        machine = window(epoch=MAX_PRODUCER_INTEGER)
+        with pytest.raises(ValueError, match="epoch"):
+            machine.restart()
+        add(machine, "a")
+        assert launch(machine)[0].attempt.epoch == MAX_PRODUCER_INTEGER
+
     @pytest.mark.parametrize("bad", [-1, 2**53, True, 1.0, "1"])
     def test_an_impossible_epoch_is_refused(self, bad: Any) -> None:
         with pytest.raises(ValueError, match="epoch"):
             check_epoch(bad)
+
+
+class TestTheIntake:
+    """What was taken, until a batch is made of it."""
+
+    def test_is_read_a_batch_at_a_time(self) -> None:
+        machine = window(max_batch_bytes=4)
+        add(machine, *"abcdefgh")
+        launch(machine)
+        assert (machine.pending_count, machine.pending_bytes) == (8, 16)
+        assert machine.intake_bytes >= 6, "most of it waits for its turn"
+
+    def test_says_when_it_is_worth_looking_at_again(self) -> None:
+        machine = window(max_batch_bytes=10, linger_seconds=60.0)
+        assert machine.wake_bytes == 1
+        add(machine, "a")
+        assert machine.next_flight(0.0) is None
+        assert machine.wake_bytes == 8, "then the batch is full"
+        add(machine, *"bcde")
+        assert machine.next_flight(0.0) is None
+        add(machine, "f")
+        assert machine.next_flight(0.0) is not None
+        assert machine.wake_bytes == math.inf, "an answer is waited for"
+
+    @pytest.mark.parametrize(
+        ("content_type", "bodies"),
+        [("application/json", [b'["a",{"b":1}]']), ("text/plain", [b'"a"'])],
+        ids=["json", "text"],
+    )
+    def test_is_encoded_when_the_content_type_is_known(self, content_type: str, bodies: list[bytes]) -> None:
+        machine = window(content_type="")
+        first, second = Taken(unencoded('"a"')), Taken(unencoded({"b": 1}))
+        machine.take(first)
+        machine.take(second)
+        wish = flush(machine)
+        assert machine.next_flight(NEVER) is None
+        machine.learn(content_type)
+        assert [flight.request.body for flight in launch(machine)] == bodies
+        if content_type == "text/plain":
+            assert isinstance(failure(second), errors.MessageError)
+            assert "not dict" in str(failure(second))
+            assert failure(second).records == (b'{"b":1}',)
+            assert machine.failures == [failure(second)]
+        assert not wish.settled
+
+    def test_what_can_never_fit_is_found_out_then(self) -> None:
+        machine = window(content_type="", max_batch_bytes=5)
+        taken = Taken(unencoded("[1,2]"))
+        machine.take(taken)
+        machine.learn("application/json")
+        assert isinstance(failure(taken), errors.MessageError)
+        assert machine.idle
+
+    def test_is_refused_when_there_is_no_stream(self) -> None:
+        machine = window(content_type="")
+        taken = [Taken(unencoded(message)) for message in ("a", "b")]
+        for each in taken:
+            machine.take(each)
+        wish, ending = flush(machine), end(machine)
+        error = errors.StreamNotFoundError("gone")
+        machine.refuse(error)
+        assert [failure(each) for each in [*taken, ending]] == [error] * 3
+        assert (error.records, machine.failures, wish.settled) == ((b"a", b"b"), [error], True)
+        assert (machine.pending_count, machine.pending_bytes, machine.idle) == (0, 0, True)
+
+    def test_fails_with_what_is_before_it(self) -> None:
+        machine = window(max_batch_bytes=3)
+        add(machine, "a")
+        (flight,) = launch(machine)
+        behind = add(machine, *"bcd")
+        wish = flush(machine)
+        land(machine, flight, Reply(401, {}))
+        assert {type(failure(each)) for each in behind} == {errors.ProducerStoppedError}
+        assert lines(record for error in machine.failures for record in error.records) == "abcd"
+        assert wish.settled
+        assert machine.idle
+
+    def test_what_was_checked_before_a_failure_and_taken_after_it_fails_too(self) -> None:
+        machine = window()
+        add(machine, "a")
+        land(machine, launch(machine)[0], Reply(401, {}))
+        late, later = Taken(b"b"), Taken(b"c")
+        machine.take_checked([late])
+        assert machine.next_flight(NEVER) is None
+        machine.take_checked([later])
+        machine.restart()
+        assert {type(failure(each)) for each in (late, later)} == {errors.ProducerStoppedError}
+        assert machine.next_flight(NEVER) is None
+
+
+class TestGivingUp:
+    def test_fails_what_nobody_will_send(self) -> None:
+        machine = window(max_batch_bytes=3)
+        taken = add(machine, *"ab")
+        land(machine, launch(machine)[0], LOST)
+        add(machine, "c")
+        wish = flush(machine)
+        machine.abandon()
+        assert {type(failure(each)) for each in taken} == {errors.ProducerStoppedError}
+        assert lines(record for error in machine.failures for record in error.records) == "abc"
+        assert [error.in_doubt for error in machine.failures] == [True, False, False]
+        assert wish.settled
+        assert (machine.idle, machine.pending_count, machine.pending_bytes) == (True, 0, 0)
+
+    def test_fails_nothing_after_a_flush(self) -> None:
+        machine = window()
+        add(machine, "a")
+        run_to_the_end(machine, ModelServer())
+        machine.abandon()
+        assert machine.failures == []
 
 
 class TestTooLarge:
@@ -402,18 +599,27 @@ class TestTooLarge:
         assert lines(server.log) == "abcdefg"
         assert all(batch.settled and batch.outcome() for batch in batches)
 
+    def test_each_message_learns_what_became_of_its_own_part(self) -> None:
+        machine = window()
+        taken = add(machine, "a", "b", "c", "d", "efghijk", "l", "m", "n")
+        run_to_the_end(machine, ModelServer(max_body_bytes=4))
+        assert [each.outcome().duplicate for each in taken[:4]] == [False] * 4
+        assert isinstance(failure(taken[4]), errors.PayloadTooLargeError)
+        assert failure(taken[4]).records == (b"efghijk\n",)
+        assert {type(failure(each)) for each in taken[5:]} == {errors.ProducerStoppedError}
+
     def test_a_message_that_is_too_large_by_itself_fails(self) -> None:
         machine = window()
         (batch,) = add(machine, "abcdefg")
         run_to_the_end(machine, ModelServer(max_body_bytes=4))
-        assert isinstance(batch.error, errors.PayloadTooLargeError)
+        assert isinstance(failure(batch), errors.PayloadTooLargeError)
 
     def test_nothing_is_numbered_again_that_may_arrive_late(self) -> None:
         machine = window()
         (batch, _) = add(machine, "a", "b")
         land(machine, launch(machine)[0], LOST)
         land(machine, launch(machine)[0], Reply(413, {"stream-next-offset": "1"}))
-        assert isinstance(batch.error, errors.PayloadTooLargeError)
+        assert isinstance(failure(batch), errors.PayloadTooLargeError)
         assert machine.idle
 
 
@@ -421,7 +627,7 @@ class TestClosing:
     def test_the_last_message_closes_the_stream(self) -> None:
         machine = window()
         add(machine, "a")
-        batch = machine.add(b"z\n", 0.0, closing=True)
+        batch = end(machine, b"z\n")
         server = ModelServer()
         run_to_the_end(machine, server)
         assert (lines(server.log), server.closed, batch.settled) == ("az", True, True)
@@ -429,8 +635,8 @@ class TestClosing:
     @pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
     def test_or_a_request_without_a_message_in_its_turn(self, content_type: str) -> None:
         machine = window(content_type=content_type)
-        machine.add(b"1", 0.0)
-        batch = machine.end(0.0)
+        take(machine, b"1")
+        batch = end(machine)
         (first,) = launch(machine)
         assert first.request.body in {b"1", b"[1]"}
         land(machine, first, appended(first))
@@ -443,7 +649,7 @@ class TestClosing:
 
     def test_its_lost_answer_is_found_by_sending_it_again(self) -> None:
         machine, server = window(), ModelServer()
-        batch = machine.end(0.0)
+        batch = end(machine)
         (flight,) = launch(machine)
         server.post(flight.request)
         land(machine, flight, LOST)
@@ -452,28 +658,28 @@ class TestClosing:
 
     def test_a_stream_that_somebody_else_closed_is_an_error_if_the_server_says_so(self) -> None:
         machine = window()
-        batch = machine.end(0.0)
+        batch = end(machine)
         run_to_the_end(machine, ModelServer(closed=True))
-        assert isinstance(batch.error, errors.StreamClosedError)
+        assert isinstance(failure(batch), errors.StreamClosedError)
 
     def test_a_204_without_the_closure_is_none(self) -> None:
         machine = window()
-        batch = machine.end(0.0)
+        batch = end(machine)
         (flight,) = launch(machine)
         land(machine, flight, Reply(204, {"stream-next-offset": "7"}))
-        assert isinstance(batch.error, errors.ProducerError)
+        assert isinstance(failure(batch), errors.ProducerError)
 
     def test_whoever_was_fenced_closes_nothing(self) -> None:
         machine, server = window(), ModelServer(producers={"p": (3, 0)})
-        batch = machine.end(0.0)
+        batch = end(machine)
         run_to_the_end(machine, server)
-        assert isinstance(batch.error, errors.StaleEpochError)
+        assert isinstance(failure(batch), errors.StaleEpochError)
         assert not server.closed
 
     @pytest.mark.parametrize("known", [{}, {"p": (0, 4)}, {"p": (3, 4)}])
     def test_unless_it_may_claim_the_next_epoch(self, known: dict[str, tuple[int, int]]) -> None:
         machine, server = window(auto_claim=True), ModelServer(producers=known)
-        batch = machine.end(0.0)
+        batch = end(machine)
         run_to_the_end(machine, server)
         assert batch.outcome()
         assert server.closed
@@ -484,7 +690,7 @@ class TestClosing:
         (flight,) = launch(machine)
         land(machine, flight, fenced(1))
         with pytest.raises(errors.ProducerStoppedError):
-            machine.end(0.0)
+            end(machine)
 
 
 class TestSettings:

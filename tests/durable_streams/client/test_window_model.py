@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from durable_streams._batches import WindowSettings
+from durable_streams._batches import Flush, Taken, WindowSettings
 from durable_streams._reactions import answered
 from durable_streams._window import Window
 from durable_streams._wire import Answer, Failure, Reply, Request
@@ -22,7 +22,7 @@ from harness.producer_model import ModelServer
 from harness.stream_client import URL, policy
 
 if TYPE_CHECKING:
-    from durable_streams._batches import Batch, Flight
+    from durable_streams._batches import Flight
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
         self.now = 0.0
         self.number = 0
         self.process = 0
-        self.taken: list[tuple[bytes, Batch]] = []
+        self.taken: list[tuple[bytes, Taken]] = []
 
     @initialize(max_in_flight=st.integers(1, 5), per_batch=st.integers(1, 3))
     def choose(self, max_in_flight: int, per_batch: int) -> None:
@@ -85,13 +85,20 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
         for _ in range(count):
             message = f"{self.process:03d}-{self.number:05d}\n".encode()
             self.number += 1
-            self.taken.append((message.strip(), self.window.add(message, self.now)))
+            taken = Taken(message)
+            self.window.take(taken)
+            self.taken.append((message.strip(), taken))
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 60.0, 60.0]))
     def send(self, seconds: float) -> None:
         self.now += seconds
         while (flight := self.window.next_flight(self.now)) is not None:
             self.under_way.append(UnderWay(flight))
+
+    @precondition(lambda self: len(self.taken) > 2)
+    @rule()
+    def restart_the_producer(self) -> None:
+        self.window.restart()
 
     @precondition(lambda self: self.under_way)
     @rule(events=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(Event)), min_size=1, max_size=8))
@@ -139,7 +146,7 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
     @invariant()
     def what_is_confirmed_is_stored(self) -> None:
         stored = set(self.server.log)
-        assert all(message in stored for message, batch in self.taken if batch.settled and batch.error is None)
+        assert all(message in stored for message, taken in self.taken if taken.settled)
 
     @invariant()
     def nothing_fails(self) -> None:
@@ -148,20 +155,20 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
     @invariant()
     def the_counts_agree(self) -> None:
         assert self.window.in_flight_count == len(self.under_way)
-        waiting = sum(not batch.settled for _, batch in self.taken)
+        waiting = sum(not taken.settled for _, taken in self.taken)
         assert self.window.pending_count == waiting
 
     def teardown(self) -> None:
         """The network recovers: everything of the living producer arrives."""
         self._finish()
         assert self.window.idle
-        expected = [message for message, batch in self.taken if batch.error is None]
+        expected = [message for message, taken in self.taken if taken.outcome()]
         assert [message for message in self.server.log if message in set(expected)] == expected
 
     def _finish(self) -> None:
         while self.under_way:
             self._happen(self.under_way[0], Event.IS_ANSWERED)
-        self.window.flush()
+        self.window.wish(Flush())
         for _ in range(10_000):
             self.now += 60.0
             flight = self.window.next_flight(self.now)
