@@ -65,8 +65,11 @@ class Batch:
     """
 
     messages: list[bytes]
-    opened_at: float
     size_bytes: int = 0
+    opened_at: float | None = None
+    """When it began to linger."""
+    announced: bool = False
+    """Whether those who send were told that it began."""
     epoch: int = -1
     seq: int = -1
     closing: bool = False
@@ -83,88 +86,66 @@ class Batch:
     """How many messages stayed here when it was halved; the others are in ``rest``."""
     rest: Batch | None = None
     """The second half of a batch that was too large for the server."""
+    moved: list[tuple[Batch, int]] | None = None
+    """Where its messages went, one by one, when the content type was learnt."""
 
     @property
     def settled(self) -> bool:
         """Whether all of its messages are confirmed, or have failed."""
+        if self.moved is not None:
+            return all(batch.settled for batch, _ in self.moved)
         return self.part_settled and (self.rest is None or self.rest.settled)
 
     @property
     def part_settled(self) -> bool:
-        """As `settled`, for the messages that stayed here when it was halved."""
+        """As `settled`, for the messages that are still here themselves."""
         return self.result is not None or self.error is not None
 
     def part_with(self, index: int) -> Batch:
-        """Return the part that has the message with this index in the whole batch."""
+        """Return the batch that now has the message with this index."""
         part = self
-        while part.rest is not None and index >= part.split_at:
-            index -= part.split_at
-            part = part.rest
-        return part
+        while True:
+            if part.moved is not None:
+                part, index = part.moved[index]
+            elif part.rest is not None and index >= part.split_at:
+                index -= part.split_at
+                part = part.rest
+            else:
+                return part
 
 
 class Taken:
-    """A message that was taken from a caller, on its way into a batch."""
+    """A message that was taken from a caller: its place in a batch."""
 
-    __slots__ = ("_index", "_place", "message")
+    __slots__ = ("_batch", "_index")
 
-    def __init__(self, message: bytes) -> None:
-        self.message = message
-        """Empty as soon as a batch has it."""
-        self._place: Batch | DurableStreamError | None = None
-
-    def join(self, batch: Batch, index: int) -> None:
-        """Be the message with this index in a batch."""
-        self._place, self._index, self.message = batch, index, b""
-
-    def fail(self, error: DurableStreamError) -> None:
-        """Never come into a batch."""
-        self._place = error
+    def __init__(self, batch: Batch, index: int) -> None:
+        self._batch = batch
+        self._index = index
 
     @property
     def settled(self) -> bool:
         """Whether the message is confirmed or has failed."""
-        place = self._place
-        if isinstance(place, Batch):
-            return place.part_with(self._index).part_settled
-        return place is not None
+        return self._batch.part_with(self._index).part_settled
 
     def outcome(self) -> IdempotentAppendResult:
         """Return the confirmation of a settled message; raise why it failed."""
-        place = self._place
-        assert place is not None, "only a settled message has an outcome"
-        if not isinstance(place, Batch):
-            raise place
-        part = place.part_with(self._index)
+        part = self._batch.part_with(self._index)
         if part.error is not None:
             raise part.error
         assert part.result is not None, "only a settled message has an outcome"
         return part.result
 
 
-class Ending(Taken):
-    """The wish to close the stream behind everything that was taken before, with a last message if it has one."""
-
-    __slots__ = ()
-
-
-class Flush(Taken):
+class Flush:
     """The wish that nothing lingers that was taken before; settled when all of that is."""
 
-    __slots__ = ("_batches",)
-
     def __init__(self) -> None:
-        super().__init__(b"")
         self._batches: tuple[Batch, ...] | None = None
 
     def wait_for(self, batches: Iterable[Batch]) -> None:
         """Be settled with these."""
         self._batches = tuple(batches)
-
-    def fail(self, error: DurableStreamError) -> None:
-        """What was to be flushed has failed: there is nothing to wait for. The engine tells whoever flushes."""
-        del error
-        self._batches = ()
 
     @property
     def settled(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -11,7 +10,7 @@ import anyio.lowlevel
 
 from durable_streams import _http, _operations, _reactions
 from durable_streams._acknowledgements import Acknowledgement, Appended
-from durable_streams._batches import Ending, Flush, Taken
+from durable_streams._batches import Taken
 from durable_streams._messages import encoder, unencoded
 from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams._types import CloseResult
@@ -22,7 +21,7 @@ from durable_streams.errors import DurableStreamError, ProducerError, ProducerFu
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from durable_streams._batches import Flight, WindowSettings
+    from durable_streams._batches import Batch, Flight, Flush, WindowSettings
     from durable_streams._http_async import AsyncCarrier
     from durable_streams._types import IdempotentAppendResult, ProducerErrorHandler
 
@@ -58,9 +57,9 @@ class PushedMessage(Taken, Appended):
 
     __slots__ = ("_engine",)
 
-    def __init__(self, engine: PushEngine, message: bytes) -> None:
-        self.message = message
-        self._place = None
+    def __init__(self, engine: PushEngine, batch: Batch) -> None:
+        self._batch = batch
+        self._index = len(batch.messages) - 1
         self._engine = engine
 
     @property
@@ -99,19 +98,17 @@ class PushEngine:
         self._flights: set[BackgroundTask] = set()
         self._wake = anyio.Event()
         """Set when the window may have something to send; replaced by whoever waits for the next time."""
-        self._wake_bytes: float = 1
-        """How much must have been taken until it is worth setting."""
         self._unturned = 0
         """Appends awaited since the loop had its turn."""
         self._no_room: anyio.Event | None = None
         """Set, and forgotten, when there is room again."""
-        self._watchers: dict[Taken, anyio.Event] = {}
+        self._watchers: dict[Taken | Flush, anyio.Event] = {}
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None
         """Why nothing more is taken."""
         self._closed = False
         self._closing_stream = anyio.Lock()
-        self._ending: Ending | None = None
+        self._ending: Taken | None = None
 
     # -- What the front offers ---------------------------------------------------------------------
 
@@ -142,15 +139,12 @@ class PushEngine:
 
     def append(self, data: Any) -> PushedMessage:
         """Take a message at once, or raise; room is waited for when the result is awaited."""
-        taken = PushedMessage(self, self._encode(data))
-        self._take(taken, self._buffer_bytes * _HARD_LIMIT)
-        return taken
+        return PushedMessage(self, self._take(data, self._buffer_bytes * _HARD_LIMIT))
 
     def append_nowait(self, data: Any) -> PushedAcknowledgement:
         """Take a message at once, or raise `ProducerFullError` when a careful caller would wait."""
-        taken = Taken(self._encode(data))
-        self._take(taken, self._buffer_bytes)
-        return PushedAcknowledgement(self, taken)
+        batch = self._take(data, self._buffer_bytes)
+        return PushedAcknowledgement(self, Taken(batch, len(batch.messages) - 1))
 
     async def flush(self) -> None:
         """Wait until everything taken so far is confirmed; raise the first error there was."""
@@ -187,12 +181,14 @@ class PushEngine:
             offset = (await self._carrier.run(_operations.head(self._url, self._policy))).offset
         return CloseResult(offset)
 
-    def _end(self, data: Any) -> Ending:
-        ending = Ending(b"" if data is None else self._encode(data))
-        self._window.wish(ending)
+    def _end(self, data: Any) -> Taken:
+        message = b"" if data is None else self._encode(data)
+        if self._window.error is not None:
+            raise self._window.stopped([message])
+        batch = self._window.intake.take_last(message)
         self._ended = "the stream is closed"
         self._wake.set()
-        return ending
+        return Taken(batch, 0)
 
     async def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
@@ -219,7 +215,7 @@ class PushEngine:
         while self._no_room is not None:
             await self._no_room.wait()
 
-    async def settled(self, what: Taken) -> None:
+    async def settled(self, what: Taken | Flush) -> None:
         """Wait until a message is confirmed or has failed."""
         while not what.settled:
             watcher = self._watchers.get(what)
@@ -230,20 +226,25 @@ class PushEngine:
 
     # -- Taking messages ---------------------------------------------------------------------------
 
-    def _take(self, taken: Taken, limit: int) -> None:
+    def _take(self, data: Any, limit: int) -> Batch:
         if self._runner is None or self._runner.done:
             self._ensure_running()  # before anything is buffered: it needs a running loop
         if self._ended is not None:
             self._check_open()
         window = self._window
-        if window.pending_bytes >= limit:
-            raise self._full(limit, taken.message)
-        window.take(taken)
-        if window.intake_bytes >= self._wake_bytes:
-            self._wake_bytes = math.inf
+        message = self._encode(data)
+        if window.error is not None:
+            raise window.stopped([message])
+        pending_bytes = window.pending_bytes
+        if pending_bytes >= limit:
+            raise self._full(limit, message)
+        batch = window.intake.take(message)
+        if not batch.announced:  # a batch began: one before it is full, or this one begins to linger
+            batch.announced = True
             self._wake.set()
-        if self._no_room is None and window.pending_bytes > self._buffer_bytes:
+        if pending_bytes > self._buffer_bytes and self._no_room is None:
             self._no_room = anyio.Event()
+        return batch
 
     def _check_open(self) -> None:
         if self._ended is not None:
@@ -288,7 +289,7 @@ class PushEngine:
             if flight is not None:
                 self._launch(window, flight)
                 continue
-            self._wake, self._wake_bytes = anyio.Event(), window.wake_bytes
+            self._wake = anyio.Event()
             self._changed()
             at = window.wake_at(now)
             with anyio.move_on_after(None if at is None else max(0.0, at - now)):
@@ -336,8 +337,7 @@ class PushEngine:
     async def _drain(self) -> None:
         if self._window.idle:
             return
-        flush = Flush()
-        self._window.wish(flush)
+        flush = self._window.intake.flush()
         self._wake.set()
         await self.settled(flush)
 

@@ -4,15 +4,14 @@ Each request in flight has a thread of its own; the first one asks the window wh
 when there is more. All share one lock, which is never held during a request.
 
 Ctrl-C may hit a caller's thread between any two steps of this code, but none of the engine's own. So a caller only
-puts what it has into a list and wakes a thread; nobody but a thread of the engine changes the window. Locks are
-entered with `with` on the lock itself, which is one step; a `Condition` takes several.
+puts what it has into the intake and wakes a thread; nobody but a thread of the engine changes the window. Locks
+are entered with `with` on the lock itself, which is one step; a `Condition` takes several.
 """
 
 from __future__ import annotations
 
 import _thread
 import logging
-import math
 import os
 import threading
 import weakref
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _reactions
 from durable_streams._acknowledgements import SyncAcknowledgement
-from durable_streams._batches import Ending, Flush, Taken
+from durable_streams._batches import Taken
 from durable_streams._messages import encoder
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
@@ -31,7 +30,7 @@ from durable_streams.errors import DurableStreamError, ProducerError, ProducerFu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from durable_streams._batches import Flight, WindowSettings
+    from durable_streams._batches import Batch, Flight, WindowSettings
     from durable_streams._http_sync import SyncCarrier
     from durable_streams._types import IdempotentAppendResult, ProducerErrorHandler
     from durable_streams._wire import Answer
@@ -44,9 +43,9 @@ class PushedSyncAcknowledgement(Taken, SyncAcknowledgement):
 
     __slots__ = ("_engine",)
 
-    def __init__(self, engine: ThreadedEngine, message: bytes) -> None:
-        self.message = message
-        self._place = None
+    def __init__(self, engine: ThreadedEngine, batch: Batch, index: int) -> None:
+        self._batch = batch
+        self._index = index
         self._engine = engine
 
     def result(self, timeout_seconds: float | None = None) -> IdempotentAppendResult:
@@ -80,7 +79,7 @@ class ThreadedEngine:
         self._ended: str | None = None
         """Why nothing more is taken."""
         self._closing_stream = threading.Lock()
-        self._ending: Ending | None = None
+        self._ending: Taken | None = None
 
         self._starting = threading.Lock()
         self._lock = threading.RLock()
@@ -95,14 +94,8 @@ class ThreadedEngine:
         self._idle = 0
         self._stopping = False
 
-        self._taking = threading.Lock()
-        """Guards the next four; never held for more than a few steps."""
-        self._taken: list[Taken] = []
-        self._taken_bytes = 0
-        self._wake_bytes: float = 1
-        """How much must have been taken until a thread is worth waking."""
         self._stopped = False
-
+        """Whether the threads are gone, so that nothing is taken any more, not even a flush."""
         self._process = os.getpid()
         _ENGINES.add(self)
 
@@ -121,7 +114,7 @@ class ThreadedEngine:
     @property
     def pending_count(self) -> int:
         """Messages taken and neither confirmed nor failed."""
-        return self._window.pending_count + sum(bool(each.message) for each in tuple(self._taken))
+        return self._window.pending_count
 
     @property
     def in_flight_count(self) -> int:
@@ -148,21 +141,24 @@ class ThreadedEngine:
         if self._encode is None:
             self.start()
             assert self._encode is not None, "started"
-        taken = PushedSyncAcknowledgement(self, self._encode(data))
+        message = self._encode(data)
         window = self._window
-        size_bytes = window.check(taken.message)
         if not self._threads:
             self._call_a_thread()  # before anything is taken: it may not be possible
-        while self._taken_bytes + window.pending_bytes >= self._buffer_bytes:
-            self._wait_for_room(taken, wait=wait)
-        with self._taking:
+        while window.pending_bytes >= self._buffer_bytes and window.error is None:
+            self._wait_for_room(message, wait=wait)
+        intake = window.intake
+        with intake.lock:
             if self._ended is not None:
                 self._check_open()
-            self._taken.append(taken)
-            self._taken_bytes += size_bytes
-        if self._taken_bytes >= self._wake_bytes:
+            if window.error is not None:
+                raise window.stopped([message])
+            batch = intake.take(message)
+            index = len(batch.messages) - 1
+        if not batch.announced:  # a batch began: one before it is full, or this one begins to linger
             self._call_a_thread()
-        return taken
+            batch.announced = True
+        return PushedSyncAcknowledgement(self, batch, index)
 
     def flush(self) -> None:
         """Wait until everything taken so far is confirmed; raise the first error there was."""
@@ -179,7 +175,6 @@ class ThreadedEngine:
 
     def _restart(self) -> None:
         with self._lock:
-            self._fetch()
             self._window.restart()
             self._collect()
             self._first_error = None
@@ -199,7 +194,7 @@ class ThreadedEngine:
         try:
             offset = ending.outcome().offset
         except DurableStreamError:
-            with self._taking:
+            with self._window.intake.lock:
                 if self._ending is ending and not self._stopping:
                     self._ending = self._ended = None  # after a `restart` it can be tried again
             raise
@@ -207,17 +202,21 @@ class ThreadedEngine:
             offset = self._carrier.run(_operations.head(self._url, self._policy)).offset
         return CloseResult(offset)
 
-    def _end(self, data: Any) -> Ending:
+    def _end(self, data: Any) -> Taken:
         assert self._encode is not None, "started"
-        ending = Ending(b"" if data is None else self._encode(data))
-        self._window.check(ending.message)
-        self._wish(ending)
-        return ending
+        message = b"" if data is None else self._encode(data)
+        with self._window.intake.lock:
+            if self._window.error is not None:
+                raise self._window.stopped([message])
+            batch = self._window.intake.take_last(message)
+            self._ended = "the stream is closed"
+        self._call_a_thread()
+        return Taken(batch, 0)
 
     def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
         self._check_process()
-        with self._taking:
+        with self._window.intake.lock:
             self._ended = self._ended or "the producer is closed"
         try:
             self._drain()
@@ -258,39 +257,30 @@ class ThreadedEngine:
     def leave_to_parent(self) -> None:
         """In a forked process: take nothing. The threads, and what they hold, are the parent's."""
         self._ended = _elsewhere(self._process)
-        self._taking = threading.Lock()  # another thread of the parent may have held it
 
-    def _wait_for_room(self, taken: Taken, *, wait: bool) -> None:
+    def _wait_for_room(self, message: bytes, *, wait: bool) -> None:
         if not wait:
             raise ProducerFullError(
-                f"{self.pending_count} messages wait for confirmation", records=(taken.message,), url=self._url
+                f"{self.pending_count} messages wait for confirmation", records=(message,), url=self._url
             )
         window = self._window
         self._call_a_thread()
         self.wait_until(
-            lambda: window.pending_bytes + self._taken_bytes < self._buffer_bytes
-            or window.error is not None
-            or self._ended is not None
+            lambda: (
+                window.pending_bytes < self._buffer_bytes or window.error is not None or self._ended is not None
+            )
         )
         self._check_open()
-        window.check(taken.message)
-
-    def _wish(self, wish: Flush | Ending) -> None:
-        with self._taking:
-            if self._stopped:
-                wish.fail(StreamClosedError("the producer is closed", url=self._url))
-                return
-            self._taken.append(wish)
-            if isinstance(wish, Ending):
-                self._ended = "the stream is closed"
-        self._call_a_thread()
 
     def _drain(self) -> None:
         with self._lock:
-            if self._window.idle and not self._taken:
+            if self._window.idle:
                 return
-        flush = Flush()
-        self._wish(flush)
+        with self._window.intake.lock:
+            if self._stopped:
+                return
+            flush = self._window.intake.flush()
+        self._call_a_thread()
         self.wait_until(lambda: flush.settled)
 
     def _call_a_thread(self) -> None:
@@ -300,7 +290,6 @@ class ThreadedEngine:
                 self._due.notify_all()
             elif len(self._threads) < self._max_threads:
                 self._start_a_thread()
-            self._wake_bytes = math.inf  # not before: whoever is interrupted here has called nobody
 
     def _start_a_thread(self) -> None:
         name = f"producer-{self._producer_id}-{len(self._threads)}"
@@ -331,19 +320,12 @@ class ThreadedEngine:
 
     def _abandon(self) -> None:
         with self._lock:
-            with self._taking:
+            with self._window.intake.lock:
                 self._stopped = True
-            self._fetch()
             self._window.abandon()
             self._collect()
 
     # -- The engine's threads, which hold the lock when they touch the window ------------------------
-
-    def _fetch(self) -> None:
-        with self._taking:
-            taken, self._taken = self._taken, []
-            self._taken_bytes = 0
-        self._window.take_checked(taken)
 
     def _work(self) -> None:
         me = threading.current_thread()
@@ -364,7 +346,6 @@ class ThreadedEngine:
             self._idle += 1
             try:
                 while not self._stopping and not self._untold:
-                    self._fetch()
                     now = self._policy.monotonic()
                     flight = self._window.next_flight(now)
                     self._collect()
@@ -373,20 +354,12 @@ class ThreadedEngine:
                     if self._untold:
                         break
                     at = self._window.wake_at(now)
-                    if not self._has_taken():
-                        self._due.wait(None if at is None else max(0.0, at - now))
+                    self._due.wait(None if at is None else max(0.0, at - now))
                 return None
             finally:
                 self._idle -= 1
                 if not self._stopping:
                     self._call_a_thread()  # this one is busy now
-
-    def _has_taken(self) -> bool:
-        """Say from when on callers wake a thread; True: they took so much already."""
-        with self._taking:
-            wake_bytes = self._wake_bytes = self._window.wake_bytes
-            # Whoever was interrupted between putting a message there and counting it has put it there.
-            return self._taken_bytes >= wake_bytes or (wake_bytes <= 1 and bool(self._taken))
 
     def _fly(self, flight: Flight) -> None:
         answer: Answer | None = None
@@ -397,7 +370,6 @@ class ThreadedEngine:
         except BaseException as error:  # noqa: BLE001
             crash = as_producer_error(error, flight.request.url)
         with self._lock:
-            self._fetch()  # what was taken before a failure fails with it
             if answer is not None:
                 _reactions.answered(self._window, flight, answer, self._policy.monotonic())
             elif crash is not None:

@@ -1,12 +1,13 @@
 r"""An idempotent producer that keeps its messages in memory, as a pure state machine.
 
-    take --> intake --> OPEN --seal--> READY --send--> FLYING --answer--> settled
-                                        ^                |
-                                        +--- try again --+
+    intake --seal--> READY --send--> FLYING --answer--> settled
+                       ^                |
+                       +--- try again --+
 
 Rules (PROTOCOL section 5.2.1):
 
-- A batch is sealed when it is full, when it has lingered, or at a flush: never just because a request ended.
+- A batch is sealed when it is full, when it has lingered, or at a flush: never just because a request ended. The
+  more are under way, the longer it lingers: who is busy does better with fewer and larger requests.
 - Batches are sent in order, several at a time; the first of an epoch flies alone, because the server takes no
   other number before it.
 - A number is sent again only with the same bytes. Whether it may have arrived before is remembered.
@@ -20,10 +21,8 @@ Rules (PROTOCOL section 5.2.1):
 - A batch that fails for good takes those behind it along: sending them would reorder the stream.
 
 What an answer means is decided by `_producer.judge`, what to do about it by `_reactions`. This machine keeps the
-order. It does no I/O; drivers call `take`, `next_flight`, `wake_at` and `_reactions.answered`.
-
-What is taken waits in the intake until a batch of it can be made. So taking costs a caller little, and one who is
-interrupted leaves nothing half done.
+order. It does no I/O; drivers give messages to its `intake`, call `next_flight`, `wake_at` and
+`_reactions.answered`.
 """
 
 from __future__ import annotations
@@ -34,26 +33,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from durable_streams._answers import in_doubt
-from durable_streams._batches import Batch, Ending, Flight, Flush, WindowSettings, check_epoch
-from durable_streams._messages import Unencoded, body_of
+from durable_streams._batches import Batch, Flight, Flush, WindowSettings, check_epoch
+from durable_streams._intake import Intake, batch_bytes
+from durable_streams._messages import body_of
 from durable_streams._producer import PROBE_SEQ, Attempt, producer_request
 from durable_streams._types import IdempotentAppendResult
 from durable_streams._wire import (
     MAX_PRODUCER_INTEGER,
     STREAM_CLOSED,
     Answer,
-    is_json,
 )
 from durable_streams.errors import (
     DurableStreamError,
-    MessageError,
     ProducerStoppedError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from durable_streams._batches import Taken
     from durable_streams._exchange import RetryPolicy
 
 MAX_CLAIMS: Final = 10
@@ -67,22 +64,16 @@ class Window:
         self.settings = settings
         self.epoch = epoch
         self.next_seq = 0
-        self.intake_bytes = 0
-        """Bytes that were taken and are in no batch yet, framing included."""
-        self.pending_bytes = 0
-        """Bytes that were taken and are neither confirmed nor failed, framing included."""
+        self.intake = Intake(settings.content_type, settings.max_batch_bytes)
+        """Where messages come in."""
         self.in_flight_count = 0
         self.error: DurableStreamError | None = None
         """Why the producer stopped, if it did; only `restart` makes it go on."""
         self.failures: list[DurableStreamError] = []
         """Errors of batches that failed since the driver last emptied this list."""
         self._policy = policy
-        self._intake: deque[Taken] = deque()
-        self._wishes = 0
-        """How many in the intake are no messages."""
-        self._batched_count = 0
-        """Messages in batches that are not settled."""
-        self._open: Batch | None = None
+        self._sealed_count = 0
+        self._sealed_bytes = 0
         self._unconfirmed: deque[Batch] = deque()
         self.epoch_known = not settings.auto_claim
         """False as long as a probe must tell whether an earlier process used this epoch up."""
@@ -98,81 +89,28 @@ class Window:
         self._claims = 0
         self._restarting = False
         self._split: tuple[Batch, DurableStreamError] | None = None
-        self._measure()
-
-    def _measure(self) -> None:
-        # The bytes around and between messages: "[", "," and "]" on a JSON stream.
-        self._frame_bytes = 1 if is_json(self.settings.content_type) else 0
-        self._max_size = self.settings.max_batch_bytes - self._frame_bytes
 
     # -- Messages in -------------------------------------------------------------------------------
 
     @property
     def pending_count(self) -> int:
         """Messages taken and neither confirmed nor failed."""
-        return self._batched_count + len(self._intake) - self._wishes
+        return self._sealed_count + self.intake.message_count
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were taken and are neither confirmed nor failed, framing included."""
+        return self._sealed_bytes + self.intake.size_bytes
 
     @property
     def idle(self) -> bool:
         """Whether everything taken is confirmed or has failed, and nothing flies."""
-        return not self._intake and self._open is None and not self._unconfirmed and self.in_flight_count == 0
-
-    def check(self, message: bytes) -> int:
-        """Return the size of an encoded message in a batch, in bytes.
-
-        Raises what stopped the producer, or `MessageError` if the message can never fit.
-        """
-        if self.error is not None:
-            raise self.stopped([message])
-        size = len(message) + self._frame_bytes
-        if size > self._max_size:
-            raise self._too_large(message)
-        return size
-
-    def take(self, taken: Taken) -> None:
-        """Take one message. Raises as `check`."""
-        size = self.check(taken.message)
-        self._intake.append(taken)
-        self.intake_bytes += size
-        self.pending_bytes += size
-
-    def take_checked(self, taken: Sequence[Taken]) -> None:
-        """Take messages that were checked before, and wishes, in their order."""
-        sizes = [len(each.message) for each in taken]
-        wishes = sizes.count(0)
-        size_bytes = sum(sizes) + self._frame_bytes * (len(sizes) - wishes)
-        self._intake.extend(taken)
-        self._wishes += wishes
-        self.intake_bytes += size_bytes
-        self.pending_bytes += size_bytes
-
-    def wish(self, wish: Flush | Ending) -> None:
-        """Take a wish that has its place behind everything taken before. An `Ending` raises as `check`."""
-        if wish.message:
-            self.take(wish)
-            return
-        if self.error is not None and isinstance(wish, Ending):
-            raise self.stopped([])
-        self.take_checked([wish])
+        return not self.intake and not self._unconfirmed and self.in_flight_count == 0
 
     def learn(self, content_type: str) -> None:
         """Take note of the stream's content type: what was taken before is encoded now."""
         self.settings = replace(self.settings, content_type=content_type)
-        self._measure()
-        early, self._intake = self._intake, deque()
-        self._wishes = self.intake_bytes = self.pending_bytes = 0
-        for taken in early:
-            raw = taken.message
-            try:
-                if isinstance(raw, Unencoded):
-                    taken.message = raw.encode(content_type)
-                if taken.message:
-                    self.check(taken.message)
-                self.take_checked([taken])
-            except MessageError as error:
-                error.records = (raw,)
-                taken.fail(error)
-                self.failures.append(error)
+        self.failures += self.intake.encode(content_type)
 
     def refuse(self, error: DurableStreamError) -> None:
         """Fail everything that is in no batch yet."""
@@ -196,9 +134,8 @@ class Window:
     def abandon(self) -> None:
         """Fail all that is not settled, because nobody will send it any more. Nothing may fly."""
         assert self.in_flight_count == 0, "what flies may still be confirmed"
-        batches = [*self._unconfirmed, *([self._open] if self._open is not None else [])]
+        batches = list(self._unconfirmed)
         self._unconfirmed.clear()
-        self._open = None
         why = "the producer was closed before this was confirmed"
         for batch in batches:
             error = ProducerStoppedError(why, url=self.settings.url, records=batch.messages)
@@ -212,15 +149,10 @@ class Window:
     def next_flight(self, now: float) -> Flight | None:
         """Return the next request that is due now, or None."""
         self.apply_plans()
-        batch = self._first_waiting()
-        if batch is None:
-            self._absorb(now)
-            batch = self._first_waiting()
-        if self._planning or self.in_flight_count >= self._width:
-            return None
-        if batch is None and self._open is not None and now >= self._linger_end(self._open):
-            batch = self._seal()
-        if batch is None or batch.not_before > now or not self._may_fly(batch):
+        if self.error is not None:
+            self._fail_intake(None)  # taken by a thread that did not know yet
+        batch = self._first_waiting() or self._sealed(now)
+        if batch is None or self._blocked or batch.not_before > now or not self._may_fly(batch):
             return None
         if not self.epoch_known:
             return self._launch_probe(batch)
@@ -229,82 +161,49 @@ class Window:
 
     def wake_at(self, now: float) -> float | None:
         """When `next_flight` is worth asking again without an answer or a message in between; None: never."""
-        if self._planning or self.in_flight_count >= self._width:
+        if self._blocked or not self.settings.content_type:
             return None
         batch = self._first_waiting()
         if batch is not None:
             waits = not self._may_fly(batch) or (batch.needs_turn and batch is not self._unconfirmed[0])
             return None if waits else max(batch.not_before, now)
-        return None if self._open is None or self._restarting else self._linger_end(self._open)
+        first = self.intake.first
+        return self._linger_end(first) if isinstance(first, Batch) and not self._restarting else None
 
     @property
-    def wake_bytes(self) -> float:
-        """How much must be in the intake until `next_flight` is worth asking again; a wish always is worth it."""
-        if self._planning or self.in_flight_count >= self._width or self._first_waiting() is not None:
-            return math.inf
-        return 1 if self._open is None else max(1, self.settings.max_batch_bytes - self._open.size_bytes)
+    def _blocked(self) -> bool:
+        return self._claim is not None or self._split is not None or self.in_flight_count >= self._width
 
-    def _absorb(self, now: float) -> None:
-        """Make a batch of what is in the intake; more of it waits there until that one is under way."""
-        if self.error is not None:
-            self._fail_intake(None)
+    def _sealed(self, now: float) -> Batch | None:
+        """Seal the first batch of the intake if it is due and may fly at once; until then it goes on growing."""
         if not self.settings.content_type:
-            return
-        intake, limit, frame = self._intake, self.settings.max_batch_bytes, self._frame_bytes
-        full = False
-        while intake and not full:
-            taken = intake.popleft()
-            if isinstance(taken, Flush):
-                self._grant_flush(taken)
+            return None
+        while (first := self.intake.first) is not None:
+            if isinstance(first, Flush):
+                self.intake.take_out()
+                first.wait_for(self._unconfirmed)
                 continue
-            size = len(taken.message) + frame
-            batch = self._open
-            if batch is not None and (batch.size_bytes + size > limit or isinstance(taken, Ending)):
-                self._seal()
-                full, batch = True, None
-            if batch is None:
-                batch = self._open = Batch([], opened_at=now, size_bytes=frame)
-            if isinstance(taken, Ending):
-                self._grant_ending(taken, batch)
-                continue
-            batch.messages.append(taken.message)
-            batch.size_bytes += size
-            taken.join(batch, len(batch.messages) - 1)
-            self.intake_bytes -= size
-            self._batched_count += 1
-
-    def _grant_flush(self, flush: Flush) -> None:
-        self._wishes -= 1
-        if self._open is not None:
-            self._seal()
-        flush.wait_for(self._unconfirmed)
-
-    def _grant_ending(self, ending: Ending, batch: Batch) -> None:
-        if ending.message:
-            size = len(ending.message) + self._frame_bytes
-            batch.messages.append(ending.message)
-            batch.size_bytes += size
-            self.intake_bytes -= size
-            self._batched_count += 1
-        else:
-            self._wishes -= 1
-        batch.closing = True
-        ending.join(batch, 0)
-        self._seal()
+            if first.opened_at is None:
+                first.opened_at = now
+            # It grows no more if something stands behind it.
+            due = first.closing or len(self.intake) > 1 or now >= self._linger_end(first)
+            if not due or self._blocked or self._restarting:
+                return None
+            self.intake.take_out()
+            if first.messages or first.closing:  # else whoever began it was interrupted
+                return self._seal(first)
+        return None
 
     @property
     def _width(self) -> int:
         return self.settings.max_in_flight if self.epoch_established else 1
 
-    @property
-    def _planning(self) -> bool:
-        return self._claim is not None or self._split is not None
-
     def _first_waiting(self) -> Batch | None:
         return next((batch for batch in self._unconfirmed if not batch.flying), None)
 
     def _linger_end(self, batch: Batch) -> float:
-        return batch.opened_at + self.settings.linger_seconds
+        lingers = self.settings.linger_seconds * (1 + self.in_flight_count)
+        return -math.inf if batch.opened_at is None else batch.opened_at + lingers
 
     def _may_fly(self, batch: Batch) -> bool:
         """Whether a batch may go before a restart: if it may have arrived, or one behind it may have."""
@@ -315,11 +214,11 @@ class Window:
                 return other.doubtful
         raise AssertionError("the batch is not confirmed")  # pragma: no cover
 
-    def _seal(self) -> Batch:
-        assert self._open is not None, "only an open batch can be sealed"
-        batch, self._open = self._open, None
+    def _seal(self, batch: Batch) -> Batch:
         self._number(batch)
         self._unconfirmed.append(batch)
+        self._sealed_count += len(batch.messages)
+        self._sealed_bytes += batch.size_bytes - self.intake.frame_bytes
         return batch
 
     def _number(self, batch: Batch) -> None:
@@ -412,9 +311,6 @@ class Window:
         behind = list(self._unconfirmed)[self._unconfirmed.index(failed) + 1 :]
         for _ in range(len(behind) + 1):
             self._unconfirmed.pop()
-        if self._open is not None:
-            behind.append(self._open)
-            self._open = None
         self.error = error
         error.records = tuple(failed.messages)
         self._settle(failed, error)
@@ -457,31 +353,30 @@ class Window:
             self.failures.append(outcome)
         else:
             batch.result = outcome
-        self._batched_count -= len(batch.messages)
-        self.pending_bytes -= batch.size_bytes - self._frame_bytes
+        self._sealed_count -= len(batch.messages)
+        self._sealed_bytes -= batch.size_bytes - self.intake.frame_bytes
         batch.messages = []  # whoever keeps an acknowledgement does not keep the messages
 
     def _fail_intake(self, error: DurableStreamError | None) -> None:
-        """Fail what is in no batch yet: with an error, or because the producer has stopped."""
-        if not self._intake:
+        """Fail what is not sealed yet: with an error, or because the producer has stopped."""
+        failed: list[Batch] = []
+        while self.intake:
+            entry = self.intake.take_out()
+            if isinstance(entry, Flush):
+                entry.wait_for(self._unconfirmed)
+            else:
+                failed.append(entry)
+        if not failed:
             return
-        records = tuple(bytes(taken.message) for taken in self._intake if taken.message)
+        records = tuple(bytes(message) for batch in failed for message in batch.messages)
         if error is None:
             error = self.stopped(records)
         if records:
             error.records = records
             if error not in self.failures:
                 self.failures.append(error)
-        for taken in self._intake:
-            taken.fail(error)
-        self._intake.clear()
-        self.pending_bytes -= self.intake_bytes
-        self._wishes = self.intake_bytes = 0
-
-    def _too_large(self, message: bytes) -> MessageError:
-        return MessageError(
-            f"a message of {len(message)} bytes exceeds max_batch_bytes={self.settings.max_batch_bytes}"
-        )
+        for batch in failed:
+            batch.error, batch.messages = error, []
 
     def _halve(self, batch: Batch, error: DurableStreamError) -> None:
         position = self._unconfirmed.index(batch)
@@ -493,7 +388,7 @@ class Window:
         half = len(batch.messages) // 2
         rest = Batch(
             batch.messages[half:],
-            batch.opened_at,
+            opened_at=batch.opened_at,
             closing=batch.closing,
             split_at=max(0, batch.split_at - half),
             rest=batch.rest,
@@ -501,7 +396,7 @@ class Window:
         del batch.messages[half:]
         batch.closing, batch.split_at, batch.rest = False, half, rest
         for each in (batch, rest):
-            each.size_bytes = sum(map(len, each.messages), self._frame_bytes * (len(each.messages) + 1))
+            each.size_bytes = batch_bytes(each.messages, self.intake.frame_bytes)
         self._unconfirmed.insert(position + 1, rest)
         self.next_seq = batch.seq
         self._renumber(list(self._unconfirmed)[position:])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from durable_streams import errors
-from durable_streams._batches import MAX_ATTEMPTS, Ending, Flight, Flush, Taken, WindowSettings, check_epoch
+from durable_streams._batches import MAX_ATTEMPTS, Flight, Flush, Taken, WindowSettings, check_epoch
 from durable_streams._messages import unencoded
 from durable_streams._producer import PROBE_SEQ
 from durable_streams._reactions import answered, crashed
@@ -33,9 +32,8 @@ def window(*, epoch: int = 0, **options: Any) -> Window:
 
 
 def take(machine: Window, message: bytes) -> Taken:
-    taken = Taken(message)
-    machine.take(taken)
-    return taken
+    batch = machine.intake.take(message)
+    return Taken(batch, len(batch.messages) - 1)
 
 
 def add(machine: Window, *messages: str) -> list[Taken]:
@@ -43,13 +41,11 @@ def add(machine: Window, *messages: str) -> list[Taken]:
 
 
 def flush(machine: Window) -> Flush:
-    machine.wish(wish := Flush())
-    return wish
+    return machine.intake.flush()
 
 
-def end(machine: Window, message: bytes = b"") -> Ending:
-    machine.wish(wish := Ending(message))
-    return wish
+def end(machine: Window, message: bytes = b"") -> Taken:
+    return Taken(machine.intake.take_last(message), 0)
 
 
 def failure(taken: Taken) -> errors.DurableStreamError:
@@ -137,6 +133,20 @@ class TestBatches:
         land(machine, flight, appended(flight))
         assert machine.next_flight(1.6) is None
         assert machine.wake_at(1.6) == 2.5
+
+    def test_linger_longer_while_others_are_under_way(self) -> None:
+        machine = window(linger_seconds=1.0)
+        for message in "ab":
+            add(machine, message)
+            flush(machine)
+            flights = launch(machine, now=0.0)
+            if message == "a":
+                land(machine, flights[0], appended(flights[0]))
+        add(machine, "c")
+        assert machine.next_flight(0.0) is None
+        assert machine.wake_at(0.0) == 2.0
+        assert machine.next_flight(1.9) is None
+        assert machine.next_flight(2.0) is not None
 
     def test_never_exceed_their_size(self) -> None:
         machine = window(max_batch_bytes=5, max_in_flight=100)
@@ -308,9 +318,10 @@ class TestAFailure:
         machine, flights = five_in_flight()
         for flight in flights:
             land(machine, flight, Reply(401, {}))
-        with pytest.raises(errors.ProducerStoppedError):
-            add(machine, "h")
+        assert isinstance(machine.error, errors.UnauthorizedError)
+        (late,) = add(machine, "g")
         machine.restart()
+        assert isinstance(failure(late), errors.ProducerStoppedError)
         add(machine, "h")
         (flight,) = launch(machine)
         assert (flight.attempt.epoch, flight.attempt.seq) == (1, 0)
@@ -483,24 +494,37 @@ class TestEpochs:
 class TestTheIntake:
     """What was taken, until a batch is made of it."""
 
-    def test_is_read_a_batch_at_a_time(self) -> None:
-        machine = window(max_batch_bytes=4)
-        add(machine, *"abcdefgh")
-        launch(machine)
-        assert (machine.pending_count, machine.pending_bytes) == (8, 16)
-        assert machine.intake_bytes >= 6, "most of it waits for its turn"
-
-    def test_says_when_it_is_worth_looking_at_again(self) -> None:
-        machine = window(max_batch_bytes=10, linger_seconds=60.0)
-        assert machine.wake_bytes == 1
-        add(machine, "a")
-        assert machine.next_flight(0.0) is None
-        assert machine.wake_bytes == 8, "then the batch is full"
-        add(machine, *"bcde")
-        assert machine.next_flight(0.0) is None
+    def test_grows_batches_until_something_stands_behind_them(self) -> None:
+        machine = window(max_batch_bytes=4, linger_seconds=60.0, max_in_flight=9)
+        add(machine, *"abcde")
+        machine.epoch_established = True
+        assert [flight.request.body for flight in launch(machine, now=0.0)] == [b"a\nb\n", b"c\nd\n"]
+        flush(machine)
         add(machine, "f")
-        assert machine.next_flight(0.0) is not None
-        assert machine.wake_bytes == math.inf, "an answer is waited for"
+        assert [flight.request.body for flight in launch(machine, now=0.0)] == [b"e\n"]
+        assert (machine.pending_count, machine.pending_bytes) == (6, 12)
+
+    def test_goes_on_growing_while_nothing_may_fly(self) -> None:
+        machine = window()
+        add(machine, "a")
+        (flight,) = launch(machine)
+        for message in "bcd":
+            add(machine, message)
+            assert machine.next_flight(NEVER) is None
+        land(machine, flight, appended(flight))
+        assert [flight.request.body for flight in launch(machine)] == [b"b\nc\nd\n"]
+
+    def test_does_not_mind_a_batch_without_messages(self) -> None:
+        machine = window()
+        empty = machine.intake.take(b"a")
+        empty.messages.clear()  # as if Ctrl-C had come before the message
+        flush(machine)
+        add(machine, "b")
+        flush(machine)
+        (flight,) = launch(machine)
+        assert (flight.attempt.seq, flight.request.body) == (0, b"b\n")
+        land(machine, flight, appended(flight))
+        assert (machine.idle, machine.pending_count, machine.pending_bytes) == (True, 0, 0)
 
     @pytest.mark.parametrize(
         ("content_type", "bodies"),
@@ -509,9 +533,8 @@ class TestTheIntake:
     )
     def test_is_encoded_when_the_content_type_is_known(self, content_type: str, bodies: list[bytes]) -> None:
         machine = window(content_type="")
-        first, second = Taken(unencoded('"a"')), Taken(unencoded({"b": 1}))
-        machine.take(first)
-        machine.take(second)
+        take(machine, unencoded('"a"'))
+        second = take(machine, unencoded({"b": 1}))
         wish = flush(machine)
         assert machine.next_flight(NEVER) is None
         machine.learn(content_type)
@@ -525,17 +548,14 @@ class TestTheIntake:
 
     def test_what_can_never_fit_is_found_out_then(self) -> None:
         machine = window(content_type="", max_batch_bytes=5)
-        taken = Taken(unencoded("[1,2]"))
-        machine.take(taken)
+        taken = take(machine, unencoded("[1,2]"))
         machine.learn("application/json")
         assert isinstance(failure(taken), errors.MessageError)
         assert machine.idle
 
     def test_is_refused_when_there_is_no_stream(self) -> None:
         machine = window(content_type="")
-        taken = [Taken(unencoded(message)) for message in ("a", "b")]
-        for each in taken:
-            machine.take(each)
+        taken = [take(machine, unencoded(message)) for message in ("a", "b")]
         wish, ending = flush(machine), end(machine)
         error = errors.StreamNotFoundError("gone")
         machine.refuse(error)
@@ -559,10 +579,9 @@ class TestTheIntake:
         machine = window()
         add(machine, "a")
         land(machine, launch(machine)[0], Reply(401, {}))
-        late, later = Taken(b"b"), Taken(b"c")
-        machine.take_checked([late])
+        (late,) = add(machine, "b")
         assert machine.next_flight(NEVER) is None
-        machine.take_checked([later])
+        (later,) = add(machine, "c")
         machine.restart()
         assert {type(failure(each)) for each in (late, later)} == {errors.ProducerStoppedError}
         assert machine.next_flight(NEVER) is None
@@ -578,7 +597,7 @@ class TestGivingUp:
         machine.abandon()
         assert {type(failure(each)) for each in taken} == {errors.ProducerStoppedError}
         assert lines(record for error in machine.failures for record in error.records) == "abc"
-        assert [error.in_doubt for error in machine.failures] == [True, False, False]
+        assert [error.in_doubt for error in machine.failures] == [True, False]
         assert wish.settled
         assert (machine.idle, machine.pending_count, machine.pending_bytes) == (True, 0, 0)
 
@@ -689,8 +708,9 @@ class TestClosing:
         add(machine, "a")
         (flight,) = launch(machine)
         land(machine, flight, fenced(1))
-        with pytest.raises(errors.ProducerStoppedError):
-            end(machine)
+        taken = end(machine)
+        assert launch(machine) == []
+        assert isinstance(failure(taken), errors.ProducerStoppedError)
 
 
 class TestSettings:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from durable_streams._batches import Flush, Taken, WindowSettings
+from durable_streams._batches import Taken, WindowSettings
 from durable_streams._reactions import answered
 from durable_streams._window import Window
 from durable_streams._wire import Answer, Failure, Reply, Request
@@ -85,9 +85,8 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
         for _ in range(count):
             message = f"{self.process:03d}-{self.number:05d}\n".encode()
             self.number += 1
-            taken = Taken(message)
-            self.window.take(taken)
-            self.taken.append((message.strip(), taken))
+            batch = self.window.intake.take(message)
+            self.taken.append((message.strip(), Taken(batch, len(batch.messages) - 1)))
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 60.0, 60.0]))
     def send(self, seconds: float) -> None:
@@ -168,7 +167,7 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
     def _finish(self) -> None:
         while self.under_way:
             self._happen(self.under_way[0], Event.IS_ANSWERED)
-        self.window.wish(Flush())
+        self.window.intake.flush()
         for _ in range(10_000):
             self.now += 60.0
             flight = self.window.next_flight(self.now)
