@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.leaks import Belongings, find_leaks
-from harness.peers import require_peer, require_tool
+from harness.peers import REPOSITORY, require_peer, require_tool
 from harness.ports import free_port
 from harness.reference_server import ReferenceServer
 from harness.waiting import wait_until
@@ -114,7 +115,7 @@ class TestMissingParts:
 
 class TestReferenceServer:
     def test_it_keeps_its_address_over_a_restart(self, processes: Processes) -> None:
-        server = ReferenceServer(processes, port=free_port())
+        server = ReferenceServer(processes)
         server.start()
         url = server.stream_url("a/b")
         _request("PUT", url, b"one")
@@ -158,6 +159,19 @@ class TestFreePorts:
         assert len(set(ports)) == 20
         with socket.create_server(("127.0.0.1", ports[0])):
             pass
+
+    def test_no_other_process_gets_one_before_it_is_listened_on(self) -> None:
+        port = free_port()
+        program = (
+            "import random; random.SystemRandom.randint = lambda *_: next(candidates)\n"
+            f"candidates = iter(range({port}, 65536))\n"
+            "from harness.ports import free_port; print(free_port())"
+        )
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+        other = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+        )
+        assert int(other.stdout) > port
 
 
 @pytest.mark.anyio

@@ -11,6 +11,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 from harness.peers import require_peer, require_tool
+from harness.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,15 +25,16 @@ _LONG_POLL_TIMEOUT_MILLISECONDS = 300
 class ReferenceServer:
     """A reference server that can be killed and started again at the same address."""
 
-    def __init__(self, processes: Processes, *, port: int = 0, data: Path | None = None) -> None:
+    def __init__(self, processes: Processes, *, data: Path | None = None) -> None:
         self._processes = processes
-        self._port = port
+        # Not one of the server's own choice: between a kill and a start anybody's connection could take that.
+        self._port = free_port()
         self._data = data
         self._child: ChildProcess | None = None
         self.url = ""
 
     def start(self) -> None:
-        """Start it and return once it accepts connections; a free port at first, the same one ever after."""
+        """Start it and return once it accepts connections; always on the same port."""
         folder = require_peer("reference-server")
         argv: list[str | Path] = [
             require_tool("node"),
@@ -45,7 +47,6 @@ class ReferenceServer:
         self._child = self._processes.start(argv, name="reference-server")
         announced = self._child.wait_for_output(r'^\{"url".*\}$')
         self.url = json.loads(announced[0])["url"]
-        self._port = int(self.url.rpartition(":")[2])
 
     def stream_url(self, name: str) -> str:
         """The URL of a stream; any path is one."""
