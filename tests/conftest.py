@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.leaks import Belongings, find_leaks
+from harness.peers import REPOSITORY
 from harness.processes import Processes
 from harness.reference_server import ReferenceServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# How long an example takes says how busy the machine is. Where CI is set, Hypothesis sees it so of itself.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+# Files that take long, the longest first. A file is run by one process: one that takes long must not be begun
+# last, when the other processes have nothing left to do.
+LONG: Final = (
+    "ds_gateway/test_gateway.py",
+    "faults/test_crash_points.py",
+    "faults/test_mutants.py",
+    "durable_streams/server/test_conformance.py",
+    "ds_gateway/cli/test_demo.py",
+    "conformance/test_cases.py",
+    "packaging/test_install.py",
+    "durable_streams/client/test_types.py",
+    "faults/test_gateway_kills.py",
+    "faults/test_server_kills.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, the others as they were found."""
+    rank = {REPOSITORY / "tests" / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True)
