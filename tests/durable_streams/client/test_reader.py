@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from itertools import pairwise
@@ -678,16 +679,22 @@ def take_interrupted(reading: Reading, step: int) -> tuple[bool, list[Any]]:
 
     items: list[Any] = []
     before = sys.gettrace()
-    while True:
-        sys.settrace(None if reached else trace)
-        try:
-            items.append(reading.next())
-        except KeyboardInterrupt:
-            continue
-        except (StopIteration, errors.StreamConsumedError):
-            return reached, items
-        finally:
-            sys.settrace(before)
+    # The collector would end generators of reads that other tests left behind, in the middle of this one: an
+    # interrupt there is not this read's.
+    gc.disable()
+    try:
+        while True:
+            sys.settrace(None if reached else trace)
+            try:
+                items.append(reading.next())
+            except KeyboardInterrupt:
+                continue
+            except (StopIteration, errors.StreamConsumedError):
+                return reached, items
+            finally:
+                sys.settrace(before)
+    finally:
+        gc.enable()
 
 
 class TestTheCheckpoint:
