@@ -1,4 +1,4 @@
-"""The command ``durable-streams serve`` as a process."""
+"""The command ``durable-streams serve``: as a process, and inside this one where it does not come to serving."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.processes import ChildProcess
+    from harness.stream_command import Ended, StreamCommand
 
 TEXT = {"content-type": "text/plain"}
 
@@ -73,35 +74,45 @@ def test_the_long_poll_timeout_is_an_option(processes: Processes, data: Path) ->
     assert httpx.get(f"{url}/s?offset=now&live=long-poll").status_code == 204
 
 
-class TestRefusals:
-    def refused(self, server: ChildProcess, *, status: int, saying: str) -> None:
-        assert server.wait() == status
-        assert saying in server.output
-        assert "Traceback" not in server.output
+class TestMistakes:
+    def refused(self, ended: Ended, *, saying: str) -> None:
+        assert ended.code == 2
+        assert saying in ended.stderr
+        assert "Traceback" not in ended.stderr
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-    def test_off_loopback_without_a_token(self, processes: Processes, data: Path, host: str) -> None:
-        server = serve(processes, data, "--host", host)
-        self.refused(server, status=2, saying=f"refusing to listen on {host} without a token")
+    def test_off_loopback_without_a_token(self, command: StreamCommand, data: Path, host: str) -> None:
+        ended = command("serve", "--data", data, "--port", "0", "--host", host)
+        self.refused(ended, saying=f"refusing to listen on {host} without a token")
         assert not data.exists()
 
     @pytest.mark.parametrize("content", [None, "", "two words", "ü"])
     def test_a_token_file_that_holds_none(
-        self, processes: Processes, data: Path, tmp_path: Path, content: str | None
+        self, command: StreamCommand, data: Path, tmp_path: Path, content: str | None
     ) -> None:
         path = tmp_path / "token"
         if content is not None:
             path.write_text(content)
-        self.refused(serve(processes, data, "--token-file", path), status=2, saying=str(path))
+        self.refused(command("serve", "--data", data, "--port", "0", "--token-file", path), saying=str(path))
+
+    def test_an_option_it_does_not_know(self, command: StreamCommand, data: Path) -> None:
+        self.refused(command("serve", "--data", data, "--prot", "1"), saying="--prot")
+
+
+class TestRefusals:
+    def refused(self, server: ChildProcess, *, saying: str) -> None:
+        assert server.wait() == 1
+        assert saying in server.output
+        assert "Traceback" not in server.output
 
     def test_a_directory_that_is_served_already(self, processes: Processes, data: Path) -> None:
         url_of(serve(processes, data))
-        self.refused(serve(processes, data), status=1, saying=f"another process serves {data}")
+        self.refused(serve(processes, data), saying=f"another process serves {data}")
 
     def test_a_port_that_is_taken(self, processes: Processes, data: Path, tmp_path: Path) -> None:
         port = url_of(serve(processes, data)).rpartition(":")[2]
         other = serve(processes, tmp_path / "other", "--port", port)
-        self.refused(other, status=1, saying=f"cannot listen on 127.0.0.1 port {port}")
+        self.refused(other, saying=f"cannot listen on 127.0.0.1 port {port}")
 
     def test_data_of_a_newer_version(self, processes: Processes, data: Path) -> None:
         server = serve(processes, data)
@@ -110,7 +121,4 @@ class TestRefusals:
         with sqlite3.connect(data / "streams.db") as connection:
             connection.execute("PRAGMA user_version = 999")
         connection.close()
-        self.refused(serve(processes, data), status=1, saying="has format 999")
-
-    def test_an_option_it_does_not_know(self, processes: Processes, data: Path) -> None:
-        self.refused(serve(processes, data, "--prot", "1"), status=2, saying="--prot")
+        self.refused(serve(processes, data), saying="has format 999")
