@@ -7,11 +7,10 @@ the one behind it and nobody knows the spans before: what no acknowledgement can
 from __future__ import annotations
 
 import heapq
-import itertools
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from durable_streams._outcome import Outcome
 from durable_streams._types import IdempotentAppendResult
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ class Confirmations:
         """Where to begin to look for a message that is stored from now on."""
         self._lock = threading.Lock()
         self._position = 0
-        self._waiting: list[tuple[int, int, Future[IdempotentAppendResult]]] = []
-        self._tickets = itertools.count()
+        self._waiting: dict[int, Outcome[IdempotentAppendResult]] = {}
+        """By the message's position: whoever asks again and again for one waits for the same."""
+        self._positions: list[int] = []
+        """A heap of these, and maybe of some that nobody waits for."""
         self._stopped: DurableStreamError | None = None
 
     def begin(self, position: int) -> None:
@@ -53,20 +54,21 @@ class Confirmations:
             span.position, span.offset, span.behind = position, offset, Span()
             self.open_span = span.behind
             self._position = position
-            done = []
-            while self._waiting and self._waiting[0][0] <= position:
-                done.append(heapq.heappop(self._waiting)[2])
+            reached = []
+            while self._positions and self._positions[0] <= position:
+                reached.append(self._waiting.pop(heapq.heappop(self._positions), None))
         result = IdempotentAppendResult(offset, duplicate=False)
-        for future in done:
-            future.set_result(result)
+        for outcome in reached:
+            if outcome is not None:
+                outcome.set_result(result)
 
     def stop(self, error: DurableStreamError) -> None:
         """Nothing more will be confirmed, for now: whoever waits is told why."""
         with self._lock:
             self._stopped = error
-            waiting, self._waiting = self._waiting, []
-        for _, _, future in waiting:
-            future.set_exception(error)
+            waiting, self._waiting, self._positions = self._waiting, {}, []
+        for outcome in waiting.values():
+            outcome.set_exception(error)
 
     def resume(self) -> None:
         """Confirmations go on."""
@@ -86,27 +88,33 @@ class Confirmations:
         """Whether `wait` would answer at once."""
         return self._stopped is not None or self.result(begin, position) is not None
 
-    def wait(self, begin: Span, position: int) -> Future[IdempotentAppendResult]:
+    def wait(self, begin: Span, position: int) -> Outcome[IdempotentAppendResult]:
         """The confirmation of a message, once it comes, or what stopped the producer before."""
-        future: Future[IdempotentAppendResult] = Future()
         with self._lock:
-            result = self.result(begin, position)
-            if result is None and self._stopped is None:
-                heapq.heappush(self._waiting, (position, next(self._tickets), future))
-                return future
-            error = self._stopped
+            result, error = self.result(begin, position), self._stopped
+            if result is None and error is None:
+                return self._confirmation(position)
+        outcome: Outcome[IdempotentAppendResult] = Outcome()
         if result is not None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-        return future
+            outcome.set_result(result)
+        elif error is not None:
+            outcome.set_exception(error)
+        return outcome
 
-    def reached(self, position: int) -> Future[IdempotentAppendResult]:
+    def reached(self, position: int) -> Outcome[IdempotentAppendResult]:
         """As `wait`, for everything up to a position, wherever it was stored."""
         with self._lock:
             begin = self.open_span if position > self._position else None
         if begin is None:
-            future: Future[IdempotentAppendResult] = Future()
-            future.set_result(IdempotentAppendResult(None, duplicate=False))
-            return future
+            outcome: Outcome[IdempotentAppendResult] = Outcome()
+            outcome.set_result(IdempotentAppendResult(None, duplicate=False))
+            return outcome
         return self.wait(begin, position)
+
+    def _confirmation(self, position: int) -> Outcome[IdempotentAppendResult]:
+        outcome = self._waiting.get(position)
+        if outcome is None:
+            outcome = Outcome()
+            heapq.heappush(self._positions, position)  # before the other: what is not in the heap is never told
+            self._waiting[position] = outcome
+        return outcome

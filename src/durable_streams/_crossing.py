@@ -5,25 +5,39 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
+
+    from durable_streams._outcome import Outcome
 
 T = TypeVar("T")
 
 
-async def outcome_of(future: Future[T]) -> T:
-    """Wait for a future that a thread completes. Giving up leaves the future as it is: nothing is cancelled."""
-    if not future.done():
-        done = anyio.Event()
-        call = caller()
-        future.add_done_callback(lambda _: call(done.set))
+async def outcome_of(outcome: Outcome[T]) -> T:
+    """Wait for what a thread will say. Giving up leaves it as it is: nothing is cancelled."""
+    await said(outcome)
+    return outcome.result()
+
+
+async def said(outcome: Outcome[Any]) -> None:
+    """Wait until a thread has said it, whatever it says."""
+    if outcome.done():
+        return
+    done = anyio.Event()
+    call = caller()
+
+    def wake() -> None:
+        call(done.set)
+
+    outcome.add_done_callback(wake)
+    try:
         await done.wait()
-    return future.result()
+    finally:
+        outcome.remove_done_callback(wake)
 
 
 def caller() -> Callable[[Callable[[], object]], None]:

@@ -32,9 +32,9 @@ from durable_streams.errors import DurableStreamError, ProducerStoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from concurrent.futures import Future
 
     from durable_streams._http_async import AsyncCarrier
+    from durable_streams._outcome import Outcome
     from durable_streams._pull import Command, Pull
     from durable_streams._store import ProducerStore
     from durable_streams._store_calls import StoreCalls
@@ -233,7 +233,7 @@ class StoreEngine(DrainEngine):
         self._producer_id = producer_id
         self._first_epoch = epoch
         self._intake = Intake(store.calls, url, max_batch_bytes)
-        self._opened: Future[None] | None = None
+        self._opened: Outcome[None] | None = None
         self._untold: list[DurableStreamError] = []
         """Why messages could not be stored, as long as nobody awaited it."""
         self._call_here: Callable[[Callable[[], object]], None] | None = None
@@ -268,7 +268,7 @@ class StoreEngine(DrainEngine):
         opened = self._open()
         self._ensure_running()
         await outcome_of(opened)
-        await outcome_of(self._calls.drained())
+        await self._store.drained()
         if self._untold:
             raise self._untold[0]
 
@@ -293,6 +293,8 @@ class StoreEngine(DrainEngine):
     async def close(self) -> None:
         """Stop, store what waits to be stored, close the store; raise what went wrong before."""
         self._intake.close()
+        if self._calls.forked:
+            return
         error: DurableStreamError | None = None
         with anyio.CancelScope(shield=True):  # none of this waits for the network
             error = await self._stop()
@@ -309,7 +311,7 @@ class StoreEngine(DrainEngine):
         if untold:
             raise untold[0]
 
-    def _open(self) -> Future[None]:
+    def _open(self) -> Outcome[None]:
         self._intake.check()
         if self._opened is None:
             self._call_here = caller()
@@ -326,10 +328,10 @@ class StoreEngine(DrainEngine):
         self._ensure_running()  # before anything is taken: it needs a running loop
         group, index = self._intake.take(data, wait=wait)
         if index == 0:
-            group.stored.add_done_callback(self._on_stored)
+            group.stored.add_done_callback(functools.partial(self._on_stored, group.stored))
         return StoredAcknowledgement(self._calls, group, index, self._told)
 
-    def _on_stored(self, stored: Future[None]) -> None:
+    def _on_stored(self, stored: Outcome[None]) -> None:
         """Called by the store's thread."""
         error = stored.exception()
         if isinstance(error, DurableStreamError) and self._call_here is not None:

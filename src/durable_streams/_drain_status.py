@@ -23,9 +23,9 @@ from durable_streams.errors import (
 )
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
     from typing import Any
 
+    from durable_streams._outcome import Outcome
     from durable_streams._pull import Command, Pull
     from durable_streams._store_calls import StoreCalls
     from durable_streams._store_writer import Group
@@ -66,7 +66,7 @@ def error_of(halt: Halt, url: str) -> DurableStreamError:
     return error
 
 
-def as_producer_error(error: Exception, url: str) -> DurableStreamError:
+def as_producer_error(error: BaseException, url: str) -> DurableStreamError:
     """Return what callers are told when draining raised."""
     if isinstance(error, DurableStreamError):
         return error
@@ -82,9 +82,9 @@ def stopped(error: DurableStreamError, url: str) -> ProducerStoppedError:
     return stop
 
 
-def opening_error(opened: Future[None]) -> DurableStreamError | None:
+def opening_error(opened: Outcome[None]) -> DurableStreamError | None:
     """Return why a store could not be opened, if that is so."""
-    error = opened.exception() if opened.done() else None
+    error = opened.exception()
     return error if isinstance(error, DurableStreamError) else None
 
 

@@ -57,7 +57,7 @@ class SqliteProducerStore:
         self.path: Final = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
         self._messages = Messages(id_member)
         self.calls: Final = StoreCalls(StoreWriter(self.path, self._messages, max_bytes=max_bytes), self._messages)
-        """The same for the producers: every call returns a future."""
+        """The same for the producers: every call returns an `Outcome`."""
 
     async def open(self, producer_id: str, url: str, *, epoch: int = 0) -> None:
         """Open the file, create it if it is not there. ``epoch`` is the first of a new file.
@@ -128,7 +128,8 @@ class SqliteProducerStore:
 
     async def drained(self) -> None:
         """Wait until every message that was appended so far is confirmed."""
-        await _crossing.outcome_of(self.calls.drained())
+        await _crossing.said(self.calls.all_stored())
+        await _crossing.outcome_of(self.calls.all_confirmed())
 
     @property
     def pending_count(self) -> int:

@@ -1,12 +1,12 @@
-"""A message store as both producers use it: every call returns at once, with a future of the outcome."""
+"""A message store as both producers use it: every call returns at once, with an `Outcome`."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from durable_streams._batches import check_epoch
+from durable_streams._outcome import Outcome
 from durable_streams._store_messages import control_body
 from durable_streams._store_rows import Binding
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StoreCalls:
-    """What `ProducerStore` asks for, with futures, and what callers append."""
+    """What `ProducerStore` asks for, each with an `Outcome`, and what callers append."""
 
     def __init__(self, writer: StoreWriter, messages: Messages) -> None:
         self._writer = writer
@@ -30,13 +30,13 @@ class StoreCalls:
 
     # -- The file ----------------------------------------------------------------------------------
 
-    def open(self, producer_id: str, url: str, *, epoch: int = 0) -> Future[None]:
+    def open(self, producer_id: str, url: str, *, epoch: int = 0) -> Outcome[None]:
         """Open the file for a producer; appends may begin at once."""
         if not producer_id:
             raise ValueError("producer_id is empty (PROTOCOL section 5.2.1)")
         return self._writer.open(Binding(producer_id, bare(url), self._messages.id_member, check_epoch(epoch)))
 
-    def close(self) -> Future[None]:
+    def close(self) -> Outcome[None]:
         """Store what waits and has room, close the file; `join` comes after."""
         return self._writer.close()
 
@@ -62,6 +62,15 @@ class StoreCalls:
     def is_open(self) -> bool:
         """Whether a producer has the file."""
         return self._writer.is_open
+
+    def check_process(self) -> None:
+        """Raise `ProducerStoreError` when another process has the file: see `forked`."""
+        self._writer.check_process()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the one that opened the file, and must leave it alone."""
+        return self._writer.forked
 
     @property
     def failed(self) -> bool:
@@ -92,47 +101,49 @@ class StoreCalls:
         """Take an encoded message: see `StoreWriter.append`."""
         return self._writer.append(message, wait=wait)
 
-    def confirmed(self, group: Group, index: int) -> Future[IdempotentAppendResult]:
+    def confirmed(self, group: Group, index: int) -> Outcome[IdempotentAppendResult]:
         """The server's confirmation of a stored message."""
+        self._writer.check_process()
         return self.confirmations.wait(group.span, group.first + index)
 
-    def drained(self) -> Future[IdempotentAppendResult]:
-        """Done when everything appended so far is confirmed, or when the producer has stopped."""
-        waiting = self._writer.waiting()
-        if not waiting:
-            return self._stored_confirmed()
-        drained: Future[IdempotentAppendResult] = Future()
-        # What could not be stored is told elsewhere; what could is waited for.
-        waiting[-1].stored.add_done_callback(lambda _: _chain(self._stored_confirmed(), drained))
-        return drained
+    def all_stored(self) -> Outcome[None]:
+        """Done when everything appended so far is on the disk, or could not be stored, which is told elsewhere."""
+        group = self._writer.last_group()
+        if group is not None:
+            return group.stored
+        stored: Outcome[None] = Outcome()
+        stored.set_result(None)
+        return stored
 
-    def _stored_confirmed(self) -> Future[IdempotentAppendResult]:
+    def all_confirmed(self) -> Outcome[IdempotentAppendResult]:
+        """Done when everything on the disk is confirmed, or when the producer has stopped."""
+        self._writer.check_process()
         state = self._writer.state
         return self.confirmations.reached(0 if state is None else state.last_position)
 
     # -- What `ProducerStore` asks for -------------------------------------------------------------
 
-    def load(self) -> Future[ProducerState]:
+    def load(self) -> Outcome[ProducerState]:
         """Read the state."""
         return self._writer.call(lambda rows: rows.producer_state())
 
-    def save_anchor(self, offset: str) -> Future[None]:
+    def save_anchor(self, offset: str) -> Outcome[None]:
         """Commit the first anchor."""
         return self._writer.call(lambda rows: rows.save_anchor(offset))
 
-    def save_epoch(self, epoch: int) -> Future[None]:
+    def save_epoch(self, epoch: int) -> Outcome[None]:
         """Commit a new epoch."""
         return self._writer.call(lambda rows: rows.save_epoch(epoch))
 
-    def save_claim(self, epoch: int) -> Future[None]:
+    def save_claim(self, epoch: int) -> Outcome[None]:
         """Commit that the claim was confirmed."""
         return self._writer.call(lambda rows: rows.save_claim(epoch))
 
-    def next_batch(self, max_bytes: int) -> Future[SealedBatch]:
-        """Seal the next batch, once there are messages. The future may be cancelled."""
+    def next_batch(self, max_bytes: int) -> Outcome[SealedBatch]:
+        """Seal the next batch, once there are messages. The outcome may be cancelled."""
         return self._writer.demand(max_bytes)
 
-    def resolve(self, batch: SealedBatch, offset: str) -> Future[None]:
+    def resolve(self, batch: SealedBatch, offset: str) -> Outcome[None]:
         """Commit that the batch is in the stream."""
         return self._writer.call(lambda rows: rows.resolve(batch, offset))
 
@@ -161,14 +172,3 @@ def bare(url: str) -> str:
     """Return a URL without what may be a secret or changes: credentials, query, fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _chain(source: Future[IdempotentAppendResult], target: Future[IdempotentAppendResult]) -> None:
-    def pass_on(done: Future[IdempotentAppendResult]) -> None:
-        error = done.exception()
-        if error is not None:
-            target.set_exception(error)
-        else:
-            target.set_result(done.result())
-
-    source.add_done_callback(pass_on)

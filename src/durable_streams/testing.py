@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
-from durable_streams._crossing import outcome_of
+from durable_streams._crossing import said
+from durable_streams._outcome import Outcome
 from durable_streams.server import Limits, MemoryStore, ServerThread, StreamApp
 
 if TYPE_CHECKING:
@@ -185,8 +186,11 @@ class _Call:
 
 async def _settled(future: Future[Result]) -> Result:
     """Wait for a future of the server's thread; whoever gives up takes what it waited for back."""
+    settled: Outcome[None] = Outcome()
+    future.add_done_callback(lambda _: settled.set_result(None))
     try:
-        return await outcome_of(future)
+        await said(settled)
+        return future.result()
     finally:
         future.cancel()  # without effect on what is settled
 
