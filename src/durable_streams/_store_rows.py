@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from durable_streams._store import ProducerState, SealedBatch
 from durable_streams._store_file import damaged
 from durable_streams._store_messages import LINEAGE_LETTERS
-from durable_streams._wire import json_batch
+from durable_streams._wire import MAX_PRODUCER_INTEGER, json_batch
 from durable_streams.errors import ProducerStoreError
 
 if TYPE_CHECKING:
@@ -198,6 +198,11 @@ class StoreRows:
         self.state = replace(self.state, binding=binding, lineage=lineage, anchor=None)
 
     def _begin_epoch(self, epoch: int) -> None:
+        if epoch > MAX_PRODUCER_INTEGER:
+            raise ProducerStoreError(
+                f"epoch {self.state.epoch}, in {self._file.path}, is the last one that a server takes (PROTOCOL "
+                "section 5.2.1): begin a new file, with another producer id"
+            )
         if epoch <= self.state.epoch:
             raise ProducerStoreError(f"epoch {epoch} is not higher than {self.state.epoch}, in {self._file.path}")
         self._execute(
