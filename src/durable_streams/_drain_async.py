@@ -7,7 +7,7 @@ with the same store goes on.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -24,6 +24,7 @@ from durable_streams._drain_status import (
     opening_error,
     stopped,
 )
+from durable_streams._outcome import Outcome
 from durable_streams._push_async import report
 from durable_streams._sqlite_store import SqliteProducerStore
 from durable_streams._store_producer import StoreProducer
@@ -31,15 +32,16 @@ from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams.errors import DurableStreamError, ProducerStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from durable_streams._http_async import AsyncCarrier
-    from durable_streams._outcome import Outcome
     from durable_streams._pull import Command, Pull
     from durable_streams._store import ProducerStore
     from durable_streams._store_calls import StoreCalls
     from durable_streams._store_writer import Group
     from durable_streams._types import CloseResult, IdempotentAppendResult, ProducerErrorHandler
+
+T = TypeVar("T")
 
 
 class DrainEngine:
@@ -62,6 +64,8 @@ class DrainEngine:
         self._producer = make_producer(self._status.observe)
         self._task: BackgroundTask | None = None
         self._stopped = anyio.Event()
+        self._changing = anyio.Lock()
+        """Held while the engine restarts or closes."""
         self._error: DurableStreamError | None = None
         """What stopped the drain, if something did."""
 
@@ -111,8 +115,7 @@ class DrainEngine:
 
     async def restart(self) -> None:
         """Look again at everything, after what stopped the producer was put right."""
-        await self._stop()
-        self._ensure_running()
+        await self._undisturbed(self._restart)
 
     async def close_stream(self, data: Any) -> CloseResult:  # noqa: ARG002 - the signature of an engine
         """Refuse: closing a stream that a store still writes to would strand the store."""
@@ -120,10 +123,38 @@ class DrainEngine:
 
     async def close(self) -> None:
         """Stop. What is in the store stays there; raise what had stopped the producer before."""
-        error = await self._stop()
-        await self._carrier.close()
+        error = await self._undisturbed(self._close)
         if error is not None:
             raise stopped(error, self._url)
+
+    async def _restart(self) -> None:
+        await self._stop()
+        self._ensure_running()
+
+    async def _close(self) -> DurableStreamError | None:
+        error = await self._stop()
+        await self._carrier.close()
+        return error
+
+    async def _undisturbed(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Await a change, one at a time, to its end, also when it is cancelled: none waits for the network.
+
+        In a task of its own, because the cancelling of a task, as `asyncio.timeout` does it, ignores a shield.
+        """
+        outcome: Outcome[T] = Outcome()
+
+        async def run() -> None:
+            try:
+                async with self._changing:
+                    outcome.set_result(await change())
+            # Supervision boundary: it is raised where it is waited for.
+            except Exception as error:  # noqa: BLE001
+                outcome.set_exception(error)
+
+        changing = spawn(run, name=f"change of the producer of {self._url}", on_end=outcome.cancel)
+        with anyio.CancelScope(shield=True):
+            await changing.wait()
+        return outcome.result()
 
     def _ensure_running(self) -> None:
         if self._task is None:
@@ -147,11 +178,11 @@ class DrainEngine:
         waiting.cancel()
 
     async def _stop(self) -> DurableStreamError | None:
-        """End the task; return what had ended it before."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await task.wait()
+        """End the task; return what had ended it before. Until it has ended it is the only one."""
+        if self._task is not None:
+            self._task.cancel()
+            await self._task.wait()
+            self._task = None
         error, self._error, self._stopped = self._error, None, anyio.Event()
         return error
 
@@ -272,15 +303,6 @@ class StoreEngine(DrainEngine):
         if self._untold:
             raise self._untold[0]
 
-    async def restart(self) -> None:
-        """Look again at everything, after what stopped the producer was put right."""
-        await self._stop()
-        self._untold.clear()
-        if self._calls.failed:
-            await self._close_store()
-        self._calls.resume()
-        await self.start()
-
     async def close_stream(self, data: Any) -> CloseResult:
         """Append a last message if one is given, flush, then close the stream."""
         if data is not None:
@@ -291,25 +313,36 @@ class StoreEngine(DrainEngine):
         return await self._carrier.run(flow)
 
     async def close(self) -> None:
-        """Stop, store what waits to be stored, close the store; raise what went wrong before."""
+        """Stop, store what waits to be stored, close the store; raise what went wrong before.
+
+        Does nothing in a forked process.
+        """
         self._intake.close()
         if self._calls.forked:
             return
-        error: DurableStreamError | None = None
-        with anyio.CancelScope(shield=True):  # none of this waits for the network
-            error = await self._stop()
-            if self._opened is not None:
-                error = error or opening_error(self._opened)
-                await self._close_store()
-                self._calls.confirmations.stop(
-                    ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)
-                )
-            await self._carrier.close()
+        await super().close()
         untold, self._untold = self._untold, []
-        if error is not None:
-            raise stopped(error, self._url)
         if untold:
             raise untold[0]
+
+    async def _restart(self) -> None:
+        await self._stop()
+        self._untold.clear()
+        if self._calls.failed:
+            await self._close_store()
+        self._calls.resume()
+        await self.start()
+
+    async def _close(self) -> DurableStreamError | None:
+        error = await self._stop()
+        if self._opened is not None:
+            error = error or opening_error(self._opened)
+            await self._close_store()
+            self._calls.confirmations.stop(
+                ProducerStoppedError("the producer is closed; the message is in its store", url=self._url)
+            )
+        await self._carrier.close()
+        return error
 
     def _open(self) -> Outcome[None]:
         self._intake.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from durable_streams import (
     DurableStream,
     DurableStreamError,
+    IdempotentProducer,
     ProducerError,
     ProducerStoppedError,
     ProducerStoreError,
@@ -29,7 +31,7 @@ from durable_streams import (
 from durable_streams._store_calls import StoreCalls
 from harness.interrupts import interrupted, within_seconds
 from harness.stream_client import AsyncFront, FaultyTransport, Front
-from harness.waiting import wait_until
+from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,13 +127,14 @@ class TestAnInterrupt:
                 break
 
 
-class Busy(httpx.BaseTransport):
-    """Holds what ``hold`` is in until it is opened; knows how many requests overlap."""
+class Busy(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Holds what ``hold`` is in until it is opened, also when it is given up; knows how many requests overlap."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.holding = threading.Event()
         self.open = threading.Event()
+        self.given_up = threading.Event()
         self._active = 0
         self.most = 0
 
@@ -149,6 +152,21 @@ class Busy(httpx.BaseTransport):
             response.read()
             if self._begin(request.read()):
                 assert self.open.wait(20)
+            return response
+        finally:
+            self._active -= 1
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response: httpx.Response = await self._inner.handle_async_request(request)
+            await response.aread()
+            if self._begin(await request.aread()):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    self.given_up.set()
+                    with anyio.CancelScope(shield=True):
+                        await await_until(self.open.is_set, what="the request may end")
             return response
         finally:
             self._active -= 1
@@ -186,6 +204,105 @@ class TestARestartDuringARequest:
         assert transport.most == 1
         assert told == []
         assert content(handle) == ["hold", 2]
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_never_has_two_drains_with_async(
+        self, handle: DurableStream, server: InMemoryStreamServer, path: Path, backend: str
+    ) -> None:
+        told: list[DurableStreamError] = []
+        transport = Busy(server.transport())
+
+        async def main() -> None:
+            async with (
+                httpx.AsyncClient(transport=transport) as client,
+                IdempotentProducer(
+                    handle.url, "p", client=client, store=SqliteProducerStore(path), on_error=told.append
+                ) as producer,
+            ):
+                await producer.append('"hold"')
+                await await_until(transport.holding.is_set, what="the request is on its way")
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(producer.restart)
+                    await await_until(transport.given_up.is_set, what="the restart waits for its end")
+                    await producer.append(2)
+                    await anyio.wait_all_tasks_blocked()
+                    transport.open.set()
+                await producer.flush()
+
+        anyio.run(main, backend=backend)
+        assert transport.most == 1
+        assert told == []
+        assert content(handle) == ["hold", 2]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+class TestACancelled:
+    def test_restart_goes_on(
+        self, handle: DurableStream, server: InMemoryStreamServer, path: Path, backend: str
+    ) -> None:
+        transport = Busy(server.transport())
+
+        async def main() -> None:
+            async with (
+                httpx.AsyncClient(transport=transport) as client,
+                IdempotentProducer(handle.url, "p", client=client, store=SqliteProducerStore(path)) as producer,
+            ):
+                acknowledgement = await producer.append('"hold"')
+                await await_until(transport.holding.is_set, what="the request is on its way")
+                transport.open.set()
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await producer.restart()
+                with anyio.fail_after(20):
+                    await acknowledgement
+
+        anyio.run(main, backend=backend)
+        assert content(handle) == ["hold"]
+
+    def test_close_has_closed(self, handle: DurableStream, path: Path, backend: str) -> None:
+        async def main() -> None:
+            producer = IdempotentProducer(handle.url, "p", store=SqliteProducerStore(path))
+            await producer.append(1)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await producer.close()
+            async with IdempotentProducer(handle.url, "p", store=SqliteProducerStore(path)) as following:
+                await following.flush()
+
+        anyio.run(main, backend=backend)
+        assert content(handle) == [1]
+
+
+@pytest.mark.parametrize("what", ["restart", "close"])
+def test_a_change_goes_on_when_its_asyncio_task_is_cancelled(
+    handle: DurableStream, server: InMemoryStreamServer, path: Path, what: str
+) -> None:
+    """No shield of anyio keeps this off."""
+    transport = Busy(server.transport())
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=transport) as client:
+            producer = IdempotentProducer(handle.url, "p", client=client, store=SqliteProducerStore(path))
+            acknowledgement = await producer.append('"hold"')
+            await await_until(transport.holding.is_set, what="the request is on its way")
+            change = asyncio.create_task(getattr(producer, what)())
+            await await_until(transport.given_up.is_set, what="it waits for the request to end")
+            change.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await change
+            transport.open.set()
+            async with asyncio.timeout(20):
+                if what == "restart":
+                    await acknowledgement
+                else:
+                    with pytest.raises(ProducerStoppedError):
+                        await acknowledgement
+            await producer.close()
+
+    asyncio.run(main())
+    with SyncIdempotentProducer(handle.url, "p", store=SqliteProducerStore(path)) as following:
+        following.flush()
+    assert content(handle) == ["hold"]
 
 
 class TestAHandlerOfErrors:
