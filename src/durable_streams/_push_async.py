@@ -235,8 +235,8 @@ class PushEngine:
         message = self._encode(data)
         if window.error is not None:
             raise window.stopped([message])
-        pending_bytes = window.pending_bytes
-        if pending_bytes >= limit:
+        pending_bytes = window.pending_bytes + len(message)
+        if pending_bytes > limit:
             raise self._full(limit, message)
         batch = window.intake.take(message)
         if not batch.announced:  # a batch began: one before it is full, or this one begins to linger

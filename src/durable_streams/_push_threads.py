@@ -10,7 +10,6 @@ are entered with `with` on the lock itself, which is one step; a `Condition` tak
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from durable_streams import _http, _operations, _reactions
 from durable_streams._acknowledgements import SyncAcknowledgement
 from durable_streams._batches import Taken
 from durable_streams._messages import encoder
+from durable_streams._outcome import undisturbed
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
 from durable_streams._window import Window
@@ -145,7 +145,7 @@ class ThreadedEngine:
         window = self._window
         if not self._threads:
             self._call_a_thread()  # before anything is taken: it may not be possible
-        while window.pending_bytes >= self._buffer_bytes and window.error is None:
+        while window.pending_bytes + len(message) > self._buffer_bytes and not self._has_room(message):
             self._wait_for_room(message, wait=wait)
         intake = window.intake
         with intake.lock:
@@ -170,7 +170,7 @@ class ThreadedEngine:
     def restart(self) -> None:
         """Begin a new epoch, one higher, and forget earlier errors."""
         self.start()
-        _apart(self._restart)
+        undisturbed(self._restart, name="restart of producer")
         self._call_a_thread()
 
     def _restart(self) -> None:
@@ -258,18 +258,22 @@ class ThreadedEngine:
         """In a forked process: take nothing. The threads, and what they hold, are the parent's."""
         self._ended = _elsewhere(self._process)
 
+    def _has_room(self, message: bytes) -> bool:
+        """Whether a message may be taken, or refused for another reason; alone, it always may."""
+        pending_bytes = self._window.pending_bytes
+        return (
+            pending_bytes + len(message) <= self._buffer_bytes
+            or pending_bytes == 0
+            or self._window.error is not None
+        )
+
     def _wait_for_room(self, message: bytes, *, wait: bool) -> None:
         if not wait:
             raise ProducerFullError(
                 f"{self.pending_count} messages wait for confirmation", records=(message,), url=self._url
             )
-        window = self._window
         self._call_a_thread()
-        self.wait_until(
-            lambda: (
-                window.pending_bytes < self._buffer_bytes or window.error is not None or self._ended is not None
-            )
-        )
+        self.wait_until(lambda: self._has_room(message) or self._ended is not None)
         self._check_open()
 
     def _drain(self) -> None:
@@ -295,7 +299,7 @@ class ThreadedEngine:
         name = f"producer-{self._producer_id}-{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
-            _apart(thread.start)
+            undisturbed(thread.start, name="start of producer")
         except RuntimeError:
             if not self._threads:
                 raise
@@ -313,7 +317,7 @@ class ThreadedEngine:
             threads = others - {me}
         for thread in threads:
             thread.join()
-        _apart(self._abandon)
+        undisturbed(self._abandon, name="end of producer")
         untold, self._untold = self._untold, []
         for error in untold:
             report(self._on_error, error)
@@ -402,30 +406,6 @@ class ThreadedEngine:
             # Supervision boundary: `sys.exit` ends no program from here, and must not end the telling.
             except BaseException:  # noqa: BLE001
                 _log.exception("producer.on_error.raised")
-
-
-def _apart(step: Callable[[], None]) -> None:
-    """Do something in a thread of its own, where no Ctrl-C breaks it off half-way.
-
-    A bare one: `threading.Thread` waits in its `start` and `join` in ways that Ctrl-C breaks.
-    """
-    raised: list[Exception] = []
-    done = threading.Lock()
-    done.acquire()
-
-    def run() -> None:
-        try:
-            step()
-        # Boundary: whatever it is, it is the caller's, and raised there.
-        except Exception as error:  # noqa: BLE001
-            raised.append(error)
-        finally:
-            done.release()
-
-    _thread.start_new_thread(run, ())
-    done.acquire()
-    if raised:
-        raise raised[0]
 
 
 def _elsewhere(process: int) -> str:
