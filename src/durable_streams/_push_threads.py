@@ -318,7 +318,8 @@ class ThreadedEngine:
         for thread in threads:
             thread.join()
         undisturbed(self._abandon, name="end of producer")
-        untold, self._untold = self._untold, []
+        with self._lock:
+            untold, self._untold = self._untold, []
         for error in untold:
             report(self._on_error, error)
 
