@@ -9,8 +9,8 @@ message is then taken or not, and what was counted wrong for it is counted again
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from durable_streams._batches import Batch, Flush
@@ -20,13 +20,15 @@ from durable_streams.errors import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
 
 class Intake:
     """A queue of batches, and of wishes that have their place among them. Not thread-safe without its lock."""
 
     def __init__(self, content_type: str, max_batch_bytes: int) -> None:
-        self.lock = threading.Lock()
+        self.lock: AbstractContextManager[object] = nullcontext()
+        """Guards this where there are threads: whoever has some puts one here."""
         self.size_bytes = 0
         """Bytes in here, framing included."""
         self.frame_bytes = 0

@@ -74,6 +74,7 @@ class ThreadedEngine:
         self._policy = _http.default_policy()
         self._on_error = on_error
         self._window = Window(settings, self._policy, epoch=epoch)
+        self._window.intake.lock = threading.Lock()
         self._encode: Callable[[Any], bytes] | None = None
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None

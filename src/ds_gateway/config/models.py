@@ -123,7 +123,7 @@ class ServerSettings(_Model):
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
                 raise ValueError(f"{name!r} is no header name")
-            if name.lower().startswith(("producer-", "stream-", "content-")):
+            if name.lower().startswith(("producer-", "stream-", "content-", "transfer-encoding")):
                 raise ValueError(f"{name} belongs to the protocol and cannot be set")
         return value
 

@@ -108,7 +108,7 @@ def test_a_server_has_a_plain_url(url: str) -> None:
             models.ServerSettings.model_validate({"url": url})
 
 
-@pytest.mark.parametrize("name", ["Producer-Id", "stream-seq", "Content-Type", "X Y", "X\n"])
+@pytest.mark.parametrize("name", ["Producer-Id", "stream-seq", "Content-Type", "Transfer-Encoding", "X Y", "X\n"])
 def test_headers_of_the_protocol_cannot_be_set(name: str) -> None:
     with pytest.raises(ValidationError):
         models.ServerSettings.model_validate({"url": "http://h", "headers": {name: "x"}})

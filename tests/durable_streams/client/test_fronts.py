@@ -183,6 +183,7 @@ class TestTheCore:
             "_exchange",
             "_handle",
             "_inflate",
+            "_intake",
             "_items",
             "_json_pages",
             "_messages",
