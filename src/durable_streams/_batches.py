@@ -41,7 +41,7 @@ class WindowSettings:
             raise ValueError(f"max_batch_bytes is at least 1, not {self.max_batch_bytes}")
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight is at least 1, not {self.max_in_flight}")
-        if self.linger_seconds < 0:
+        if not self.linger_seconds >= 0:  # nor NaN
             raise ValueError(f"linger_ms is at least 0, not {self.linger_seconds * 1000:g}")
 
     @property
@@ -68,8 +68,10 @@ class Batch:
     size_bytes: int = 0
     opened_at: float | None = None
     """When it began to linger."""
+    full: bool = False
+    """Whether not one byte more has room."""
     announced: bool = False
-    """Whether those who send were told that it began."""
+    """Whether those who send were told that it began, or that it is full."""
     epoch: int = -1
     seq: int = -1
     closing: bool = False
@@ -94,7 +96,10 @@ class Batch:
         """Whether all of its messages are confirmed, or have failed."""
         if self.moved is not None:
             return all(batch.settled for batch, _ in self.moved)
-        return self.part_settled and (self.rest is None or self.rest.settled)
+        part: Batch | None = self
+        while part is not None and part.part_settled:
+            part = part.rest
+        return part is None
 
     @property
     def part_settled(self) -> bool:
@@ -132,7 +137,8 @@ class Taken:
         """Return the confirmation of a settled message; raise why it failed."""
         part = self._batch.part_with(self._index)
         if part.error is not None:
-            raise part.error
+            # The same error is raised for many, and must not gather the tracebacks of all.
+            raise part.error.with_traceback(None)
         assert part.result is not None, "only a settled message has an outcome"
         return part.result
 

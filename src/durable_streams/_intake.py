@@ -68,6 +68,8 @@ class Intake:
         batch.messages.append(message)
         batch.size_bytes += size
         self.size_bytes += size
+        if batch.size_bytes + self.frame_bytes >= self._max_batch_bytes:
+            batch.full, batch.announced = True, False
         return batch
 
     def take_last(self, message: bytes) -> Batch:
@@ -83,9 +85,11 @@ class Intake:
 
     def flush(self) -> Flush:
         """Take the wish that what is here does not linger."""
-        flush = Flush()
+        last = self._entries[-1] if self._entries else None
+        flush = last if isinstance(last, Flush) else Flush()
         self._growing = None
-        self._entries.append(flush)
+        if flush is not last:
+            self._entries.append(flush)
         return flush
 
     def _begin(self, message: bytes) -> Batch:

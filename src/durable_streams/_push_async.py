@@ -75,6 +75,14 @@ class PushedMessage(Taken, Appended):
         return PushedAcknowledgement(engine, self)
 
 
+class _Watcher:
+    """Some who wait for the same."""
+
+    def __init__(self) -> None:
+        self.settled = anyio.Event()
+        self.waiting = 0
+
+
 class PushEngine:
     """Messages from callers into the window, flights out of it."""
 
@@ -102,11 +110,12 @@ class PushEngine:
         """Appends awaited since the loop had its turn."""
         self._no_room: anyio.Event | None = None
         """Set, and forgotten, when there is room again."""
-        self._watchers: dict[Taken | Flush, anyio.Event] = {}
+        self._watchers: dict[Taken | Flush, _Watcher] = {}
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None
         """Why nothing more is taken."""
         self._closed = False
+        self._stopping = False
         self._closing_stream = anyio.Lock()
         self._ending: Taken | None = None
 
@@ -150,7 +159,7 @@ class PushEngine:
         """Wait until everything taken so far is confirmed; raise the first error there was."""
         await self._drain()
         if self._first_error is not None:
-            raise self._first_error
+            raise self._first_error.with_traceback(None)
 
     async def restart(self) -> None:
         """Begin a new epoch, one higher, and forget earlier errors."""
@@ -168,8 +177,9 @@ class PushEngine:
             if self._ending is None:
                 await self.start()
                 await self.flush()
-                self._ending = self._end(data)
+                self._end(data)
         ending = self._ending
+        assert ending is not None, "just now, or before"
         await self.settled(ending)
         try:
             offset = ending.outcome().offset
@@ -181,14 +191,14 @@ class PushEngine:
             offset = (await self._carrier.run(_operations.head(self._url, self._policy))).offset
         return CloseResult(offset)
 
-    def _end(self, data: Any) -> Taken:
+    def _end(self, data: Any) -> None:
+        self._check_open()  # it may have been closed meanwhile
         message = b"" if data is None else self._encode(data)
         if self._window.error is not None:
             raise self._window.stopped([message])
         batch = self._window.intake.take_last(message)
-        self._ended = "the stream is closed"
+        self._ending, self._ended = Taken(batch, 0), "the stream is closed"
         self._wake.set()
-        return Taken(batch, 0)
 
     async def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
@@ -200,7 +210,7 @@ class PushEngine:
             await self._stop()
         if self._first_error is not None:
             error, self._first_error = self._first_error, None
-            raise error
+            raise error.with_traceback(None)
 
     def owes_turn(self) -> bool:
         """Whether an append that is awaited has to wait for `turn`. Called once for each of them."""
@@ -220,17 +230,23 @@ class PushEngine:
         while not what.settled:
             watcher = self._watchers.get(what)
             if watcher is None:
-                watcher = self._watchers[what] = anyio.Event()
+                watcher = self._watchers[what] = _Watcher()
             self._ensure_running()
-            await watcher.wait()
+            watcher.waiting += 1
+            try:
+                await watcher.settled.wait()
+            finally:
+                watcher.waiting -= 1
+                if watcher.waiting == 0:
+                    self._watchers.pop(what, None)
 
     # -- Taking messages ---------------------------------------------------------------------------
 
     def _take(self, data: Any, limit: int) -> Batch:
-        if self._runner is None or self._runner.done:
-            self._ensure_running()  # before anything is buffered: it needs a running loop
         if self._ended is not None:
             self._check_open()
+        if self._runner is None or self._runner.done:
+            self._ensure_running()  # before anything is buffered: it needs a running loop
         window = self._window
         message = self._encode(data)
         if window.error is not None:
@@ -271,7 +287,7 @@ class PushEngine:
     # -- Running -----------------------------------------------------------------------------------
 
     def _ensure_running(self) -> None:
-        if self._runner is None or self._runner.done:
+        if (self._runner is None or self._runner.done) and not self._stopping:
             self._runner = spawn(self._run, name=f"producer of {self._url}")
 
     async def _run(self) -> None:
@@ -323,7 +339,7 @@ class PushEngine:
         """Tell everybody who waits for what has changed in the window."""
         failures, self._window.failures = self._window.failures, []
         for what in [what for what in self._watchers if what.settled]:
-            self._watchers.pop(what).set()
+            self._watchers[what].settled.set()
         if self._no_room is not None and self._window.pending_bytes <= self._buffer_bytes:
             self._no_room.set()
             self._no_room = None
@@ -335,19 +351,23 @@ class PushEngine:
         report(self._on_error, error)
 
     async def _drain(self) -> None:
-        if self._window.idle:
+        if self._window.idle or self._stopping:
             return
         flush = self._window.intake.flush()
         self._wake.set()
         await self.settled(flush)
 
     async def _stop(self) -> None:
-        tasks = [*self._flights, *([self._runner] if self._runner is not None else [])]
-        for task in tasks:
-            task.cancel()
+        self._stopping = True
         with anyio.CancelScope(shield=True):  # a cancelled task ends soon: nothing here waits for the network
-            for task in tasks:
-                await task.wait()
+            if self._runner is not None:  # the one that starts the others
+                self._runner.cancel()
+                await self._runner.wait()
+            flights = list(self._flights)
+            for flight in flights:
+                flight.cancel()
+            for flight in flights:
+                await flight.wait()
             self._window.abandon()  # only if this is not the end of a flush: that was cancelled
             self._changed()
             await self._carrier.close()

@@ -79,6 +79,7 @@ class ThreadedEngine:
         self._first_error: DurableStreamError | None = None
         self._ended: str | None = None
         """Why nothing more is taken."""
+        self._closed = False
         self._closing_stream = threading.Lock()
         self._ending: Taken | None = None
 
@@ -166,7 +167,7 @@ class ThreadedEngine:
         self._check_process()
         self._drain()
         if self._first_error is not None:
-            raise self._first_error
+            raise self._first_error.with_traceback(None)
 
     def restart(self) -> None:
         """Begin a new epoch, one higher, and forget earlier errors."""
@@ -189,36 +190,39 @@ class ThreadedEngine:
             if self._ending is None:
                 self.start()
                 self.flush()
-                self._ending = self._end(data)
+                self._end(data)
         ending = self._ending
+        assert ending is not None, "just now, or before"
         self.wait_until(lambda: ending.settled)
         try:
             offset = ending.outcome().offset
         except DurableStreamError:
             with self._window.intake.lock:
-                if self._ending is ending and not self._stopping:
+                if self._ending is ending and not self._closed:
                     self._ending = self._ended = None  # after a `restart` it can be tried again
             raise
         if offset is None:
             offset = self._carrier.run(_operations.head(self._url, self._policy)).offset
         return CloseResult(offset)
 
-    def _end(self, data: Any) -> Taken:
+    def _end(self, data: Any) -> None:
         assert self._encode is not None, "started"
         message = b"" if data is None else self._encode(data)
         with self._window.intake.lock:
+            self._check_open()  # it may have been closed meanwhile
             if self._window.error is not None:
                 raise self._window.stopped([message])
-            batch = self._window.intake.take_last(message)
+            # In this order: whoever is interrupted here can still ask what became of it.
+            self._ending = Taken(self._window.intake.take_last(message), 0)
             self._ended = "the stream is closed"
         self._call_a_thread()
-        return Taken(batch, 0)
 
     def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
         self._check_process()
         with self._window.intake.lock:
             self._ended = self._ended or "the producer is closed"
+            self._closed = True
         try:
             self._drain()
         finally:
@@ -226,7 +230,7 @@ class ThreadedEngine:
             self._carrier.close()
         if self._first_error is not None:
             error, self._first_error = self._first_error, None
-            raise error
+            raise error.with_traceback(None)
 
     def wait_until(self, holds: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
         """Wait until something holds that changes with the window. False: it took too long."""
@@ -279,7 +283,7 @@ class ThreadedEngine:
 
     def _drain(self) -> None:
         with self._lock:
-            if self._window.idle:
+            if self._window.idle or self._stopping:
                 return
         with self._window.intake.lock:
             if self._stopped:
@@ -313,23 +317,25 @@ class ThreadedEngine:
         with self._lock:
             self._stopping = True
             self._due.notify_all()
-            # A handler that closes the producer does not wait for another one that does.
-            others = self._threads if me in self._reporting else self._threads | self._reporting
-            threads = others - {me}
+            # A handler that closes the producer waits neither for itself nor for another one that does.
+            reporting = set() if me in self._reporting else set(self._reporting)
+        undisturbed(lambda: self._finish(reporting), name="end of producer")
+
+    def _finish(self, reporting: set[threading.Thread]) -> None:
+        with self._lock:
+            threads = list(self._threads)
         for thread in threads:
             thread.join()
-        undisturbed(self._abandon, name="end of producer")
-        with self._lock:
-            untold, self._untold = self._untold, []
-        for error in untold:
-            report(self._on_error, error)
-
-    def _abandon(self) -> None:
         with self._lock:
             with self._window.intake.lock:
                 self._stopped = True
             self._window.abandon()
             self._collect()
+            untold, self._untold = self._untold, []
+        for error in untold:
+            report(self._on_error, error)
+        for thread in reporting:  # only now: a handler may have waited for what has just failed
+            thread.join()
 
     # -- The engine's threads, which hold the lock when they touch the window ------------------------
 
@@ -360,7 +366,7 @@ class ThreadedEngine:
                     if self._untold:
                         break
                     at = self._window.wake_at(now)
-                    self._due.wait(None if at is None else max(0.0, at - now))
+                    self._due.wait(None if at is None else min(max(0.0, at - now), threading.TIMEOUT_MAX))
                 return None
             finally:
                 self._idle -= 1
@@ -394,7 +400,10 @@ class ThreadedEngine:
             self._waiters.pop().release()
 
     def _tell(self, me: threading.Thread) -> None:
-        """Tell the caller's handler what failed. Another thread takes over: the handler may do what it likes."""
+        """Tell the caller's handler what failed, and end.
+
+        Another thread takes over: the handler may do what it likes, also wait, or close the producer.
+        """
         with self._lock:
             untold, self._untold = self._untold, []
             self._threads.discard(me)

@@ -71,6 +71,9 @@ def _behind_a_failure(landing: _Landing) -> None:
             landing.confirm(duplicate=False)
         case Verdict.DUPLICATE:
             landing.confirm(duplicate=True)
+        case Verdict.AMBIGUOUS | Verdict.PATH_BROKEN:
+            landing.flight.batch.doubtful = True
+            landing.fail()
         case _:
             landing.fail()
 

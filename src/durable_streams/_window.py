@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 MAX_CLAIMS: Final = 10
 """Epochs claimed in a row without one confirmed batch: then two producers are fighting, and this one gives in."""
 
+_MAY_BE_STORED: Final = "An attempt at this batch went without an answer: it may have been stored."
+
 
 class Window:
     """The machine. Not thread-safe: whoever drives it from threads holds a lock."""
@@ -75,6 +77,8 @@ class Window:
         self._sealed_count = 0
         self._sealed_bytes = 0
         self._unconfirmed: deque[Batch] = deque()
+        self._late: list[Batch] = []
+        """Batches that flew when one before them failed: they may arrive all the same."""
         self.epoch_known = not settings.auto_claim
         """False as long as a probe must tell whether an earlier process used this epoch up."""
         self.epoch_chosen = True
@@ -127,7 +131,6 @@ class Window:
             self._fail_intake(None)  # taken by a thread that did not know yet
         self._restarting = True
         self._claims = 0
-        self.epoch_known = True
         self.error = None
         self.apply_plans()
 
@@ -140,7 +143,7 @@ class Window:
         for batch in batches:
             error = ProducerStoppedError(why, url=self.settings.url, records=batch.messages)
             if batch.doubtful:
-                in_doubt(error, "An attempt went without an answer: it may have been stored.")
+                in_doubt(error, _MAY_BE_STORED)
             self._settle(batch, error)
         self._fail_intake(ProducerStoppedError(why, url=self.settings.url))
 
@@ -181,12 +184,12 @@ class Window:
         while (first := self.intake.first) is not None:
             if isinstance(first, Flush):
                 self.intake.take_out()
-                first.wait_for(self._unconfirmed)
+                first.wait_for([*self._unconfirmed, *self._late])
                 continue
             if first.opened_at is None:
                 first.opened_at = now
             # It grows no more if something stands behind it.
-            due = first.closing or len(self.intake) > 1 or now >= self._linger_end(first)
+            due = first.closing or first.full or len(self.intake) > 1 or now >= self._linger_end(first)
             if not due or self._blocked or self._restarting:
                 return None
             self.intake.take_out()
@@ -304,10 +307,10 @@ class Window:
     def stop(self, failed: Batch, error: DurableStreamError) -> None:
         """The batch has failed for good: so have all behind it, but for those that fly and may yet arrive."""
         if failed not in self._unconfirmed:
-            self._settle(failed, self.stopped(failed.messages))
+            self._settle_stopped(failed)
             return
         if failed.doubtful:
-            in_doubt(error, "An earlier attempt at this batch went without an answer: it may have been stored.")
+            in_doubt(error, _MAY_BE_STORED)
         behind = list(self._unconfirmed)[self._unconfirmed.index(failed) + 1 :]
         for _ in range(len(behind) + 1):
             self._unconfirmed.pop()
@@ -315,8 +318,10 @@ class Window:
         error.records = tuple(failed.messages)
         self._settle(failed, error)
         for batch in behind:
-            if not batch.flying:
-                self._settle(batch, self.stopped(batch.messages))
+            if batch.flying:
+                self._late.append(batch)
+            else:
+                self._settle_stopped(batch)
         self._fail_intake(None)
 
     def stopped(self, messages: Sequence[bytes]) -> ProducerStoppedError:
@@ -338,6 +343,7 @@ class Window:
         if self._restarting and not any(batch.doubtful for batch in self._unconfirmed):
             # Above the epoch that fenced this one: in that one the numbers are somebody else's.
             self._claim = max(self._claim or 0, self.epoch + 1, self.fenced_by + 1)
+            self.epoch_known = not self.settings.auto_claim  # an earlier process may have had this one, too
         if self._claim is not None:
             self.epoch, self.next_seq, self._claim = self._claim, 0, None
             self.epoch_established = self.epoch_chosen = self.appended = self._restarting = False
@@ -347,12 +353,20 @@ class Window:
             if batch in self._unconfirmed:  # else it failed, or was confirmed, while others landed
                 self._halve(batch, error)
 
+    def _settle_stopped(self, batch: Batch) -> None:
+        error = self.stopped(batch.messages)
+        if batch.doubtful:
+            in_doubt(error, _MAY_BE_STORED)
+        self._settle(batch, error)
+
     def _settle(self, batch: Batch, outcome: IdempotentAppendResult | DurableStreamError) -> None:
         if isinstance(outcome, DurableStreamError):
             batch.error = outcome
             self.failures.append(outcome)
         else:
             batch.result = outcome
+        if batch in self._late:
+            self._late.remove(batch)
         self._sealed_count -= len(batch.messages)
         self._sealed_bytes -= batch.size_bytes - self.intake.frame_bytes
         batch.messages = []  # whoever keeps an acknowledgement does not keep the messages
@@ -363,7 +377,7 @@ class Window:
         while self.intake:
             entry = self.intake.take_out()
             if isinstance(entry, Flush):
-                entry.wait_for(self._unconfirmed)
+                entry.wait_for([*self._unconfirmed, *self._late])
             else:
                 failed.append(entry)
         if not failed:

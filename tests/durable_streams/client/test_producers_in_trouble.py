@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
@@ -220,6 +222,51 @@ class TestCancelling:
         assert set(errors) == {error}
         assert (error.records, error.in_doubt) == ((b"1",), True)
 
+    async def test_a_close_while_others_append_leaves_nothing_running(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        appended = 0
+
+        async def append_on() -> None:
+            nonlocal appended
+            while True:
+                try:
+                    await producer.append(appended)
+                except DurableStreamError:
+                    return
+                appended += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with httpx.AsyncClient(transport=gate) as client:
+            producer = IdempotentProducer(
+                handle.url, "p", client=client, content_type=JSON, linger_ms=0, max_batch_bytes=50
+            )
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(append_on)
+                await await_until(lambda: gate.bodies and appended > 20, what="they are appending")
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await producer.close()
+            gate.open()
+        assert (producer.pending_count, producer.in_flight_count) == (0, 0)
+
+    async def test_flushes_leaves_nothing_behind(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        gate = Gate(server.transport())
+        async with httpx.AsyncClient(transport=gate) as client:
+            producer = IdempotentProducer(handle.url, "p", client=client, content_type=JSON)
+            producer.append(1)
+            for _ in range(50):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await producer.flush()
+            assert len(producer._engine._watchers) == 0  # type: ignore[attr-defined]
+            gate.open()
+            await producer.close()
+
     async def test_nothing_makes_two_of_those_that_close_the_stream(self, handle: DurableStream) -> None:
         outcomes: list[Any] = []
 
@@ -279,6 +326,153 @@ def test_a_handler_that_ends_the_program_ends_it(handle: DurableStream, server: 
 
     outcome = within_patience(lambda: anyio.run(run))
     assert isinstance(outcome, LeavingError)
+
+
+class Slow(httpx.BaseTransport):
+    """Keeps a request with this text until it is told to let it go; then it answers as it is told, or passes."""
+
+    def __init__(self, inner: Any, text: bytes, answer: httpx.Response | None = None) -> None:
+        self._inner, self._text, self._answer = inner, text, answer
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self._text in request.read():
+            self.begun.set()
+            assert self.go.wait(PATIENCE_SECONDS)
+            if self._answer is not None:
+                return self._answer
+        response: httpx.Response = self._inner.handle_request(request)
+        return response
+
+
+class ByBody(httpx.BaseTransport):
+    """Answers requests with these bodies with these statuses, the first one when the last one has come."""
+
+    def __init__(self, inner: Any, statuses: dict[bytes, int]) -> None:
+        self._inner = inner
+        self._statuses = statuses
+        self.seen: list[bytes] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        body = request.read()
+        self.seen.append(body)
+        status = self._statuses.get(body)
+        if status is None:
+            response: httpx.Response = self._inner.handle_request(request)
+            return response
+        wait_until(lambda: list(self._statuses)[-1] in self.seen, what="the last one has come")
+        return httpx.Response(status, headers={"retry-after": "0"})
+
+
+def never_give_up(producer: Any) -> None:
+    """Let batches be tried again for ever: the tests' back-off takes no time."""
+    window = producer._engine._window
+    window.settings = dataclasses.replace(window.settings, max_attempts=10**9)
+
+
+class TestClosing:
+    def test_after_it_nothing_runs_and_nobody_is_told_anything(self, front: Front, url: str) -> None:
+        told: list[DurableStreamError] = []
+        producer = front.producer(url, "p", on_error=told.append)
+        front.run(producer.close())
+        with pytest.raises(DurableStreamError, match="the producer is closed"):
+            front.produce(producer, [1])
+        front.run(producer.flush())
+        assert told == [], "there is no stream, and nobody asked"
+
+    def test_is_not_undone_by_a_closing_of_the_stream_that_fails(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        slow = Slow(server.transport(), b"last", httpx.Response(401))
+        with httpx.Client(transport=slow) as client:
+            producer = SyncIdempotentProducer(handle.url, "p", client=client, content_type=JSON)
+            outcomes: list[Any] = []
+            closer = threading.Thread(
+                target=lambda: outcomes.append(within_patience(lambda: producer.close_stream(["last"])))
+            )
+            closer.start()
+            assert slow.begun.wait(PATIENCE_SECONDS)
+            ender = threading.Thread(target=lambda: outcomes.append(within_patience(producer.close)))
+            ender.start()
+            wait_until(lambda: producer._engine._closed, what="close waits")  # type: ignore[attr-defined]
+            slow.go.set()
+            for thread in (closer, ender):
+                thread.join(PATIENCE_SECONDS)
+            assert len(outcomes) == 2
+            with pytest.raises(DurableStreamError):
+                producer.append(1)
+
+    def test_of_the_stream_does_not_begin_after_that_of_the_producer(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        slow = Slow(server.transport(), b"")
+        with httpx.Client(transport=slow) as client:
+            producer = SyncIdempotentProducer(handle.url, "p", client=client)
+            outcomes: list[Any] = []
+            closer = threading.Thread(target=lambda: outcomes.append(within_patience(producer.close_stream)))
+            closer.start()
+            assert slow.begun.wait(PATIENCE_SECONDS), "it asks for the content type"
+            producer.close()
+            slow.go.set()
+            closer.join(PATIENCE_SECONDS)
+        assert isinstance(outcomes[0], DurableStreamError)
+        assert not handle.head().stream_closed
+
+    def test_does_not_wait_for_a_handler_that_waits_for_what_it_will_fail(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        transport = ByBody(server.transport(), {b"[1]": 503, b"[2]": 401})
+        told = threading.Event()
+        outcomes: list[Any] = []
+
+        def handler(_: DurableStreamError) -> None:
+            told.set()
+            outcomes.append(within_patience(first.result))
+
+        with httpx.Client(transport=transport) as client:
+            producer = SyncIdempotentProducer(
+                handle.url, "p", client=client, content_type=JSON, on_error=handler, linger_ms=0
+            )
+            producer.append(0).result(PATIENCE_SECONDS)
+            never_give_up(producer)
+            first = producer.append(1)
+            wait_until(lambda: b"[1]" in transport.seen, what="the first is under way")
+            producer.append(2)
+            assert told.wait(PATIENCE_SECONDS)
+            producer._engine._stop()  # type: ignore[attr-defined]
+        assert [type(each) for each in outcomes] == [ProducerStoppedError] * len(outcomes)
+        assert outcomes
+
+    def test_twice_gives_up_what_the_first_one_could_not_wait_for(
+        self, handle: DurableStream, server: InMemoryStreamServer
+    ) -> None:
+        slow = Slow(server.transport(), b"slow")
+        with httpx.Client(transport=slow) as client:
+            producer = SyncIdempotentProducer(
+                handle.url, "p", client=client, content_type=JSON, max_in_flight=1, linger_ms=0
+            )
+            producer.append('"slow"')
+            assert slow.begun.wait(PATIENCE_SECONDS)
+            behind = producer.append(2)
+            producer._engine._stopping = True  # type: ignore[attr-defined]
+            ender = threading.Thread(target=lambda: within_patience(producer.close))
+            ender.start()
+            slow.go.set()
+            ender.join(PATIENCE_SECONDS)
+            assert isinstance(within_patience(lambda: behind.result(PATIENCE_SECONDS)), ProducerStoppedError)
+
+
+def test_an_error_that_is_raised_again_does_not_gather_tracebacks(front: Front, url: str) -> None:
+    producer = front.producer(url, "p", content_type=JSON)
+    front.produce(producer, [1])
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(StreamNotFoundError) as raised:
+            front.run(producer.flush())
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1
+    with pytest.raises(StreamNotFoundError):
+        front.run(producer.close())
 
 
 class TestThreads:

@@ -98,7 +98,7 @@ def five_in_flight(**options: Any) -> tuple[Window, list[Flight]]:
 def run_to_the_end(machine: Window, server: ModelServer) -> None:
     """Send everything over a perfect network."""
     flush(machine)
-    for _ in range(1000):
+    for _ in range(10_000):
         flights = launch(machine)
         if not flights:
             return
@@ -308,6 +308,29 @@ class TestAFailure:
         assert machine.idle
         assert machine.pending_count == machine.pending_bytes == 0
 
+    def test_does_not_hide_that_one_behind_it_may_have_arrived(self) -> None:
+        machine, flights = five_in_flight()
+        for flight in flights[:2]:
+            land(machine, flight, LOST)
+        (again, _) = launch(machine)
+        land(machine, again, Reply(401, {}))
+        land(machine, flights[2], LOST)
+        land(machine, flights[3], gap(2))
+        errors_told = [error for error in machine.failures if error.records]
+        assert [(lines(error.records), error.in_doubt) for error in errors_told[:1]] == [("b", True)]
+        assert {lines(error.records): error.in_doubt for error in errors_told[1:]} == {"d": True, "e": False}
+
+    def test_is_waited_for_by_a_flush_after_a_restart_until_the_last_answer(self) -> None:
+        machine, flights = five_in_flight()
+        land(machine, flights[0], Reply(401, {}))
+        machine.restart()
+        wish = flush(machine)
+        assert machine.next_flight(NEVER) is None
+        for flight in flights[1:]:
+            assert not wish.settled
+            land(machine, flight, gap(1))
+        assert wish.settled
+
     def test_does_not_hide_that_one_behind_it_arrived(self) -> None:
         machine, flights = five_in_flight()
         land(machine, flights[0], Reply(401, {}))
@@ -453,6 +476,20 @@ class TestEpochs:
         assert lines(server.log) == "abcd", "numbered again, b would be there twice"
         assert (machine.epoch, machine.error) == (1, None)
 
+    def test_a_restart_asks_again_which_epoch_is_free(self) -> None:
+        server = ModelServer(producers={"p": (1, 0)})
+        machine = window(auto_claim=True)
+        add(machine, "a")
+        land(machine, launch(machine)[0], Reply(401, {}))
+        machine.restart()
+        (taken,) = add(machine, "b")
+        for answer in (None, LOST):
+            (flight,) = launch(machine)
+            land(machine, flight, answer or server.post(flight.request))
+        run_to_the_end(machine, server)
+        assert taken.outcome().duplicate is False, "number 0 of epoch 1 is an earlier process's"
+        assert lines(server.log) == "b"
+
     def test_before_a_restart_nothing_else_is_sent(self) -> None:
         machine, flights = five_in_flight()
         land(machine, flights[0], Reply(429, {}))
@@ -503,6 +540,18 @@ class TestTheIntake:
         add(machine, "f")
         assert [flight.request.body for flight in launch(machine, now=0.0)] == [b"e\n"]
         assert (machine.pending_count, machine.pending_bytes) == (6, 12)
+
+    def test_a_batch_that_is_just_full_does_not_linger(self) -> None:
+        machine = window(max_batch_bytes=4, linger_seconds=60.0)
+        add(machine, *"ab")
+        assert machine.next_flight(0.0) is not None
+
+    def test_flushes_that_nobody_waited_for_do_not_gather(self) -> None:
+        machine = window()
+        add(machine, "a")
+        launch(machine)
+        add(machine, "b")
+        assert len({id(flush(machine)) for _ in range(100)}) == 1
 
     def test_goes_on_growing_while_nothing_may_fly(self) -> None:
         machine = window()
@@ -627,6 +676,14 @@ class TestTooLarge:
         assert failure(taken[4]).records == (b"efghijk\n",)
         assert {type(failure(each)) for each in taken[5:]} == {errors.ProducerStoppedError}
 
+    def test_there_may_be_thousands_of_parts(self) -> None:
+        machine = window()
+        taken = add(machine, *["abc"] * 3000)
+        wish = flush(machine)
+        run_to_the_end(machine, ModelServer(max_body_bytes=4))
+        assert wish.settled
+        assert all(each.outcome() for each in taken)
+
     def test_a_message_that_is_too_large_by_itself_fails(self) -> None:
         machine = window()
         (batch,) = add(machine, "abcdefg")
@@ -716,7 +773,13 @@ class TestClosing:
 class TestSettings:
     @pytest.mark.parametrize(
         ("option", "value"),
-        [("max_batch_bytes", 0), ("max_batch_bytes", -1), ("max_in_flight", 0), ("linger_seconds", -0.1)],
+        [
+            ("max_batch_bytes", 0),
+            ("max_batch_bytes", -1),
+            ("max_in_flight", 0),
+            ("linger_seconds", -0.1),
+            ("linger_seconds", float("nan")),
+        ],
     )
     def test_impossible_ones_are_refused(self, option: str, value: Any) -> None:
         with pytest.raises(ValueError, match=option.replace("seconds", "ms")):
