@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from durable_streams import _http
+from durable_streams import _checks, _http
+from durable_streams._async import AsyncDurableStream
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_async import drain_engine
 from durable_streams._http_async import AsyncCarrier
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import httpx
 
     from durable_streams._acknowledgements import Acknowledgement, Appended
-    from durable_streams._async import AsyncDurableStream
     from durable_streams._store import ProducerStore
     from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
 
@@ -114,6 +114,11 @@ class IdempotentProducer:
         on_error: ProducerErrorHandler | None = None,
         store: ProducerStore | None = None,
     ) -> None:
+        if not isinstance(url_or_stream, str | AsyncDurableStream):
+            raise TypeError(
+                f"an IdempotentProducer takes a URL or an AsyncDurableStream, not {type(url_or_stream).__name__}"
+            )
+        _checks.callback("on_error", on_error)
         self._producer_id = producer_id
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
         _http.check_target(url, client, asynchronous=True)

@@ -96,6 +96,12 @@ def timeout(seconds: object) -> None:
         raise ValueError(f"timeout is a number of seconds above 0, or None for the client's, not {seconds!r}")
 
 
+def callback(name: str, value: object) -> None:
+    """Refuse what cannot be called, before it would have to be."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function or None, not {value!r}")
+
+
 def header_value(name: str, value: object) -> str:
     """Return a value that can go into a header."""
     if not isinstance(value, str):

@@ -122,10 +122,15 @@ def _append_headers(content_type: str | None, seq: str | None) -> dict[str, str]
     return headers
 
 
+def _is_deletion(request: Request, reply: Reply) -> bool:
+    """Whether this says that a stream was deleted: 204, which has no header of a stream (PROTOCOL section 5.4)."""
+    return request.method == "DELETE" and reply.status == 204
+
+
 def _expect(settled: Settled, request: Request, *statuses: int) -> Reply:
     reply = settled.reply
     # A success without any header of a stream server's comes from somebody else (a portal, a proxy).
-    if reply.status in statuses and (reply.from_stream_server or request.method == "DELETE"):
+    if reply.status in statuses and (reply.from_stream_server or _is_deletion(request, reply)):
         return reply
     error = error_from(reply, request)
     if request.method == "HEAD":

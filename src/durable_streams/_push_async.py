@@ -14,6 +14,7 @@ from durable_streams._batches import Taken
 from durable_streams._messages import encoder, unencoded
 from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams._types import CloseResult
+from durable_streams._unsent import watch
 from durable_streams._window import Window
 from durable_streams._wire import Answer, Failure
 from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
@@ -101,6 +102,7 @@ class PushEngine:
         self._buffer_bytes = settings.buffer_bytes
         self._on_error = on_error
         self._window = Window(settings, self._policy, epoch=epoch)
+        watch(self._window)
         self._learning = anyio.Lock()
         self._runner: BackgroundTask | None = None
         self._flights: set[BackgroundTask] = set()

@@ -24,6 +24,7 @@ from durable_streams._messages import encoder
 from durable_streams._outcome import undisturbed
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
+from durable_streams._unsent import watch
 from durable_streams._window import Window
 from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
 
@@ -74,6 +75,7 @@ class ThreadedEngine:
         self._policy = _http.default_policy()
         self._on_error = on_error
         self._window = Window(settings, self._policy, epoch=epoch)
+        watch(self._window)
         self._window.intake.lock = threading.Lock()
         self._encode: Callable[[Any], bytes] | None = None
         self._first_error: DurableStreamError | None = None

@@ -5,20 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from durable_streams import _http
+from durable_streams import _checks, _http
 from durable_streams._batches import WindowSettings, check_epoch
 from durable_streams._drain_status import check_json
 from durable_streams._drain_threads import ThreadedStoreEngine
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._push_threads import ThreadedEngine
 from durable_streams._sqlite_store import SqliteProducerStore
+from durable_streams._sync import DurableStream
 from durable_streams.errors import DurableStreamError
 
 if TYPE_CHECKING:
     import httpx
 
     from durable_streams._acknowledgements import SyncAcknowledgement
-    from durable_streams._sync import DurableStream
     from durable_streams._types import CloseResult, HeadersLike, ParamsLike, ProducerErrorHandler
 
 
@@ -97,6 +97,11 @@ class SyncIdempotentProducer:
         on_error: ProducerErrorHandler | None = None,
         store: SqliteProducerStore | None = None,
     ) -> None:
+        if not isinstance(url_or_stream, str | DurableStream):
+            raise TypeError(
+                f"a SyncIdempotentProducer takes a URL or a DurableStream, not {type(url_or_stream).__name__}"
+            )
+        _checks.callback("on_error", on_error)
         url = url_or_stream if isinstance(url_or_stream, str) else url_or_stream.url
         _http.check_target(url, client, asynchronous=False)
         known = None if isinstance(url_or_stream, str) else url_or_stream.content_type

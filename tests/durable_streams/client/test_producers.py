@@ -180,6 +180,15 @@ class TestAppending:
         with pytest.raises(ValueError, match="producer_id"):
             front.producer("http://streams.test/s", name)
 
+    def test_a_handle_of_the_other_front_is_refused_by_its_name(self, front: Front, url: str) -> None:
+        other: Any = DurableStream(url) if front.name == "async" else AsyncDurableStream(url)
+        with pytest.raises(TypeError, match=f"not {type(other).__name__}"):
+            front.producer(other, "p")
+
+    def test_so_is_a_handler_that_cannot_be_called(self, front: Front, url: str) -> None:
+        with pytest.raises(TypeError, match="on_error is a function"):
+            front.producer(url, "p", on_error=3)
+
     @pytest.mark.parametrize(
         "options", [{"epoch": -1}, {"max_batch_bytes": 0}, {"max_in_flight": 0}, {"linger_ms": -1}]
     )

@@ -6,6 +6,7 @@ import dataclasses
 import dis
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -583,6 +584,20 @@ class TestThreads:
         producer.append(3)
         producer.close()
         assert content(handle) == [1, 3]
+
+
+@pytest.mark.parametrize("ends", ["", "producer.flush()"])
+def test_a_program_that_ends_without_close_is_told_what_it_loses(url: str, ends: str) -> None:
+    program = f"""
+from durable_streams import DurableStream, SyncIdempotentProducer
+handle = DurableStream.create({url!r}, content_type="application/json")
+producer = SyncIdempotentProducer(handle, "p", linger_ms=1e6)
+producer.append(1)
+{ends}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.count("producer.unsent") == (0 if ends else 1)
+    assert ends or f"{url} messages=1" in done.stderr
 
 
 class Interruption:
