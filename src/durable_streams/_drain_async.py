@@ -24,6 +24,7 @@ from durable_streams._drain_status import (
     opening_error,
     stopped,
 )
+from durable_streams._ended import STREAM_CLOSED
 from durable_streams._outcome import Outcome
 from durable_streams._push_async import report
 from durable_streams._sqlite_store import SqliteProducerStore
@@ -308,7 +309,7 @@ class StoreEngine(DrainEngine):
         if data is not None:
             await self.append(data)
         await self.flush()
-        self._intake.ended = "the stream is closed"
+        self._intake.ended = STREAM_CLOSED
         flow = _operations.close(self._url, _http.default_policy(), None, content_type=None)
         return await self._carrier.run(flow)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from durable_streams._ended import PRODUCER_CLOSED, nothing_taken
 from durable_streams._pull import Halt, PostBatch, Resolve, Stop, Wait
 from durable_streams._store_calls import bare
 from durable_streams._wire import JSON_CONTENT_TYPE, is_json
@@ -135,17 +136,17 @@ class Intake:
     def check(self) -> None:
         """Refuse to go on after the producer was closed."""
         if self.closed:
-            raise StreamClosedError(f"{self.ended}: nothing can be appended", url=self._url)
+            raise nothing_taken(self.ended or PRODUCER_CLOSED, self._url)
 
     def close(self) -> None:
         """Take nothing more."""
-        self.ended = self.ended or "the producer is closed"
+        self.ended = self.ended or PRODUCER_CLOSED
         self.closed = True
 
     def take(self, data: Any, *, wait: bool) -> tuple[Group, int]:
         """Encode a message and hand it to the store; return its group and its place in it."""
         if self.ended is not None:
-            raise StreamClosedError(f"{self.ended}: nothing can be appended", url=self._url)
+            raise nothing_taken(self.ended, self._url)
         message = self._calls.encode(data)
         if self._calls.size(message) + 2 > self._max_batch_bytes:
             raise MessageError(

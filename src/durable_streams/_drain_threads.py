@@ -22,6 +22,7 @@ from durable_streams._drain_status import (
     opening_error,
     stopped,
 )
+from durable_streams._ended import STREAM_CLOSED
 from durable_streams._outcome import Outcome, undisturbed
 from durable_streams._push_async import report
 from durable_streams.errors import ProducerFullError, ProducerStoppedError
@@ -178,7 +179,7 @@ class ThreadedStoreEngine:
         if data is not None:
             self.append(data, wait=True)
         self.flush()
-        self._intake.ended = "the stream is closed"
+        self._intake.ended = STREAM_CLOSED
         flow = _operations.close(self._url, _http.default_policy(), None, content_type=None)
         return undisturbed(lambda: self._carrier.run(flow), name=self._name)
 

@@ -11,13 +11,14 @@ import anyio.lowlevel
 from durable_streams import _http, _operations, _reactions
 from durable_streams._acknowledgements import Acknowledgement, Appended
 from durable_streams._batches import Taken
+from durable_streams._ended import PRODUCER_CLOSED, STREAM_CLOSED, nothing_taken
 from durable_streams._messages import encoder, unencoded
 from durable_streams._tasks import BackgroundTask, spawn
 from durable_streams._types import CloseResult
 from durable_streams._unsent import watch
 from durable_streams._window import Window
 from durable_streams._wire import Answer, Failure
-from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
+from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -199,12 +200,12 @@ class PushEngine:
         if self._window.error is not None:
             raise self._window.stopped([message])
         batch = self._window.intake.take_last(message)
-        self._ending, self._ended = Taken(batch, 0), "the stream is closed"
+        self._ending, self._ended = Taken(batch, 0), STREAM_CLOSED
         self._wake.set()
 
     async def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
-        self._ended = self._ended or "the producer is closed"
+        self._ended = self._ended or PRODUCER_CLOSED
         self._closed = True
         try:
             await self._drain()
@@ -266,7 +267,7 @@ class PushEngine:
 
     def _check_open(self) -> None:
         if self._ended is not None:
-            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
+            raise nothing_taken(self._ended, self._url)
 
     def _full(self, limit: int, message: bytes) -> ProducerFullError:
         return ProducerFullError(

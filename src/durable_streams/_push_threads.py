@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from durable_streams import _http, _operations, _reactions
 from durable_streams._acknowledgements import SyncAcknowledgement
 from durable_streams._batches import Taken
+from durable_streams._ended import PRODUCER_CLOSED, STREAM_CLOSED, nothing_taken
 from durable_streams._messages import encoder
 from durable_streams._outcome import undisturbed
 from durable_streams._push_async import as_producer_error, report
 from durable_streams._types import CloseResult
 from durable_streams._unsent import watch
 from durable_streams._window import Window
-from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError, StreamClosedError
+from durable_streams.errors import DurableStreamError, ProducerError, ProducerFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,14 +217,14 @@ class ThreadedEngine:
                 raise self._window.stopped([message])
             # In this order: whoever is interrupted here can still ask what became of it.
             self._ending = Taken(self._window.intake.take_last(message), 0)
-            self._ended = "the stream is closed"
+            self._ended = STREAM_CLOSED
         self._call_a_thread()
 
     def close(self) -> None:
         """Flush, stop, let go of the connection; raise the first error there was."""
         self._check_process()
         with self._window.intake.lock:
-            self._ended = self._ended or "the producer is closed"
+            self._ended = self._ended or PRODUCER_CLOSED
             self._closed = True
         try:
             self._drain()
@@ -255,7 +256,7 @@ class ThreadedEngine:
 
     def _check_open(self) -> None:
         if self._ended is not None:
-            raise StreamClosedError(f"{self._ended}: nothing can be appended", url=self._url)
+            raise nothing_taken(self._ended, self._url)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

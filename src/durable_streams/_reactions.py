@@ -71,7 +71,7 @@ def _behind_a_failure(landing: _Landing) -> None:
             landing.confirm(duplicate=False)
         case Verdict.DUPLICATE:
             landing.confirm(duplicate=True)
-        case Verdict.AMBIGUOUS | Verdict.PATH_BROKEN:
+        case Verdict.AMBIGUOUS | Verdict.PATH_BROKEN | Verdict.DUPLICATE_UNSENT:
             landing.flight.batch.doubtful = True
             landing.fail()
         case _:
@@ -100,6 +100,7 @@ def _duplicate_unsent(landing: _Landing) -> None:
         landing.confirm(duplicate=True)
     else:
         url, epoch = window.settings.url, window.epoch
+        landing.flight.batch.doubtful = True  # or something on the way has sent our request twice
         landing.fail(StaleEpochError(f"another producer with this id writes in epoch {epoch}", url=url))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Producer:
         except KeyboardInterrupt:
             # The producer is not closed: in an outage that would wait for minutes. Its threads end with us.
             say(f"interrupted: {producer.pending_count} of {tally.taken} messages are not confirmed")
+            logging.getLogger("durable_streams.producer").disabled = True  # which would only say it once more
             raise typer.Exit(INTERRUPTED) from None
         tally.settle()
         if wrong is not None:

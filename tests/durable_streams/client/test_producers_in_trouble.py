@@ -124,7 +124,7 @@ class TestWhatWasTaken:
     def test_is_nothing_after_close(self, front: Front, handle: DurableStream) -> None:
         producer = front.producer(handle.url, "p", content_type=JSON)
         front.run(producer.close())
-        with pytest.raises(StreamClosedError):
+        with pytest.raises(ProducerStoppedError):
             front.produce(producer, [1])
         assert content(handle) == []
 
@@ -140,7 +140,7 @@ class TestWhatWasTaken:
             while True:
                 try:
                     producer.append(number)
-                except StreamClosedError:
+                except ProducerStoppedError:
                     return
                 mine.append(number)
                 number += 1
@@ -376,7 +376,7 @@ class TestClosing:
         told: list[DurableStreamError] = []
         producer = front.producer(url, "p", on_error=told.append)
         front.run(producer.close())
-        with pytest.raises(DurableStreamError, match="the producer is closed"):
+        with pytest.raises(ProducerStoppedError, match="the producer is closed"):
             front.produce(producer, [1])
         front.run(producer.flush())
         assert told == [], "there is no stream, and nobody asked"

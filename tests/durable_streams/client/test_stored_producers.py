@@ -112,9 +112,9 @@ class TestAppending:
         append_all(front, producer, [1])
         for _ in range(2):
             front.run(producer.close())
-        with pytest.raises(StreamClosedError, match="the producer is closed"):
+        with pytest.raises(ProducerStoppedError, match="the producer is closed"):
             append_all(front, producer, [2])
-        with pytest.raises(StreamClosedError, match="the producer is closed"):
+        with pytest.raises(ProducerStoppedError, match="the producer is closed"):
             front.run(producer.flush())
 
     def test_a_stream_that_is_not_there_is_created(self, front: Front, url: str, path: Path) -> None:

@@ -24,7 +24,6 @@ from durable_streams import (
     ProducerStoppedError,
     ProducerStoreError,
     SqliteProducerStore,
-    StreamClosedError,
     SyncIdempotentProducer,
     is_control_message,
 )
@@ -111,7 +110,7 @@ class TestAnInterrupt:
                 call = producer.__enter__ if what == "start" else getattr(producer, what)
                 arrived = interrupted(call, step)
                 if what != "close":
-                    with suppress(StreamClosedError):  # entering closes what it could not start
+                    with suppress(ProducerStoppedError):  # entering closes what it could not start
                         within_seconds(partial(producer.append, 2), what=f"an append after step {step}")
                         within_seconds(producer.flush, what=f"all is flushed after an interrupt at step {step}")
                 within_seconds(producer.close, what=f"it is closed after an interrupt at step {step}")
@@ -352,7 +351,7 @@ class TestAHandlerOfErrors:
         producer = make(close)
         producer.append(1)
         wait_until(lambda: raised, what="it was closed")
-        with pytest.raises(StreamClosedError):
+        with pytest.raises(ProducerStoppedError, match="the producer is closed"):
             producer.append(2)
         within_seconds(producer.close, what="it is closed once more")
         with SyncIdempotentProducer(handle.url, "p", store=SqliteProducerStore(path)) as following:

@@ -411,6 +411,9 @@ class TestEpochs:
         machine, flights = five_in_flight()
         land(machine, flights[0], duplicate(0, 1))
         assert isinstance(machine.error, errors.StaleEpochError)
+        assert machine.error.in_doubt, "it may be our own, if something on the way has sent it twice"
+        land(machine, flights[1], duplicate(0, 2))
+        assert [error.in_doubt for error in machine.failures] == [True, True]
 
     def test_with_claims_the_strangers_numbers_are_left_behind(self) -> None:
         machine, flights = five_in_flight(auto_claim=True)
