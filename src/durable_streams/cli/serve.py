@@ -12,7 +12,6 @@ import typer
 
 from durable_streams.cli.connection import read_token
 from durable_streams.cli.ending import WRONG_USE, WrongUseError, fail
-from durable_streams.server import Limits, ServerThread, SqliteStore, StoreError, StreamApp, is_loopback
 
 DEFAULT_PORT: Final = 4437
 """The port of stand-alone servers (PROTOCOL section 13.1)."""
@@ -38,6 +37,16 @@ def serve(
     ] = None,
 ) -> None:
     """Serve streams from a directory until SIGTERM or SIGINT. The first line of output is the URL."""
+    # No other command needs the server: without it they start in a tenth less time.
+    from durable_streams.server import (  # noqa: PLC0415
+        Limits,
+        ServerThread,
+        SqliteStore,
+        StoreError,
+        StreamApp,
+        is_loopback,
+    )
+
     try:
         token = None if token_file is None else read_token(token_file)
     except WrongUseError as error:
