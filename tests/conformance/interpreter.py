@@ -8,14 +8,15 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-
 from conformance.adapter_process import COMMAND_SECONDS
 from conformance.expectations import bindings, complaints, expects_error
 from conformance.ledger import Ledger
+from harness import plain_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    import httpx
 
     from conformance.adapter_process import AdapterProcess
     from conformance.cases import Case, Operation
@@ -213,7 +214,7 @@ class Interpreter:
     def _post(self, operation: Operation, headers: Mapping[str, str]) -> Result:
         path = operation["path"]
         content_type = operation.get("contentType") or self._content_types[path]
-        answer = httpx.post(
+        answer = plain_http.post(
             f"{self._server.url}{path}",
             content=operation.get("data", "").encode(),
             headers={"Content-Type": content_type, **headers},

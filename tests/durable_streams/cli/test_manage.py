@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from durable_streams import cli
 from durable_streams.cli import ending
+from harness import plain_http
 from harness.ports import free_port
 from harness.stream_server import Front, Reply
 
@@ -33,29 +33,29 @@ def refused(ended: Ended, *, saying: str, code: int = 2) -> None:
 class TestCreate:
     def test_a_stream_of_bytes_unless_told_otherwise(self, command: StreamCommand, url: str) -> None:
         offset = command("create", url).offset
-        head = httpx.head(url)
+        head = plain_http.head(url)
         assert head.headers["content-type"] == "application/octet-stream"
         assert head.headers["stream-next-offset"] == offset
 
     @pytest.mark.parametrize("arguments", [["--json"], ["--content-type", "application/json"]])
     def test_a_stream_of_json(self, command: StreamCommand, url: str, arguments: list[str]) -> None:
         assert command("create", url, *arguments).code == 0
-        assert httpx.head(url).headers["content-type"] == "application/json"
+        assert plain_http.head(url).headers["content-type"] == "application/json"
 
     @pytest.mark.parametrize(
         ("ttl", "seconds"), [("90", "90"), ("90s", "90"), ("15m", "900"), ("1h", "3600"), ("7d", "604800")]
     )
     def test_with_a_time_to_live(self, command: StreamCommand, url: str, ttl: str, seconds: str) -> None:
         assert command("create", url, "--ttl", ttl).code == 0
-        assert httpx.head(url).headers["stream-ttl"] == seconds
+        assert plain_http.head(url).headers["stream-ttl"] == seconds
 
     def test_with_an_instant_to_expire_at(self, command: StreamCommand, url: str) -> None:
         assert command("create", url, "--expires-at", "2130-01-31T12:00:00Z").code == 0
-        assert httpx.head(url).headers["stream-expires-at"].startswith("2130-01-31T12:00:00")
+        assert plain_http.head(url).headers["stream-expires-at"].startswith("2130-01-31T12:00:00")
 
     def test_closed_from_the_start(self, command: StreamCommand, url: str) -> None:
         assert command("create", url, "--closed").code == 0
-        assert httpx.head(url).headers["stream-closed"] == "true"
+        assert plain_http.head(url).headers["stream-closed"] == "true"
 
     def test_again_changes_nothing(self, command: StreamCommand, url: str) -> None:
         first = command("create", url, "--json").offset
@@ -82,7 +82,7 @@ class TestCreate:
         self, command: StreamCommand, url: str, arguments: list[str], saying: str
     ) -> None:
         refused(command("create", url, *arguments), saying=saying)
-        assert httpx.head(url).status_code == 404
+        assert plain_http.head(url).status_code == 404
 
 
 class TestHead:
@@ -92,7 +92,7 @@ class TestHead:
         (description,) = ended.lines
         assert description["content_type"] == "application/json"
         assert description["closed"] is True
-        assert description["offset"] == httpx.head(url).headers["stream-next-offset"]
+        assert description["offset"] == plain_http.head(url).headers["stream-next-offset"]
 
 
 class TestWhatCannotBeUndone:
@@ -100,13 +100,13 @@ class TestWhatCannotBeUndone:
     def test_is_not_done_when_nobody_can_be_asked(self, command: StreamCommand, url: str, verb: str) -> None:
         command("create", url)
         refused(command(verb, url), saying="--yes does it without asking")
-        assert "stream-closed" not in httpx.head(url).headers
+        assert "stream-closed" not in plain_http.head(url).headers
 
     def test_close_prints_the_offset_of_the_end(self, command: StreamCommand, url: str) -> None:
         command("create", url)
-        httpx.post(url, headers={"content-type": "application/octet-stream"}, content=b"x")
+        plain_http.post(url, headers={"content-type": "application/octet-stream"}, content=b"x")
         offset = command("close", url, "--yes").offset
-        head = httpx.head(url)
+        head = plain_http.head(url)
         assert head.headers["stream-closed"] == "true"
         assert head.headers["stream-next-offset"] == offset
 
@@ -114,7 +114,7 @@ class TestWhatCannotBeUndone:
         command("create", url)
         ended = command("delete", url, "--yes")
         assert (ended.code, ended.stdout, ended.stderr) == (0, b"", "")
-        assert httpx.head(url).status_code == 404
+        assert plain_http.head(url).status_code == 404
 
 
 class TestCredentials:

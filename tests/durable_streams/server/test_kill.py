@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 
+from harness import plain_http
 from harness.ports import free_port
 from harness.processes import Processes, console_script
 from harness.waiting import wait_until
@@ -76,7 +77,7 @@ def stored(url: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     offset = "-1"
     while True:
-        page = httpx.get(url, params={"offset": offset}, timeout=20)
+        page = plain_http.get(url, params={"offset": offset}, timeout=20)
         page.raise_for_status()
         found += [(value["batch"], value["item"]) for value in orjson.loads(page.content)]
         offset = page.headers["stream-next-offset"]
