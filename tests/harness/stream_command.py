@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,7 +17,8 @@ from durable_streams import cli
 from harness.processes import console_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ class Ended:
 class StreamCommand:
     """Runs ``durable-streams`` with arguments, and with bytes as its standard input."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], folder: Path
+    ) -> None:
         self._monkeypatch = monkeypatch
         self._capfdbinary = capfdbinary
+        self._folder = folder
 
     def __call__(self, *arguments: object, stdin: bytes = b"") -> Ended:
         """Run it to its end."""
@@ -56,6 +61,27 @@ class StreamCommand:
             cli.main()
         stdout, stderr = self._capfdbinary.readouterr()
         return Ended(ended.value.code or 0, stdout, stderr.decode())
+
+    def during(self, meanwhile: Callable[[Path], None], end: Callable[[], None], *arguments: object) -> Ended:
+        """Run it with a file for its standard output, and meanwhile do something that looks at this file.
+
+        ``end`` lets the command end, whatever became of that.
+        """
+        path = self._folder / "output"
+
+        def accompany() -> None:
+            try:
+                meanwhile(path)
+            finally:
+                end()
+
+        with path.open("w") as output, self._monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+            patched.setattr(sys, "stdout", output)
+            accompanied = pool.submit(accompany)
+            ended = self(*arguments)
+        accompanied.result()
+        assert ended.stdout == b""
+        return replace(ended, stdout=path.read_bytes())
 
 
 @contextmanager

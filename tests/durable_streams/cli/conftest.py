@@ -14,12 +14,15 @@ from harness.stream_command import StreamCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from durable_streams._exchange import RetryPolicy
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> StreamCommand:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> StreamCommand:
     """``durable-streams`` inside this process; retries are quick."""
     usual = _http.default_policy()
 
@@ -32,7 +35,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[
         )
 
     monkeypatch.setattr(_http, "default_policy", quick)
-    return StreamCommand(monkeypatch, capfdbinary)
+    return StreamCommand(monkeypatch, capfdbinary, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import orjson
 import pytest
 
 from durable_streams.testing import InMemoryStreamServer
+from harness import plain_http
 from harness.processes import console_script
 from harness.stream_command import piped
 from harness.stream_server import Front
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from harness.processes import ChildProcess, Processes
+    from harness.processes import Processes
     from harness.stream_command import StreamCommand
 
 JSON = {"content-type": "application/json"}
@@ -30,19 +30,20 @@ BYTES = {"content-type": "application/octet-stream"}
 
 
 def create(url: str, headers: dict[str, str], *bodies: bytes) -> str:
-    httpx.put(url, headers=headers).raise_for_status()
+    plain_http.put(url, headers=headers).raise_for_status()
     for body in bodies:
         append(url, headers, body)
     return url
 
 
 def append(url: str, headers: dict[str, str], body: bytes) -> str:
-    offset: str = httpx.post(url, headers=headers, content=body).raise_for_status().headers["stream-next-offset"]
+    answer = plain_http.post(url, headers=headers, content=body).raise_for_status()
+    offset: str = answer.headers["stream-next-offset"]
     return offset
 
 
 def close(url: str) -> None:
-    httpx.post(url, headers={"stream-closed": "true"}).raise_for_status()
+    plain_http.post(url, headers={"stream-closed": "true"}).raise_for_status()
 
 
 def saved(path: Path) -> str:
@@ -75,7 +76,7 @@ class TestRead:
 
     def test_raw_json_is_what_the_server_sends(self, command: StreamCommand, url: str) -> None:
         create(url, JSON, b"[1,2]")
-        assert command("read", url, "--raw").stdout == httpx.get(url).content
+        assert command("read", url, "--raw").stdout == plain_http.get(url).content
 
     def test_json_can_be_asked_for_whatever_the_type(self, command: StreamCommand, url: str) -> None:
         create(url, TEXT, b'[1, {"a": 2}]')
@@ -197,7 +198,9 @@ class TestCheckpoint:
         assert b"Traceback" not in ended.stderr
         assert saved(checkpoint) == "-1"
 
-    def test_a_killed_tail_skips_nothing(self, url: str, checkpoint: Path, tmp_path: Path) -> None:
+    def test_a_killed_tail_skips_nothing(
+        self, command: StreamCommand, url: str, checkpoint: Path, tmp_path: Path
+    ) -> None:
         create(url, JSON)
         argv = [str(console_script("durable-streams")), "tail", url, "--checkpoint", str(checkpoint)]
         sent = 0
@@ -210,9 +213,9 @@ class TestCheckpoint:
                     wait_until(partial(most_are_in, tmp_path / "output", sent), what="most are written")
                     process.kill()
             close(url)
-            subprocess.run(argv, stdout=output, stderr=subprocess.DEVNULL, timeout=20, check=True)
+            output.write(command("tail", url, "--checkpoint", checkpoint).stdout)
         assert seen(tmp_path / "output") == set(range(sent))
-        assert saved(checkpoint) == httpx.head(url).headers["stream-next-offset"]
+        assert saved(checkpoint) == plain_http.head(url).headers["stream-next-offset"]
 
 
 def most_are_in(path: Path, count: int) -> bool:
@@ -224,13 +227,22 @@ def seen(path: Path) -> set[int]:
 
 
 class TestTail:
-    def tail(self, processes: Processes, url: str, *arguments: str) -> ChildProcess:
-        return processes.start([console_script("durable-streams"), "tail", url, *arguments])
-
     @pytest.mark.parametrize("live", ["auto", "long-poll", "sse"])
-    def test_it_goes_on_until_the_stream_is_closed(self, processes: Processes, url: str, live: str) -> None:
+    def test_it_goes_on_until_the_stream_is_closed(self, command: StreamCommand, url: str, live: str) -> None:
         create(url, JSON, b"1")
-        tail = self.tail(processes, url, "--live", live)
+
+        def meanwhile(output: Path) -> None:
+            wait_for(output, b"1\n")
+            append(url, JSON, b"2")
+            wait_for(output, b"1\n2\n")
+
+        ended = command.during(meanwhile, partial(close, url), "tail", url, "--live", live)
+        assert (ended.code, ended.stdout) == (0, b"1\n2\n")
+        assert ended.stderr == f"durable-streams: {url} is closed: nothing more will come\n"
+
+    def test_a_process_does_so_too(self, processes: Processes, url: str) -> None:
+        create(url, JSON, b"1")
+        tail = processes.start([console_script("durable-streams"), "tail", url])
         tail.wait_for_output("^1$")
         append(url, JSON, b"2")
         tail.wait_for_output("^2$")
@@ -238,44 +250,62 @@ class TestTail:
         assert tail.wait() == 0
         assert tail.output == f"1\n2\ndurable-streams: {url} is closed: nothing more will come\n"
 
-    def test_events_have_their_form_by_server_sent_events_too(self, processes: Processes, url: str) -> None:
+    def test_events_have_their_form_by_server_sent_events_too(self, command: StreamCommand, url: str) -> None:
         create(url, JSON, b"1")
-        self.tail(processes, url, "--live", "sse", "--events").wait_for_output(r'"data":\[1\]')
 
-    def test_bytes_come_without_waiting_for_a_line(self, processes: Processes, url: str) -> None:
+        def meanwhile(output: Path) -> None:
+            wait_until(lambda: b'"data":[1]' in output.read_bytes(), what="the event is printed")
+
+        assert command.during(meanwhile, partial(close, url), "tail", url, "--live", "sse", "--events").code == 0
+
+    def test_bytes_come_without_waiting_for_a_line(self, command: StreamCommand, url: str) -> None:
         create(url, TEXT, b"one")
-        tail = self.tail(processes, url)
-        tail.wait_for_output("^one")
-        append(url, TEXT, b" two")
-        tail.wait_for_output("^one two")
+
+        def meanwhile(output: Path) -> None:
+            wait_for(output, b"one")
+            append(url, TEXT, b" two")
+            wait_for(output, b"one two")
+
+        assert command.during(meanwhile, partial(close, url), "tail", url).stdout == b"one two"
 
     def test_ctrl_c_ends_it_quietly(self, processes: Processes, url: str) -> None:
         create(url, JSON, b"1")
-        tail = self.tail(processes, url)
+        tail = processes.start([console_script("durable-streams"), "tail", url])
         tail.wait_for_output("^1$")
         tail.send_signal(signal.SIGINT)
         assert tail.wait() == 130
         assert tail.output == "1\n"
 
-    def test_it_begins_at_the_end_if_told_to(self, processes: Processes, url: str, tmp_path: Path) -> None:
+    def test_it_begins_at_the_end_if_told_to(self, command: StreamCommand, url: str, tmp_path: Path) -> None:
         create(url, JSON, b"1")
-        tail = self.tail(processes, url, "--offset", "now", "--checkpoint", str(tmp_path / "checkpoint"))
-        wait_until((tmp_path / "checkpoint").exists, what="it knows where it begins")
-        assert stat.S_ISREG((tmp_path / "checkpoint").stat().st_mode)
-        append(url, JSON, b"2")
-        tail.wait_for_output("^2$")
-        assert tail.output == "2\n"
+        checkpoint = tmp_path / "checkpoint"
 
-    def test_it_takes_up_a_renewed_token(self, processes: Processes, tmp_path: Path) -> None:
+        def meanwhile(output: Path) -> None:
+            wait_until(checkpoint.exists, what="it knows where it begins")
+            assert stat.S_ISREG(checkpoint.stat().st_mode)
+            append(url, JSON, b"2")
+            wait_for(output, b"2\n")
+
+        arguments = ("tail", url, "--offset", "now", "--checkpoint", checkpoint)
+        assert command.during(meanwhile, partial(close, url), *arguments).stdout == b"2\n"
+
+    def test_it_takes_up_a_renewed_token(self, command: StreamCommand, tmp_path: Path) -> None:
         token = tmp_path / "token"
         token.write_text("first\n")
         with InMemoryStreamServer(long_poll_timeout_seconds=0.05) as server, Front(server.url()) as front:
             url = create(f"{front.base_url}/s", JSON, b"1")
-            self.tail(processes, url, "--live", "long-poll", "--token-file", str(token)).wait_for_output("^1$")
-            token.write_text("second\n")
 
             def renewed() -> bool:
                 return front.asked[-1].headers.get("authorization") == "Bearer second"
 
-            wait_until(renewed, what="the new token is sent")
-            processes.kill_all()
+            def meanwhile(output: Path) -> None:
+                wait_for(output, b"1\n")
+                token.write_text("second\n")
+                wait_until(renewed, what="the new token is sent")
+
+            arguments = ("tail", url, "--live", "long-poll", "--token-file", token)
+            assert command.during(meanwhile, partial(close, server.url("/s")), *arguments).code == 0
+
+
+def wait_for(output: Path, content: bytes) -> None:
+    wait_until(lambda: output.read_bytes() == content, what=f"{content!r} is printed")

@@ -7,12 +7,14 @@ import sqlite3
 import stat
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
+from durable_streams.server import ServerThread, SqliteStore, StreamApp
+from harness import plain_http
 from harness.processes import Processes, console_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.processes import ChildProcess
@@ -37,41 +39,55 @@ def url_of(server: ChildProcess) -> str:
     return first_line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly_even_with_a_reader_waiting(
-    processes: Processes, data: Path, number: signal.Signals
-) -> None:
-    server = serve(processes, data)
-    url = url_of(server)
-    httpx.put(f"{url}/s", headers=TEXT, content=b"x")
-    with httpx.stream("GET", f"{url}/s?offset=now&live=sse", timeout=20) as reader:
-        pieces = reader.iter_raw()
-        assert b"upToDate" in next(pieces)
-        server.send_signal(number)
-        assert server.wait() == 0
-        assert b"".join(pieces) == b""
-    assert server.output == f"{url}\n"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is there of the server that most tests share."""
+    return tmp_path_factory.mktemp("serve")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a server that needs a token and waits 0.01 s in a long-poll."""
+    (folder / "token").write_text("s3cret\n")
+    with Processes(folder) as started:
+        options = ("--token-file", folder / "token", "--long-poll-timeout", "0.01")
+        yield url_of(serve(started, folder / "data", *options))
+
+
+TOKEN = {"authorization": "Bearer s3cret"}
+
+
+def test_a_signal_ends_it_cleanly_even_with_a_reader_waiting(processes: Processes, data: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server = serve(processes, data)
+        url = url_of(server)
+        plain_http.put(f"{url}/{number}", headers=TEXT, content=b"x")
+        with plain_http.stream("GET", f"{url}/{number}?offset=now&live=sse", timeout=20) as reader:
+            pieces = reader.iter_raw()
+            assert b"upToDate" in next(pieces)
+            server.send_signal(number)
+            assert server.wait() == 0
+            assert b"".join(pieces) == b""
+        assert server.output == f"{url}\n"
     again = serve(processes, data)
-    assert httpx.get(f"{url_of(again)}/s").content == b"x"
+    url = url_of(again)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert plain_http.get(f"{url}/{number}").content == b"x"
     assert again.terminate() == 0
 
 
-def test_the_data_are_for_the_user_alone(processes: Processes, data: Path) -> None:
-    url_of(serve(processes, data))
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+def test_the_data_are_for_the_user_alone(served: str, folder: Path) -> None:
+    assert stat.S_IMODE((folder / "data").stat().st_mode) == 0o700
 
 
-def test_with_a_token_file_every_request_needs_the_token(processes: Processes, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("s3cret\n")
-    url = url_of(serve(processes, data, "--token-file", tmp_path / "token"))
-    assert httpx.put(f"{url}/s").status_code == 401
-    assert httpx.put(f"{url}/s", headers={"authorization": "Bearer s3cret"}).status_code == 201
+def test_with_a_token_file_every_request_needs_the_token(served: str) -> None:
+    assert plain_http.put(f"{served}/s").status_code == 401
+    assert plain_http.put(f"{served}/s", headers=TOKEN).status_code == 201
 
 
-def test_the_long_poll_timeout_is_an_option(processes: Processes, data: Path) -> None:
-    url = url_of(serve(processes, data, "--long-poll-timeout", "0.01"))
-    httpx.put(f"{url}/s")
-    assert httpx.get(f"{url}/s?offset=now&live=long-poll").status_code == 204
+def test_the_long_poll_timeout_is_an_option(served: str) -> None:
+    plain_http.put(f"{served}/s", headers=TOKEN)
+    assert plain_http.get(f"{served}/s?offset=now&live=long-poll", headers=TOKEN).status_code == 204
 
 
 class TestMistakes:
@@ -100,25 +116,33 @@ class TestMistakes:
 
 
 class TestRefusals:
-    def refused(self, server: ChildProcess, *, saying: str) -> None:
-        assert server.wait() == 1
-        assert saying in server.output
-        assert "Traceback" not in server.output
+    @pytest.fixture(autouse=True)
+    def _signals(self) -> Iterator[None]:
+        """The server blocks them for the rest of its process; here that goes on."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        yield
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def test_a_directory_that_is_served_already(self, processes: Processes, data: Path) -> None:
-        url_of(serve(processes, data))
-        self.refused(serve(processes, data), saying=f"another process serves {data}")
+    def refused(self, ended: Ended, *, saying: str) -> None:
+        assert ended.code == 1
+        assert ended.stdout == b""
+        assert saying in ended.stderr
+        assert "Traceback" not in ended.stderr
 
-    def test_a_port_that_is_taken(self, processes: Processes, data: Path, tmp_path: Path) -> None:
-        port = url_of(serve(processes, data)).rpartition(":")[2]
-        other = serve(processes, tmp_path / "other", "--port", port)
-        self.refused(other, saying=f"cannot listen on 127.0.0.1 port {port}")
+    def test_a_directory_that_is_served_already(self, command: StreamCommand, served: str, folder: Path) -> None:
+        ended = command("serve", "--data", folder / "data", "--port", "0")
+        self.refused(ended, saying=f"another process serves {folder / 'data'}")
 
-    def test_data_of_a_newer_version(self, processes: Processes, data: Path) -> None:
-        server = serve(processes, data)
-        url_of(server)
-        server.terminate()
+    def test_a_port_that_is_taken(self, command: StreamCommand, served: str, data: Path) -> None:
+        port = served.rpartition(":")[2]
+        ended = command("serve", "--data", data, "--port", port)
+        self.refused(ended, saying=f"cannot listen on 127.0.0.1 port {port}")
+
+    def test_data_of_a_newer_version(self, command: StreamCommand, data: Path) -> None:
+        server = ServerThread(StreamApp(SqliteStore(data)))
+        server.start()
+        server.stop()
         with sqlite3.connect(data / "streams.db") as connection:
             connection.execute("PRAGMA user_version = 999")
         connection.close()
-        self.refused(serve(processes, data), saying="has format 999")
+        self.refused(command("serve", "--data", data, "--port", "0"), saying="has format 999")
