@@ -10,9 +10,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from durable_streams._batches import Taken, WindowSettings
 from durable_streams._reactions import answered
@@ -162,7 +170,8 @@ class ProducerOverABadNetwork(RuleBasedStateMachine):
         self._finish()
         assert self.window.idle
         expected = [message for message, taken in self.taken if taken.outcome()]
-        assert [message for message in self.server.log if message in set(expected)] == expected
+        known = set(expected)
+        assert [message for message in self.server.log if message in known] == expected
 
     def _finish(self) -> None:
         while self.under_way:
@@ -212,13 +221,22 @@ class ClaimingProducer(RestartingProducer):
         self.window = self._new_window(0)
 
 
-SETTINGS = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+def stories(machine: type[RuleBasedStateMachine], count: int) -> None:
+    chosen = settings(
+        max_examples=count, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(machine, settings=chosen)
 
-TestProducerOverABadNetwork = ProducerOverABadNetwork.TestCase
-TestProducerOverABadNetwork.settings = SETTINGS
-TestRestartingProducer = RestartingProducer.TestCase
-TestRestartingProducer.settings = SETTINGS
-TestClaimingProducer = ClaimingProducer.TestCase
-TestClaimingProducer.settings = SETTINGS
+
+MACHINES = pytest.mark.parametrize("machine", [ProducerOverABadNetwork, RestartingProducer, ClaimingProducer])
+
+
+@MACHINES
+def test_what_is_confirmed_is_stored_once_and_in_order(machine: type[RuleBasedStateMachine]) -> None:
+    stories(machine, 60)
+
+
+@MACHINES
+@pytest.mark.soak
+def test_so_it_is_in_very_many_stories(machine: type[RuleBasedStateMachine]) -> None:
+    stories(machine, 1500)
