@@ -669,12 +669,15 @@ class TestCtrlC:
         assert set(taken) <= set(stored)
         assert step > 10
 
-    def test_in_close_leaves_nobody_waiting(self, url: str) -> None:
+    def test_in_close_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
         step = 0
+        client = httpx.Client(
+            transport=server.transport()
+        )  # one for all streams; a producer has its own, to close
         while True:
             step += 1
             interruption = Interruption(step)
-            with DurableStream.create(f"{url}-{step}", content_type=JSON) as handle:
+            with DurableStream.create(f"{url}-{step}", content_type=JSON, client=client) as handle:
                 producer = SyncIdempotentProducer(handle.url, "p", content_type=JSON)
                 acknowledgement = producer.append(1)
                 try:

@@ -101,9 +101,14 @@ class TestAnInterrupt:
         within_seconds(producer.close, what="the producer is closed")
 
     @pytest.mark.parametrize("what", ["start", "restart", "close"])
-    def test_of_what_starts_or_ends_it(self, handle: DurableStream, tmp_path: Path, what: str) -> None:
+    def test_of_what_starts_or_ends_it(
+        self, url: str, server: InMemoryStreamServer, tmp_path: Path, what: str
+    ) -> None:
+        client = httpx.Client(
+            transport=server.transport()
+        )  # one for all streams; a producer has its own, to close
         for step in itertools.count(1):
-            with DurableStream.create(f"{handle.url}-{step}", content_type="application/json") as stream:
+            with DurableStream.create(f"{url}-{step}", content_type="application/json", client=client) as stream:
                 producer = SyncIdempotentProducer(stream.url, "p", store=SqliteProducerStore(tmp_path / str(step)))
                 if what != "start":
                     producer.append(1)

@@ -133,34 +133,36 @@ class Explorer:
             limits.forgets,
             limits.torn,
         )
-        seen = {first}
-        queue = deque([first])
-        parents: dict[World, list[World]] = {}
-        ends: list[World] = []
+        # A world is large, and its hash is most of the work: it is taken once for each step, to find its number.
+        seen = {first: 0}
+        queue = deque([(0, first)])
+        parents: list[list[int]] = [[]]
+        ends: list[int] = []
         while queue:
-            world = queue.popleft()
+            number, world = queue.popleft()
             self.check(world)
             if self.is_end(world):
-                ends.append(world)
+                ends.append(number)
             for following in self.steps(world):
-                parents.setdefault(following, []).append(world)
-                if following not in seen:
-                    seen.add(following)
-                    queue.append(following)
+                place = seen.setdefault(following, len(parents))
+                if place == len(parents):
+                    parents.append([])
+                    queue.append((place, following))
+                parents[place].append(number)
         self.visited = len(seen)
         self.check_that_an_end_can_be_reached(seen, parents, ends)
 
     def check_that_an_end_can_be_reached(
-        self, seen: set[World], parents: dict[World, list[World]], ends: list[World]
+        self, seen: dict[World, int], parents: list[list[int]], ends: list[int]
     ) -> None:
         good = set(ends)
         queue = list(ends)
         while queue:
-            for parent in parents.get(queue.pop(), ()):
+            for parent in parents[queue.pop()]:
                 if parent not in good:
                     good.add(parent)
                     queue.append(parent)
-        stuck = [world for world in seen if world not in good]
+        stuck = [world for world, number in seen.items() if number not in good]
         assert not stuck, f"{len(stuck)} of {len(seen)} worlds lead nowhere, as {stuck[0]}"
 
     def is_end(self, world: World) -> bool:
