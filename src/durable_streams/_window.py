@@ -141,10 +141,7 @@ class Window:
         self._unconfirmed.clear()
         why = "the producer was closed before this was confirmed"
         for batch in batches:
-            error = ProducerStoppedError(why, url=self.settings.url, records=batch.messages)
-            if batch.doubtful:
-                in_doubt(error, _MAY_BE_STORED)
-            self._settle(batch, error)
+            self._fail(batch, ProducerStoppedError(why, url=self.settings.url, records=batch.messages))
         self._fail_intake(ProducerStoppedError(why, url=self.settings.url))
 
     # -- Requests out ------------------------------------------------------------------------------
@@ -184,7 +181,7 @@ class Window:
         while (first := self.intake.first) is not None:
             if isinstance(first, Flush):
                 self.intake.take_out()
-                first.wait_for([*self._unconfirmed, *self._late])
+                first.wait_for(self._unsettled)
                 continue
             if first.opened_at is None:
                 first.opened_at = now
@@ -203,6 +200,11 @@ class Window:
 
     def _first_waiting(self) -> Batch | None:
         return next((batch for batch in self._unconfirmed if not batch.flying), None)
+
+    @property
+    def _unsettled(self) -> list[Batch]:
+        """Batches of which it is not known yet what becomes of them, but for those in the intake."""
+        return [*self._unconfirmed, *self._late]
 
     def _linger_end(self, batch: Batch) -> float:
         lingers = self.settings.linger_seconds * (1 + self.in_flight_count)
@@ -307,21 +309,19 @@ class Window:
     def stop(self, failed: Batch, error: DurableStreamError) -> None:
         """The batch has failed for good: so have all behind it, but for those that fly and may yet arrive."""
         if failed not in self._unconfirmed:
-            self._settle_stopped(failed)
+            self._fail(failed, self.stopped(failed.messages))
             return
-        if failed.doubtful:
-            in_doubt(error, _MAY_BE_STORED)
         behind = list(self._unconfirmed)[self._unconfirmed.index(failed) + 1 :]
         for _ in range(len(behind) + 1):
             self._unconfirmed.pop()
         self.error = error
         error.records = tuple(failed.messages)
-        self._settle(failed, error)
+        self._fail(failed, error)
         for batch in behind:
             if batch.flying:
                 self._late.append(batch)
             else:
-                self._settle_stopped(batch)
+                self._fail(batch, self.stopped(batch.messages))
         self._fail_intake(None)
 
     def stopped(self, messages: Sequence[bytes]) -> ProducerStoppedError:
@@ -353,8 +353,7 @@ class Window:
             if batch in self._unconfirmed:  # else it failed, or was confirmed, while others landed
                 self._halve(batch, error)
 
-    def _settle_stopped(self, batch: Batch) -> None:
-        error = self.stopped(batch.messages)
+    def _fail(self, batch: Batch, error: DurableStreamError) -> None:
         if batch.doubtful:
             in_doubt(error, _MAY_BE_STORED)
         self._settle(batch, error)
@@ -377,7 +376,7 @@ class Window:
         while self.intake:
             entry = self.intake.take_out()
             if isinstance(entry, Flush):
-                entry.wait_for([*self._unconfirmed, *self._late])
+                entry.wait_for(self._unsettled)
             else:
                 failed.append(entry)
         if not failed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_streams import _http
+from durable_streams import DurableStream, _http
 from durable_streams._retry import Backoff
 from durable_streams.testing import InMemoryStreamServer
 from harness.stream_client import AsyncFront, Front, SyncFront
@@ -30,6 +30,13 @@ def server() -> Iterator[InMemoryStreamServer]:
 def url(server: InMemoryStreamServer) -> str:
     """A URL where no stream is yet."""
     return server.url(f"/{uuid.uuid4()}")
+
+
+@pytest.fixture
+def handle(url: str) -> Iterator[DurableStream]:
+    """A new stream of JSON."""
+    with DurableStream.create(url, content_type="application/json") as created:
+        yield created
 
 
 @pytest.fixture(params=[SyncFront, AsyncFront], ids=["sync", "async"])

@@ -30,19 +30,12 @@ from harness.stream_client import Fault, FaultyTransport, Front, Gate
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from durable_streams.testing import InMemoryStreamServer
 
 JSON = "application/json"
 FILLER = 123456789
 BOTH_LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-
-
-@pytest.fixture
-def handle(url: str) -> Iterator[DurableStream]:
-    with DurableStream.create(url, content_type=JSON) as created:
-        yield created
 
 
 def content(handle: DurableStream) -> list[Any]:

@@ -33,7 +33,7 @@ from harness.stream_client import Fault, FaultyTransport, Front, Gate
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
 
     from durable_streams.testing import InMemoryStreamServer
@@ -41,12 +41,6 @@ if TYPE_CHECKING:
 JSON = "application/json"
 BOTH_LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 PATIENCE_SECONDS = 20.0
-
-
-@pytest.fixture
-def handle(url: str) -> Iterator[DurableStream]:
-    with DurableStream.create(url, content_type=JSON) as created:
-        yield created
 
 
 def content(handle: DurableStream) -> list[Any]:

@@ -35,7 +35,7 @@ from harness.stream_client import AsyncFront, Fault, FaultyTransport, Front, Gat
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from durable_streams import SealedBatch
@@ -46,12 +46,6 @@ JSON = "application/json"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "outbox.db"
-
-
-@pytest.fixture
-def handle(url: str) -> Iterator[DurableStream]:
-    with DurableStream.create(url, content_type=JSON) as created:
-        yield created
 
 
 def content(handle: DurableStream) -> list[Any]:
