@@ -30,7 +30,6 @@ from harness.stream_client import Fault, FaultyTransport, Front, Gate
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
-
     from durable_streams.testing import InMemoryStreamServer
 
 JSON = "application/json"
