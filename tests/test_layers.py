@@ -41,6 +41,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "durable_streams._sync*",
         "durable_streams._async*",
         "durable_streams._store_producer",
+        "durable_streams.in_process",
         "durable_streams.testing*",
         "ds_gateway.uplink*",
     ),
