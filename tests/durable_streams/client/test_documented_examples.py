@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from durable_streams.testing import InMemoryStreamServer
 
 HOST: Final = "https://streams.example.com"
-DOCUMENTS: Final = ("README.md", "docs/client.md", "docs/durable-producer.md")
+DOCUMENTS: Final = ("README.md", "docs/client.md", "docs/durable-producer.md", "docs/server.md")
 MODULES: Final = (durable_streams, testing)
 READINGS: Final = [
     {"device": "t1", "value": 20.5},
