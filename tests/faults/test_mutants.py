@@ -31,6 +31,10 @@ FIRST_MESSAGE = (
     f"{CRASH}::TestTheFirstMessage::test_a_crash_leaves_what_the_table_says_and_a_restart_makes_it_good"
 )
 MACHINE = "tests/durable_streams/producer/test_machine.py"
+KILL_POINTS = (
+    "tests/durable_streams/server/test_kill_points.py"
+    "::test_every_batch_is_stored_once_wherever_the_kill_comes[values]"
+)
 
 WRITER = "ds_gateway/journal/writer.py"
 COMMIT = """\
@@ -48,6 +52,18 @@ TELL_UPLINKS = """\
             else:
                 demand.batch.set_result(batch)
 """
+
+ROWS = "durable_streams/server/_rows.py"
+SET_PRODUCER = """\
+        if change.producer is not None:
+            mark = change.producer
+            execute(_SET_PRODUCER, (stream.id, mark.producer_id, mark.epoch, mark.seq))
+"""
+SET_CHANGED = """\
+        if change.data is not None or change.close:
+            self.changed.add(stream.id)
+
+    def delete"""
 
 MUTANTS = (
     Mutant(
@@ -130,6 +146,39 @@ MUTANTS = (
         ),
         f"{MACHINE}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
         "stored twice",
+    ),
+    Mutant(
+        "the server commits a producer's state after the data and apart from it",
+        (
+            Change(ROWS, SET_PRODUCER, ""),
+            Change(
+                ROWS,
+                SET_CHANGED,
+                SET_PRODUCER.replace(
+                    "            mark = change.producer\n",
+                    "            execute('COMMIT')\n"
+                    "            execute('BEGIN IMMEDIATE')\n"
+                    "            mark = change.producer\n",
+                )
+                + SET_CHANGED,
+            ),
+        ),
+        KILL_POINTS,
+        "stored_twice=1",
+    ),
+    Mutant(
+        "the server commits a producer's state before the data and apart from it",
+        (
+            Change(
+                ROWS,
+                "        after = stream.after(change)\n",
+                "        after = stream.after(change)\n"
+                + SET_PRODUCER
+                + "            execute('COMMIT')\n            execute('BEGIN IMMEDIATE')\n",
+            ),
+        ),
+        KILL_POINTS,
+        "lost=1",
     ),
 )
 
