@@ -181,13 +181,16 @@ def kill_repeatedly(server: Server, *, kills: int) -> Report:
         for writer in writers:
             writer.join()
     assert [writer.error for writer in writers] == [None] * len(writers)
+    seconds = time.monotonic() - begun
     streams = [stream for writer in writers for stream in writer.streams]
+    verdict = _judge_all(server.base_url, streams)
+    server.kill()
     return Report(
         kills,
-        time.monotonic() - begun,
+        seconds,
         sum(writer.bytes for writer in writers),
         streams,
-        _judge_all(server.base_url, streams),
+        verdict,
         [f"{stream.path}: {stream.given_up}" for stream in streams if stream.given_up],
     )
 
