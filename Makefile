@@ -43,6 +43,7 @@ soak: setup peers ## the long tests
 bench: setup peers ## measure what the README claims
 	.venv/bin/python benchmarks/uplink.py $(ARGS)
 	.venv/bin/python benchmarks/client.py $(ARGS)
+	.venv/bin/python benchmarks/server.py $(ARGS)
 
 install: ## as root: the service with its own Python environment in PREFIX (/opt/ds-gateway)
 	@tools/install-service

@@ -60,6 +60,8 @@ class Section:
     title: str
     unit: str
     rows: Sequence[Row]
+    per_second: str | None = None
+    """What is counted where the unit is the microseconds of one: its rate is shown, too."""
 
     def ratio(self, row: Row) -> float | None:
         """How many times its base it is: the median over rounds, each with its own base."""
@@ -105,16 +107,21 @@ class Section:
 
     def lines(self) -> Iterator[str]:
         """The section as lines of a Markdown table."""
-        yield f"| {self.title} | {self.unit} | of its base | target | reached |"
-        yield "|---|---:|---:|---|---|"
+        rate = "" if self.per_second is None else f" {self.per_second}/s |"
+        yield f"| {self.title} | {self.unit} |{rate} of its base | target | reached |"
+        yield f"|---|---:|{'---:|' if rate else ''}---:|---|---|"
         for row in self.rows:
             yield f"| {' | '.join(self._cells(row))} |"
 
     def _cells(self, row: Row) -> tuple[str, ...]:
         if row.failure is not None or not row.values:
             value, beside = row.failure or "-", ""
+            if self.per_second is not None:
+                value += " |"
         else:
             value, beside = _number(row.value), self._beside(row)
+            if self.per_second is not None:
+                value += f" | {_number(1e6 / row.value)}"
         reached = {None: "", True: "yes", False: "no"}[self.reached(row)]
         return row.name, value, beside, "" if row.target is None else str(row.target), reached
 

@@ -1,0 +1,1 @@
+"""Who is measured by `benchmarks/server.py`, and with what."""
