@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ def client(server: ServerThread) -> Iterator[httpx.Client]:
     with httpx.Client(transport=InProcessTransport(server), base_url="http://streams.test") as made:
         made.put("/s", headers=TEXT)
         yield made
+
+
+def test_an_answers_second_half_does_not_wait_for_the_first_to_be_acknowledged(server: ServerThread) -> None:
+    server.listen()
+    [(listening, _)] = server._servers
+    [listener] = [each for server in listening.servers for each in server.sockets]
+    # Its connections inherit the option: without it each answer with a body takes 40 ms longer.
+    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("live", ["long-poll", "sse"])
