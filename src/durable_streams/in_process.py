@@ -15,6 +15,7 @@ import httpx
 
 from durable_streams._crossing import said
 from durable_streams._outcome import Outcome
+from durable_streams.server._connections import ABORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -55,6 +56,7 @@ class _Call:
         self._read_timeout = request.extensions.get("timeout", {}).get("read")
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._gone = asyncio.Event()
+        self._reset = False
         self._start(self._run())
 
     def next_message(self) -> Future[Message]:
@@ -87,6 +89,7 @@ class _Call:
             "raw_path": path,
             "query_string": query,
             "headers": [(name.lower(), value) for name, value in self._request.headers.raw],
+            "extensions": {ABORT: self._abort},
         }
         try:
             await self._server.application(scope, self._receive, self._messages.put)
@@ -108,9 +111,17 @@ class _Call:
             raise httpx.ReadTimeout("no answer in time", request=self._request) from error
         except asyncio.CancelledError as error:
             raise httpx.ReadError("the server was closed", request=self._request) from error
+        if message is None and self._reset:
+            raise httpx.ReadError("the server broke the connection", request=self._request)
         if message is None:
             raise httpx.RemoteProtocolError("the answer is incomplete", request=self._request)
         return message
+
+    def _abort(self, *, flush: bool = False) -> None:
+        # The errors are those of a socket: what was sent may be lost with a reset, and is not at an orderly end.
+        self._reset = not flush
+        self._gone.set()
+        self._messages.put_nowait(None)
 
     async def _disconnect(self) -> None:
         self._gone.set()

@@ -1,12 +1,14 @@
 """A durable stream server: the protocol's rules over a store, as one ASGI application."""
 
 from durable_streams.server._app import Limits, StreamApp
+from durable_streams.server._connections import ConnectionLimits
 from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
 from durable_streams.server._memory import MemoryStore
 from durable_streams.server._serve import ServerThread, is_loopback
 from durable_streams.server._sqlite import SqliteStore
 
 __all__ = [
+    "ConnectionLimits",
     "Limits",
     "MemoryStore",
     "ServerThread",

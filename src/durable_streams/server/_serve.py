@@ -6,19 +6,21 @@ The thread is what the command line, the tests' server and a gateway with a buil
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import ipaddress
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import uvicorn
+
+from durable_streams.server._connections import ConnectionLimits, Connections, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from concurrent.futures import Future
 
-    from durable_streams.server._app import StreamApp
     from durable_streams.server._http import Receive, Scope, Send
 
 Result = TypeVar("Result")
@@ -38,14 +40,37 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Application(Protocol):
+    """What a `ServerThread` runs: a `StreamApp`, or a layer around one. All of it belongs to the server's loop."""
+
+    async def start(self) -> None:
+        """Begin; called once, before the first request."""
+        ...  # pragma: no cover
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        ...  # pragma: no cover
+
+    def stop_waiting(self) -> None:
+        """The server stops: end all that waits."""
+        ...  # pragma: no cover
+
+    async def close(self) -> None:
+        """End; called once, after the last request."""
+        ...  # pragma: no cover
+
+
 class ServerThread:
     """Runs a `StreamApp` on an event loop of its own.
 
-    Requests come over sockets (`listen`), or from this process (`run`, with `application`).
+    Requests come over sockets (`listen`), or from this process (`run`, with `application`). ``connections``
+    limits those over sockets. To each request's scope both add the extension ``durable_streams.abort``, a
+    callable that breaks the connection at once; ``abort(flush=True)`` breaks it behind what was sent so far.
     """
 
-    def __init__(self, app: StreamApp) -> None:
+    def __init__(self, app: Application, *, connections: ConnectionLimits | None = None) -> None:
         self._app = app
+        self._connections = Connections(connections or ConnectionLimits())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="stream-server", daemon=True)
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
@@ -66,7 +91,8 @@ class ServerThread:
         # Its connections inherit this. asyncio sets it for sockets that name their protocol only, and this one
         # does not: the second half of an answer would wait 40 ms for the client to acknowledge the first.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _Server(_config(self.application))
+        prepare(listener)
+        server = _Server(_config(self._connections, self.application))
         serving = self.run(server.serve(sockets=[listener]))
         serving.add_done_callback(lambda _: server.listening.set())
         server.listening.wait()
@@ -100,6 +126,7 @@ class ServerThread:
             server.should_exit = True
         for _, task in self._servers:
             task.result()
+        self._loop.call_soon_threadsafe(self._connections.abort_all)
         self.run(self._app.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -134,11 +161,21 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
-def _config(application: Any) -> uvicorn.Config:
+def _http_protocol() -> type[asyncio.Protocol]:
+    # Named, because uvicorn's "auto" would take any parser that happens to be installed.
+    module, name = (
+        ("httptools_impl", "HttpToolsProtocol")
+        if importlib.util.find_spec("httptools")
+        else ("h11_impl", "H11Protocol")
+    )
+    protocol: type[asyncio.Protocol] = getattr(importlib.import_module(f"uvicorn.protocols.http.{module}"), name)
+    return protocol
+
+
+def _config(connections: Connections, application: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        application,
-        # Named, because uvicorn's "auto" would take any parser that happens to be installed.
-        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        connections.around(application),
+        http=connections.protocol(_http_protocol()),
         ws="none",
         interface="asgi3",
         lifespan="off",
