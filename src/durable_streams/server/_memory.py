@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durable_streams.server._store import (
     EARLIEST,
@@ -21,7 +22,7 @@ from durable_streams.server._watchers import Watchers
 
 if TYPE_CHECKING:
     from asyncio import Event
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
 
@@ -78,6 +79,33 @@ class MemoryStore:
         self._served_seconds = max(self._served_seconds, transaction.latest_at)
         self._watchers.changed(transaction.changed)
         return result
+
+    def snapshot(self) -> dict[str, Any]:
+        """All streams as they are, for `restore`; not to be changed."""
+        return copy.deepcopy(self._entries)
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Put a snapshot in place of all streams, and wake who waits for any.
+
+        The streams get new numbers (``id``): who has read one before must not go on with it.
+        """
+        waited_for = {entry.stream.id for entry in self._entries.values()}
+        self._entries.clear()
+        for path, entry in copy.deepcopy(dict(snapshot)).items():
+            entry.stream = replace(entry.stream, id=self._next_id)
+            self._next_id += 1
+            self._entries[path] = entry
+        self._watchers.changed(waited_for)
+
+    def forget_producers(self, path: str, producer_id: str | None = None) -> None:
+        """Forget a producer of a stream (None: all of them), and keep its data. Raises `LookupError`."""
+        entry = self._entries.get(path)
+        if entry is None:
+            raise LookupError(f"no stream {path!r}")
+        if producer_id is None:
+            entry.producers.clear()
+        elif entry.producers.pop(producer_id, None) is None:
+            raise LookupError(f"stream {path!r} has no producer {producer_id!r}")
 
     def watch(self, stream_id: int) -> AbstractContextManager[Event]:
         """See `Store.watch`."""

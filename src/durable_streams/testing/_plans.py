@@ -1,0 +1,158 @@
+"""Which requests came, and which of the planned faults applies to each: decided here, done in `_layer`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from durable_streams.testing._faults import Course, course
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from durable_streams.testing._faults import Fault
+
+_UNHARMED: Final = Course()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """A request as it arrived, whether the server saw it or not."""
+
+    method: str
+    path: str
+    """Percent-decoded, with its leading slash."""
+    query: str
+    headers: dict[str, str]
+    """Names in lower case; the values of a repeated one are joined by commas."""
+    body: bytes
+
+
+class FaultPlan:
+    """Faults that are used up one a request. Any thread may use it.
+
+    As a context manager it is removed at the end of the block.
+    """
+
+    def __init__(
+        self,
+        courses: Sequence[Course],
+        *,
+        method: str | None,
+        path: str | None,
+        times: int | None,
+        set_from_any_thread: Callable[[asyncio.Event], None],
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.released = asyncio.Event()
+        """Belongs to the server's loop."""
+        self._courses = courses
+        self._most = None if times is None else times * len(courses)
+        self._set = set_from_any_thread
+        self._requests: list[RecordedRequest] = []
+        self._removed = False
+
+    @property
+    def left(self) -> int | None:
+        """How many requests it will still be applied to; None: to all, until it is removed."""
+        if self._removed:
+            return 0
+        return None if self._most is None else self._most - len(self._requests)
+
+    @property
+    def requests(self) -> tuple[RecordedRequest, ...]:
+        """Those it was applied to so far, also those that its None let pass."""
+        return tuple(self._requests)
+
+    def release(self) -> None:
+        """Let go what `Hold` holds back; from now on it holds nothing."""
+        self._set(self.released)
+
+    def remove(self) -> None:
+        """Apply it to no more requests, and let go what it holds back."""
+        self._removed = True
+        self.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def take(self, request: RecordedRequest) -> Course | None:
+        """What happens to a request, if anything is left for such a one."""
+        if self.left == 0 or self.method not in {None, request.method} or self.path not in {None, request.path}:
+            return None
+        turn = len(self._requests) % len(self._courses)
+        self._requests.append(request)
+        return self._courses[turn]
+
+
+class Plans:
+    """All requests and all plans of a server. Any thread may use it."""
+
+    def __init__(self, set_from_any_thread: Callable[[asyncio.Event], None]) -> None:
+        self._set = set_from_any_thread
+        self._lock = threading.Lock()
+        self._requests: list[RecordedRequest] = []
+        self._plans: list[FaultPlan] = []
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """What came so far, in order."""
+        with self._lock:
+            return self._requests.copy()
+
+    def inject(
+        self,
+        faults: Sequence[Fault | tuple[Fault, ...] | None],
+        *,
+        method: str | None,
+        path: str | None,
+        times: int | None,
+    ) -> FaultPlan:
+        """A new plan behind those that there are."""
+        if not faults:
+            raise ValueError("a plan needs at least one fault, or None for a request that passes")
+        if times is not None and times < 1:
+            raise ValueError(f"a plan is used once or more, or for ever (None), not {times!r} times")
+        plan = FaultPlan(
+            [course(each) for each in faults],
+            method=method,
+            path=None if path is None else leading_slash(path),
+            times=times,
+            set_from_any_thread=self._set,
+        )
+        with self._lock:
+            self._plans.append(plan)
+        return plan
+
+    def note(self, request: RecordedRequest) -> tuple[Course, asyncio.Event]:
+        """Keep a request; returns what happens to it, and what `Hold` waits for."""
+        with self._lock:
+            self._requests.append(request)
+            for plan in self._plans:
+                taken = plan.take(request)
+                if taken is not None:
+                    return taken, plan.released
+        return _UNHARMED, asyncio.Event()
+
+    def release_all(self) -> None:
+        """Let go everything that is held back: the server stops. On the server's loop."""
+        with self._lock:
+            for plan in self._plans:
+                plan.released.set()
+
+
+def leading_slash(path: str) -> str:
+    """The path with exactly one leading slash."""
+    return f"/{path.lstrip('/')}"
