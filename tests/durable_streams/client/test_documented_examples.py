@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from durable_streams.testing import InMemoryStreamServer
 
 HOST: Final = "https://streams.example.com"
-DOCUMENTS: Final = ("README.md", "docs/client.md", "docs/durable-producer.md", "docs/server.md")
+DOCUMENTS: Final = (
+    "README.md",
+    "docs/client.md",
+    "docs/durable-producer.md",
+    "docs/server.md",
+    "docs/testing.md",
+)
 MODULES: Final = (durable_streams, testing)
 READINGS: Final = [
     {"device": "t1", "value": 20.5},
