@@ -60,6 +60,9 @@ def serve(
     max_streams: Annotated[
         int, typer.Option(help="Number of streams from which no more are created (507).", min=1)
     ] = 100_000,
+    max_connections: Annotated[
+        int, typer.Option(help="Number of connections from which new ones are refused (503).", min=1)
+    ] = 1000,
 ) -> None:
     """Serve streams from a directory until SIGTERM or SIGINT. The first line of output is the URL.
 
@@ -67,6 +70,7 @@ def serve(
     """
     # No other command needs the server: without it they start in a tenth less time.
     from durable_streams.server import (  # noqa: PLC0415
+        ConnectionLimits,
         Limits,
         ServerThread,
         SqliteStore,
@@ -97,7 +101,10 @@ def serve(
         retain_bytes=retain_bytes,
         retain_seconds=retain_seconds,
     )
-    server = ServerThread(StreamApp(store, token=token, limits=limits))
+    server = ServerThread(
+        StreamApp(store, token=token, limits=limits),
+        connections=ConnectionLimits(max_connections=max_connections),
+    )
     server.start()
     try:
         typer.echo(server.listen(host, port))

@@ -6,8 +6,6 @@ The thread is what the command line, the tests' server and a gateway with a buil
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import ipaddress
 import socket
 import threading
@@ -161,21 +159,10 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
-def _http_protocol() -> type[asyncio.Protocol]:
-    # Named, because uvicorn's "auto" would take any parser that happens to be installed.
-    module, name = (
-        ("httptools_impl", "HttpToolsProtocol")
-        if importlib.util.find_spec("httptools")
-        else ("h11_impl", "H11Protocol")
-    )
-    protocol: type[asyncio.Protocol] = getattr(importlib.import_module(f"uvicorn.protocols.http.{module}"), name)
-    return protocol
-
-
 def _config(connections: Connections, application: Any) -> uvicorn.Config:
     return uvicorn.Config(
         connections.around(application),
-        http=connections.protocol(_http_protocol()),
+        http=connections.protocol(),
         ws="none",
         interface="asgi3",
         lifespan="off",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
 import socket
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import httpx
 import pytest
@@ -74,6 +76,11 @@ def asked(connection: socket.socket, request: bytes = HEAD) -> str:
         assert chunk, received
         received += chunk
     return received.decode()
+
+
+def send_for_ever(connection: socket.socket, piece: bytes) -> NoReturn:
+    while True:
+        connection.sendall(piece)
 
 
 def is_reset(connection: socket.socket) -> bool:
@@ -204,3 +211,40 @@ class TestTheLimits:
     def test_the_server_stops_while_a_client_does_not_read(self, connect: Callable[..., socket.socket]) -> None:
         """The fixtures stop it: the connection is not left behind."""
         connect(4096).sendall(b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n")
+
+
+class TestHeadsWithoutEnd:
+    """Many headers, one long one, or a long path: never more than a little is kept."""
+
+    @pytest.fixture
+    def connections(self) -> ConnectionLimits:
+        return ConnectionLimits(head_bytes=10_000)
+
+    @pytest.mark.parametrize("piece", [b"x: y\r\n", b"y" * 6, b"\r\nx: y"])
+    def test_it_is_refused(self, connect: Callable[..., socket.socket], url: str, piece: bytes) -> None:
+        connection = connect()
+        connection.sendall(b"GET /s HTTP/1.1\r\nx:")
+        # It may be reset right behind the answer, which is then lost.
+        with contextlib.suppress(ConnectionError):
+            while not select.select([connection], [], [], 0)[0]:
+                connection.sendall(piece * 1000)
+            assert connection.recv(65536).startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+        assert httpx.head(f"{url}/s").status_code == 200
+
+    def test_one_behind_a_request_that_runs_ends_the_connection(
+        self, connect: Callable[..., socket.socket], url: str
+    ) -> None:
+        connection = connect()
+        connection.sendall(b"GET /s?offset=now&live=long-poll HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(b"GET /s HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection, b"x: y\r\n" * 1000)
+        assert httpx.head(f"{url}/s").status_code == 200
+
+    def test_large_bodies_do_not_count(self, connect: Callable[..., socket.socket], url: str) -> None:
+        connection = connect()
+        body = b"x" * 200_000
+        head = f"POST /s HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n\r\n"
+        for _ in range(3):
+            assert asked(connection, head.encode() + body).startswith("HTTP/1.1 204 ")
+        del url
