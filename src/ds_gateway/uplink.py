@@ -57,11 +57,15 @@ class UplinkSnapshot:
     epoch: int
 
 
-def http_client(settings: ServerSettings) -> httpx.AsyncClient:
+def http_client(settings: ServerSettings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """Return the client for all streams of one server. Raises `UplinkError` for certificates that cannot be used.
 
-    The environment's proxy variables do not count: what the gateway does is in its configuration.
+    ``transport`` leads to the embedded server. The environment's proxy variables do not count: what the gateway
+    does is in its configuration.
     """
+    timeout = httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+    if transport is not None:
+        return httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout)
     try:
         context = ssl.create_default_context(cafile=settings.tls.ca)
         if settings.tls.cert is not None:
@@ -74,7 +78,7 @@ def http_client(settings: ServerSettings) -> httpx.AsyncClient:
         trust_env=False,
         # Kept cookies would be sent back, and a proxy that sets a new one each time fills the request's headers.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        timeout=timeout,
     )
 
 
@@ -173,7 +177,8 @@ class Uplinks:
         exactly_once: ExactlyOnceSettings,
         client: httpx.AsyncClient,
     ) -> None:
-        self._base_url = server.url
+        self._server_url = server.url
+        self._base_url = server.base_url
         self._headers = request_headers(server)
         self._policy = Policy(create=server.create, read_back=exactly_once.read_back)
         self._max_batch_bytes = batch.max_bytes
@@ -185,13 +190,13 @@ class Uplinks:
     def add(self, number: int, name: str, url: str, store: ProducerStore) -> None:
         """Begin to send a stream's records, if that is not going on yet.
 
-        ``url`` is the base URL that the stream's producer belongs to; with another one than the configured, a
+        ``url`` says which server the stream's producer belongs to; with another one than the configured, a
         batch is unresolved there, and sending it here could store it twice.
         """
         if number in self._uplinks:
             return
         uplink = self._uplinks[number] = Uplink(name, f"{self._base_url}/{stream_path(name)}")
-        if url != self._base_url:
+        if url != self._server_url:
             uplink.stop(
                 "halted",
                 f"a batch is unresolved at {url}: nobody knows whether it arrived there. Set server.url back to "

@@ -61,6 +61,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
     )
     return Group(
         head,
+        *_embedded(_mapping(result, "embedded")),
         _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
         _table(
             "devices",
@@ -117,6 +118,18 @@ def _coloured(column: str, text: str) -> Text:
 def _safe(text: str, style: str = "") -> Text:
     """Names and readings come from outside: nothing in them is markup or a command to the terminal."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), style=style)
+
+
+def _embedded(embedded: Mapping[str, Any]) -> list[Text]:
+    if not embedded:
+        return []
+    parts = [
+        f"embedded server {_text(embedded, 'state')}, streams in {_text(embedded, 'directory')}",
+        f"{_bytes(embedded.get('bytes'))} of {_bytes(embedded.get('max_bytes'))} used",
+        f"{_bytes(embedded.get('free_bytes'))} free on the disk",
+    ]
+    reason = str(embedded.get("reason") or "")
+    return [_safe(": ".join(filter(None, (", ".join(parts), reason))), "red" if reason else "")]
 
 
 def _journal(journal: Mapping[str, Any]) -> Text:
