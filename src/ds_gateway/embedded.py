@@ -128,6 +128,12 @@ def why_unheard(error: OSError, host: str, port: int) -> str:
     )
 
 
+WHY_FULL: Final = (
+    "the store is full: raise server.max_bytes, set server.retain_bytes or server.retain_age, delete streams that "
+    "nobody needs, or free space on the disk; records wait in the journal meanwhile"
+)
+
+
 class EmbeddedServer:
     """Opens the store, listens, and tries both again until they succeed. Used on the gateway's event loop."""
 
@@ -139,6 +145,7 @@ class EmbeddedServer:
         self._max_bytes: int | None = None
         self._reason = ""
         self._url = ""
+        self._is_full = False
         self._tried = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._beat: Future[None] | None = None
@@ -168,14 +175,20 @@ class EmbeddedServer:
         """The way of this process's requests."""
         return EmbeddedTransport(self, self._options.token)
 
+    def answered(self, request: httpx.Request, response: httpx.Response) -> None:
+        """Take note of an answer to a request of this process."""
+        if request.method in {"PUT", "POST"}:
+            self._is_full = response.status_code == httpx.codes.INSUFFICIENT_STORAGE
+
     def snapshot(self) -> EmbeddedSnapshot:
         """How it is now."""
         directory = self._options.directory
         state = self._state()
+        reasons = [WHY_DEAD if state == "dead" else self._reason, WHY_FULL if self._is_full else ""]
         return EmbeddedSnapshot(
             state=state,
             url=self._url,
-            reason=WHY_DEAD if state == "dead" else self._reason,
+            reason="; ".join(filter(None, reasons)),
             directory=str(directory),
             bytes=used_bytes(directory),
             max_bytes=self._max_bytes,
@@ -261,7 +274,9 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
         if self._token is not None:
             # The one that the server was opened with, even if the file has another by now.
             request.headers["authorization"] = f"Bearer {self._token}"
-        return await InProcessTransport(server).handle_async_request(request)
+        response = await InProcessTransport(server).handle_async_request(request)
+        self._embedded.answered(request, response)
+        return response
 
 
 def open_server(options: EmbeddedOptions) -> tuple[int, ServerThread]:

@@ -312,7 +312,7 @@ class Gateway:
         event(_log, "info", "gateway.drained", backlog=backlog)
 
     def _settled(self) -> bool:
-        return self._journal.full or not any(len(each.intake) for each in self._sources)
+        return self._journal.full or not any(each.intake.uncommitted for each in self._sources)
 
     def _drained(self) -> bool:
         return not any(

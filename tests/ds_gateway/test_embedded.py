@@ -217,10 +217,13 @@ class TestServing:
             status = (await bench.client.post(bench.url, headers=JSON, content=body)).status_code
         assert status == 507
         assert (await bench.client.get(bench.url, params={"offset": "-1"})).status_code == 200
-        assert bench.server.snapshot().max_bytes == 2**20
+        snapshot = bench.server.snapshot()
+        assert snapshot.max_bytes == 2**20
+        assert "the store is full: raise server.max_bytes" in snapshot.reason
         await bench.close()
         larger = make(max_bytes=2**22)
         assert (await larger.client.post(larger.url, headers=JSON, content=body)).status_code == 204
+        assert larger.server.snapshot().reason == ""
 
 
 class TestTrouble:

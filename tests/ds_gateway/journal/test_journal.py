@@ -108,6 +108,23 @@ def ids(batch: SealedBatch) -> list[str]:
 
 
 class TestAccepting:
+    def test_what_a_source_gave_counts_as_uncommitted_until_it_shows_in_the_snapshot(self, tmp_path: Path) -> None:
+        """A drain that looks between the taking and the commit must not believe that all is done."""
+        seen: list[tuple[int, int]] = []
+
+        def look(_when: str, _parts: frozenset[str]) -> None:
+            seen.append((len(intake), intake.uncommitted))
+
+        limits = JournalLimits(min_free_bytes=0)
+        journal = Journal.open(tmp_path / "data", gateway="g", url=URL, limits=limits, on_point=look)
+        intake = journal.intake("source", max_items=100)
+        journal.start()
+        intake.offer([Item(record("a")), Item(record("b"))])
+        wait_until(lambda: intake.uncommitted == 0, what="the records are committed")
+        assert [stream.accepted for stream in journal.snapshot().streams] == [2]
+        journal.stop()
+        assert seen[:2] == [(0, 2), (0, 2)]
+
     def test_records_come_out_in_order_with_dense_ids(self, harness: Harness) -> None:
         journal = harness.open()
         harness.accept(*[record(str(n)) for n in range(50)])
