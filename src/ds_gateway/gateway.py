@@ -27,6 +27,7 @@ from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import MqttPipeline, SerialPipeline
 from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.retarget import Resolver
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import About, SourceStatus, document
 from ds_gateway.uplink import Uplinks, http_client
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.loader import Loaded
     from ds_gateway.config.models import MqttSettings
+    from ds_gateway.control import Verb
     from ds_gateway.journal.book import Book
     from ds_gateway.notify import Notifier
     from ds_gateway.records import Item
@@ -130,7 +132,9 @@ class Gateway:
         try:
             if self._embedded is not None:
                 self._embedded.start()
-            async with ControlServer(self._loaded.control_socket, {"status": self._status}):
+            resolver = Resolver(settings, self._uplinks, self._names, http_client)
+            verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
+            async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._supervise()
                 await self._stop()
@@ -223,6 +227,9 @@ class Gateway:
             data_dir=Path(gateway.data_dir),
         )
         return _Source(name, source, pipeline, intakes[0])
+
+    def _names(self) -> list[tuple[int, str]]:
+        return [(number, name) for number, name, _ in self._journal.streams()]
 
     def _add_stream(self, number: int, name: str, url: str) -> None:
         birth = {"version": __version__, "config": self._about.config_digest}

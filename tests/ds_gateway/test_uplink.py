@@ -34,6 +34,9 @@ class Store:
         self.anchor = anchor
         self.resolved: list[int] = []
         self.failure: BaseException | None = None
+        self.unresolved: SealedBatch | None = None
+        """A batch of an earlier process."""
+        self.moves: list[tuple[str, bool]] = []
         self._batches: asyncio.Queue[SealedBatch] = asyncio.Queue()
         self._sealed = 0
 
@@ -44,7 +47,7 @@ class Store:
     async def load(self) -> ProducerState:
         if self.failure is not None:
             raise self.failure
-        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), None)
+        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), self.unresolved)
 
     async def save_anchor(self, offset: str) -> None:
         self.anchor = offset
@@ -60,7 +63,14 @@ class Store:
 
     async def resolve(self, batch: SealedBatch, offset: str) -> None:
         self.anchor = offset
+        self.unresolved = None
         self.resolved.append(batch.seq)
+
+    async def move(self, url: str, *, give_up: bool = False) -> bool:
+        self.moves.append((url, give_up))
+        if give_up:
+            self.unresolved = None
+        return self.unresolved is None
 
     async def drained(self) -> None:
         raise AssertionError("nobody waits for it here")
@@ -275,7 +285,8 @@ class TestStreams:
         snapshot = bench.snapshot()
         assert snapshot.state == "halted"
         assert "a batch is unresolved at http://old.test/v1" in snapshot.reason
-        assert "Set server.url back" in snapshot.reason
+        assert "`ds-gateway resolve telemetry/1 --retarget`" in snapshot.reason
+        assert "or set server.url back" in snapshot.reason
         assert bench.server.requests == []
 
     async def test_no_more_streams_send_at_once_than_allowed(self) -> None:

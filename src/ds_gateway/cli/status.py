@@ -39,11 +39,13 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # no
         Console(width=width).print(render(result, datetime.now(UTC)))
 
 
-def ask(data_dir: str, sockets: Sequence[Path], verb: str, **arguments: Any) -> dict[str, Any]:
+def ask(
+    data_dir: str, sockets: Sequence[Path], verb: str, timeout_seconds: float = 5.0, **arguments: Any
+) -> dict[str, Any]:
     """The answer of the first gateway that listens. Raises `ControlError`."""
     for path in sockets:
         try:
-            return control.call(path, verb, **arguments)
+            return control.call(path, verb, timeout_seconds, **arguments)
         except control.NobodyThereError as error:
             nobody = error
     if len(sockets) == 1:
