@@ -16,6 +16,9 @@ from durable_streams.cli.ending import WRONG_USE, WrongUseError, fail
 DEFAULT_PORT: Final = 4437
 """The port of stand-alone servers (PROTOCOL section 13.1)."""
 
+MIN_QUOTA: Final = 1024 * 1024
+"""Below it a store has hardly room for its own tables."""
+
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CHECK_SECONDS: Final = 1.0
 
@@ -24,6 +27,7 @@ def serve(
     data: Annotated[
         Path, typer.Option(help="Directory of the streams; created if need be.", file_okay=False)
     ] = Path("durable-streams-data"),
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)
@@ -35,8 +39,32 @@ def serve(
         Path | None,
         typer.Option(help="File with the bearer token that every request needs.", dir_okay=False),
     ] = None,
+    retain_bytes: Annotated[
+        int | None,
+        typer.Option(help="Keep this much of each stream and drop what is older; all by default.", min=1),
+    ] = None,
+    retain_seconds: Annotated[
+        float | None,
+        typer.Option(help="Keep data for this time of serving and drop them then; for ever by default.", min=1.0),
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(help="Size of all streams on the disk from which appends are refused (507).", min=MIN_QUOTA),
+    ] = None,
+    min_free_bytes: Annotated[
+        int, typer.Option(help="Free space of the disk below which appends are refused (507).", min=0)
+    ] = 64 * 1024 * 1024,
+    max_body_bytes: Annotated[
+        int, typer.Option(help="Size of one request from which it is refused (413).", min=1024)
+    ] = 16 * 1024 * 1024,
+    max_streams: Annotated[
+        int, typer.Option(help="Number of streams from which no more are created (507).", min=1)
+    ] = 100_000,
 ) -> None:
-    """Serve streams from a directory until SIGTERM or SIGINT. The first line of output is the URL."""
+    """Serve streams from a directory until SIGTERM or SIGINT. The first line of output is the URL.
+
+    Data, producer state and closure are committed together and are on the disk before they are confirmed.
+    """
     # No other command needs the server: without it they start in a tenth less time.
     from durable_streams.server import (  # noqa: PLC0415
         Limits,
@@ -59,12 +87,17 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     try:
-        store = SqliteStore(data)
+        store = SqliteStore(data, max_bytes=max_bytes, min_free_bytes=min_free_bytes)
     except StoreError as error:
         fail(str(error))
-    server = ServerThread(
-        StreamApp(store, token=token, limits=Limits(long_poll_timeout_seconds=long_poll_timeout))
+    limits = Limits(
+        long_poll_timeout_seconds=long_poll_timeout,
+        max_body_bytes=max_body_bytes,
+        max_streams=max_streams,
+        retain_bytes=retain_bytes,
+        retain_seconds=retain_seconds,
     )
+    server = ServerThread(StreamApp(store, token=token, limits=limits))
     server.start()
     try:
         typer.echo(server.listen(host, port))

@@ -1,7 +1,8 @@
 """The server as one ASGI application over a store.
 
 It turns HTTP into requests, asks the rules (in the store's transaction where something may change) and sends
-what they say. Any path is a stream; forks and subscriptions are answered with 501.
+what they say. Any path is a stream; forks and subscriptions are answered with 501. Answers to reads are compressed
+for who accepts it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import random
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from durable_streams import _wire
-from durable_streams.server import _commands, _reads, _requests, _rules
+from durable_streams.server import _commands, _encoding, _reads, _requests, _rules
+from durable_streams.server._commands import Moment
 from durable_streams.server._errors import StoreError, StoreFullError
 from durable_streams.server._http import METHODS, PREFLIGHT, DisconnectedError, Exchange
 from durable_streams.server._requests import ReadRequest, RefusedError
+from durable_streams.server._retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from durable_streams.server._http import Receive, Scope, Send
-    from durable_streams.server._rules import Answer
+    from durable_streams.server._rules import Answer, Headers
     from durable_streams.server._store import Page, Store, Stream
 
 logger = logging.getLogger("durable_streams.server")
@@ -43,17 +46,32 @@ class Limits:
     sse_seconds: float = 60.0
     """Length of one event stream; the client then connects again (PROTOCOL section 10.2)."""
     max_body_bytes: int = 16 * 1024 * 1024
+    """Of one request, packed or unpacked; beyond it: 413."""
+    max_streams: int = 100_000
+    """Beyond it no stream is created: 507."""
+    retain_bytes: int | None = None
+    """How much of each stream is kept at least; readers of what is older get 410. None keeps everything."""
+    retain_seconds: float | None = None
+    """How long data are kept at least, counted in time that the store is served. None keeps everything."""
+    compress_bytes: int | None = 1024
+    """Size from which answers to reads are compressed. None never compresses."""
     page_bytes: int = 1024 * 1024
     """Size of one answer to a read; one message alone may be larger."""
     body_idle_seconds: float = 30.0
     """Time without a byte after which an unfinished request is given up."""
+
+    @property
+    def retention(self) -> Retention:
+        """What each stream keeps."""
+        return Retention(self.retain_bytes, self.retain_seconds)
 
 
 class StreamApp:
     """An ASGI application that serves the streams of a store.
 
     With a ``token`` every request needs ``Authorization: Bearer <token>``. `start` and `close` are called by
-    the lifespan protocol, or by whoever runs the application without it. ``clock`` gives seconds since 1970.
+    the lifespan protocol, or by whoever runs the application without it. ``clock`` gives seconds since 1970,
+    ``monotonic`` seconds that no change of the clock disturbs.
     """
 
     def __init__(
@@ -63,12 +81,15 @@ class StreamApp:
         token: str | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         random_source: _reads.RandomSource | None = None,
     ) -> None:
         self._store = store
         self._token = token
         self._limits = limits or Limits()
         self._clock = clock
+        self._monotonic = monotonic
+        self._served_since = monotonic()
         self._random = random_source or random.Random()  # noqa: S311 - jitter
         self._stopping = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -83,6 +104,7 @@ class StreamApp:
     async def start(self) -> None:
         """Begin the upkeep: expired streams are deleted now and then."""
         if self._sweeper is None:
+            self._served_since = self._monotonic() - await self._store.served_seconds()
             self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
     def stop_waiting(self) -> None:
@@ -162,9 +184,15 @@ class StreamApp:
 
     async def _create(self, exchange: Exchange, path: str) -> None:
         request = _requests.create_request(exchange.headers)
-        raw = await exchange.body(self._limits.max_body_bytes)
-        body = _requests.body(request.settings.content_type, raw)
-        work = partial(_commands.create, path=path, request=request, body=body, now=self._clock())
+        body = _requests.body(request.settings.content_type, await self._body(exchange))
+        work = partial(
+            _commands.create,
+            path=path,
+            request=request,
+            body=body,
+            moment=self._moment(),
+            max_streams=self._limits.max_streams,
+        )
         answer = await self._store.transact(work)
         location = (("location", exchange.url),) if answer.status == 201 else ()
         await self._send(exchange, answer, location)
@@ -172,7 +200,7 @@ class StreamApp:
     async def _append(self, exchange: Exchange, path: str) -> None:
         request = _requests.append_request(exchange.headers)
         try:
-            raw = await exchange.body(self._limits.max_body_bytes)
+            raw = await self._body(exchange)
         except RefusedError as refused:
             # With the stream's own headers: a producer must know that it is not a proxy that refuses.
             stream = await self._store.find(path)
@@ -183,13 +211,32 @@ class StreamApp:
         body = _requests.body(request.content_type, raw)
         answer = _rules.malformed_append(request, body)
         if answer is None:
-            work = partial(_commands.append, path=path, request=request, body=body, now=self._clock())
+            work = partial(
+                _commands.append,
+                path=path,
+                request=request,
+                body=body,
+                moment=self._moment(),
+                retention=self._limits.retention,
+            )
             answer = await self._store.transact(work)
         await self._send(exchange, answer)
 
+    async def _body(self, exchange: Exchange) -> bytes:
+        """The request's body, unpacked. Raises `RefusedError` (400, 408, 413, 415)."""
+        limit = self._limits.max_body_bytes
+        encoding = exchange.headers.get("content-encoding", "")
+        raw = await exchange.body(limit)
+        if len(raw) > _encoding.LARGE_BYTES and encoding:
+            return await asyncio.to_thread(_encoding.decoded, raw, encoding, limit)
+        return _encoding.decoded(raw, encoding, limit)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock(), self._monotonic() - self._served_since)
+
     async def _delete(self, exchange: Exchange, path: str) -> None:
-        now = self._clock()
-        await self._send(exchange, await self._store.transact(partial(_commands.delete, path=path, now=now)))
+        work = partial(_commands.delete, path=path, now=self._clock())
+        await self._send(exchange, await self._store.transact(work))
 
     async def _send(
         self, exchange: Exchange, answer: Answer, more_headers: tuple[tuple[str, str], ...] = ()
@@ -211,6 +258,8 @@ class StreamApp:
     async def _read(self, exchange: Exchange, path: str) -> None:
         request = _requests.read_request(exchange.query)
         page = await self._page(path, request.start)
+        if page.gone:
+            raise _reads.gone(page)
         if page.start > page.stream.tail:
             raise RefusedError(400, "the offset lies beyond the end of the stream")
         await self._renew(page.stream)
@@ -226,7 +275,7 @@ class StreamApp:
         page = await self._store.read(path, start, self._limits.page_bytes)
         if page is None or _rules.expired(page.stream, self._clock()):
             raise _NOT_FOUND
-        if stream is not None and page.stream.id != stream.id:
+        if stream is not None and (page.stream.id != stream.id or page.gone):
             raise _NOT_FOUND
         return page
 
@@ -246,12 +295,7 @@ class StreamApp:
         if request.start is None:
             await exchange.answer(200, (*headers, ("cache-control", "no-store")), _reads.content(page))
             return
-        tag = _reads.entity_tag(page)
-        headers += (("etag", tag), ("cache-control", self._cache_control(page)))
-        if _reads.matches(exchange.headers.get("if-none-match"), tag):
-            await exchange.answer(304, headers)
-        else:
-            await exchange.answer(200, headers, _reads.content(page))
+        await self._send_page(exchange, headers, page)
 
     async def _long_poll(self, exchange: Exchange, request: ReadRequest, page: Page) -> None:
         if not page.messages and not page.final:
@@ -261,10 +305,31 @@ class StreamApp:
             cursor = _reads.cursor(self._clock(), request.cursor, self._random)
             headers += ((_wire.STREAM_CURSOR, str(cursor)),)
         if page.messages:
-            headers += (("etag", _reads.entity_tag(page)), ("cache-control", self._cache_control(page)))
-            await exchange.answer(200, headers, _reads.content(page))
+            await self._send_page(exchange, headers, page)
         else:
             await exchange.answer(204, (*headers, ("cache-control", "no-store")))
+
+    async def _send_page(self, exchange: Exchange, headers: Headers, page: Page) -> None:
+        limit = self._limits.compress_bytes
+        compressible = limit is not None and page.size >= limit
+        compress = compressible and _encoding.accepts_gzip(exchange.headers.get("accept-encoding"))
+        tag = _reads.entity_tag(page, compressed=compress)
+        control = _reads.cache_control(page, self._clock(), shared=self._token is None)
+        headers = (*headers, ("etag", tag), ("cache-control", control))
+        if compressible:
+            headers += (("vary", "accept-encoding"),)
+        if _reads.matches(exchange.headers.get("if-none-match"), tag):
+            await exchange.answer(304, headers)
+        elif compress:
+            headers += (("content-encoding", _encoding.GZIP),)
+            await exchange.answer(200, headers, await self._compressed(_reads.content(page)))
+        else:
+            await exchange.answer(200, headers, _reads.content(page))
+
+    async def _compressed(self, content: bytes) -> bytes:
+        if len(content) > _encoding.LARGE_BYTES:
+            return await asyncio.to_thread(_encoding.compressed, content)
+        return _encoding.compressed(content)
 
     async def _wait_for_page(self, exchange: Exchange, page: Page) -> Page:
         """The page once it holds something, or is final, or the time of a long-poll is over."""
@@ -310,16 +375,15 @@ class StreamApp:
             news.clear()
             page = await self._page(stream.path, page.end, stream)
 
-    def _cache_control(self, page: Page) -> str:
-        return _reads.cache_control(page, self._clock(), shared=self._token is None)
-
     # --- Upkeep -------------------------------------------------------------------------------------------
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            work: Callable[[Any], None] = partial(_commands.sweep, now=self._clock())
+            more = False
             try:
-                await self._store.transact(work)
+                more = await self._store.transact(
+                    partial(_commands.sweep, moment=self._moment(), retention=self._limits.retention)
+                )
             except StoreError as error:
                 logger.warning("store.sweep_failed: %s", error)
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(0 if more else _SWEEP_SECONDS)

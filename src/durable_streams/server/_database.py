@@ -13,11 +13,12 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
+from durable_streams.server._room import Space
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 FILE_NAME: Final = "streams.db"
 LOCK_NAME: Final = "lock"
 
@@ -40,7 +41,9 @@ _SCHEMA: Final = (
         closed_epoch INTEGER,
         closed_seq INTEGER,
         stream_seq TEXT,
-        deadline REAL
+        deadline REAL,
+        head INTEGER NOT NULL DEFAULT 0,
+        size INTEGER NOT NULL DEFAULT 0
     )
     """,
     "CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL",
@@ -48,6 +51,7 @@ _SCHEMA: Final = (
     CREATE TABLE messages (
         stream_id INTEGER NOT NULL,
         number INTEGER NOT NULL,
+        at REAL NOT NULL DEFAULT 0,
         data BLOB NOT NULL,
         PRIMARY KEY (stream_id, number)
     ) WITHOUT ROWID
@@ -62,7 +66,19 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE trash (stream_id INTEGER PRIMARY KEY)",
+    "CREATE TABLE served (seconds REAL NOT NULL)",
+    "INSERT INTO served VALUES (0)",
 )
+_FROM_1_TO_2: Final = (
+    "ALTER TABLE streams ADD COLUMN head INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE streams ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+    "UPDATE streams SET size = (SELECT coalesce(sum(length(data)), 0) FROM messages WHERE stream_id = id)",
+    "ALTER TABLE messages ADD COLUMN at REAL NOT NULL DEFAULT 0",
+    "CREATE TABLE served (seconds REAL NOT NULL)",
+    "INSERT INTO served VALUES (0)",
+)
+_STEPS: Final = {0: _SCHEMA, 1: _FROM_1_TO_2}
+"""How each older format, or none at all, becomes the present one."""
 
 
 def make_directory(directory: Path) -> None:
@@ -122,6 +138,14 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def space(connection: sqlite3.Connection, path: Path) -> Space:
+    """What the store takes and what is left. Raises `OSError` when the disk cannot be asked."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
+    disk = os.statvfs(path)
+    return Space(pages * _PAGE_BYTES, empty * _PAGE_BYTES, disk.f_bavail * disk.f_frsize)
+
+
 def translated(error: sqlite3.Error, path: Path) -> StoreError:
     """The store's own error for one of SQLite."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -152,9 +176,9 @@ def _prepare(connection: sqlite3.Connection, path: Path, max_bytes: int | None) 
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     if max_bytes is not None:
         connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // _PAGE_BYTES)}")
-    if version == 0:
+    if version in _STEPS:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
+        for statement in _STEPS[version]:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

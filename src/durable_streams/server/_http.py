@@ -37,6 +37,7 @@ _EXPOSED: Final = (
 _ALLOWED: Final = (
     "authorization",
     "cache-control",
+    "content-encoding",
     "content-type",
     "if-none-match",
     _wire.STREAM_SEQ,
@@ -97,9 +98,7 @@ class Exchange:
         return f"{self._scope['scheme']}://{host}{self.raw_path.decode('latin-1')}"
 
     async def body(self, max_bytes: int) -> bytes:
-        """The request's body. Raises `RefusedError` (400, 408, 413, 415) and `DisconnectedError`."""
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise RefusedError(415, "encoded bodies are not supported: send the body without Content-Encoding")
+        """The request's body as it came. Raises `RefusedError` (408, 413) and `DisconnectedError`."""
         refusal = RefusedError(413, f"the body is larger than {max_bytes} bytes")
         length = self.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > max_bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import orjson
 
 from durable_streams import _wire
-from durable_streams.server._requests import is_json, media_type, offset
+from durable_streams.server._requests import RefusedError, is_json, media_type, offset
 
 if TYPE_CHECKING:
     from durable_streams.server._rules import Headers
@@ -42,6 +42,12 @@ def content(page: Page) -> bytes:
     return b"".join(page.messages)
 
 
+def gone(page: Page) -> RefusedError:
+    """The refusal of a page that is no longer kept (PROTOCOL section 5.6)."""
+    oldest = offset(page.stream.head)
+    return RefusedError(410, f"the data before offset {oldest} are no longer kept: read from there, or from -1")
+
+
 def page_headers(page: Page) -> Headers:
     """The headers of every answer that carries a page (PROTOCOL section 5.6)."""
     headers: Headers = (
@@ -55,9 +61,13 @@ def page_headers(page: Page) -> Headers:
     return headers
 
 
-def entity_tag(page: Page) -> str:
-    """The page's ETag; it changes when the stream is closed behind it (PROTOCOL section 10.1)."""
-    return f'"{page.stream.uid}:{page.start}:{page.end}{":c" if page.final else ""}"'
+def entity_tag(page: Page, *, compressed: bool = False) -> str:
+    """The page's ETag; it changes when the stream is closed behind it (PROTOCOL section 10.1).
+
+    Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too.
+    """
+    closed, coding = ":c" if page.final else "", ":gzip" if compressed else ""
+    return f'"{page.stream.uid}:{page.start}:{page.end}{closed}{coding}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:

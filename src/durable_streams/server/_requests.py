@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 import orjson
 
 from durable_streams import _wire
-from durable_streams.server._store import ProducerMark, StreamSettings
+from durable_streams.server._store import EARLIEST, ProducerMark, StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """GET (PROTOCOL sections 5.6 to 5.8). ``start`` is a message number; None is the tail (``now``)."""
+    """GET (PROTOCOL sections 5.6 to 5.8). ``start`` is a message number, `EARLIEST`, or None: the tail."""
 
     start: int | None
     live: LiveMode | None
@@ -161,7 +161,7 @@ def read_request(query: bytes) -> ReadRequest:
         raise RefusedError(400, "live reads need an offset")
     cursor = parameters.get("cursor", "")
     return ReadRequest(
-        start=_start(offsets[0]) if offsets else 0,
+        start=_start(offsets[0]) if offsets else EARLIEST,
         # mypy cannot see that the value was checked against the very same literals.
         live="sse" if live == "sse" else "long-poll" if live else None,
         cursor=int(cursor) if _CURSOR.fullmatch(cursor) else None,
@@ -251,7 +251,7 @@ def _producer_integer(text: str, name: str) -> int:
 
 def _start(token: str) -> int | None:
     if token == _wire.START_OFFSET:
-        return 0
+        return EARLIEST
     if token == _wire.NOW_OFFSET:
         return None
     if not _OFFSET.fullmatch(token):

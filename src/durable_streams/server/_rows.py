@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_streams.server._store import Change, Page, ProducerMark, Stream, StreamSettings
+from durable_streams.server._store import EARLIEST, Change, Kept, Page, ProducerMark, Stream, StreamSettings
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from durable_streams.server._room import Room
+
 _COLUMNS: Final = (
     "id, uid, path, content_type, ttl_seconds, expires_at, tail, closed,"
-    " closed_producer, closed_epoch, closed_seq, stream_seq, deadline"
+    " closed_producer, closed_epoch, closed_seq, stream_seq, deadline, head, size"
 )
 _BY_PATH: Final = f"SELECT {_COLUMNS} FROM streams WHERE path = ?"  # noqa: S608 - constants only
 _BY_DEADLINE: Final = f"SELECT {_COLUMNS} FROM streams WHERE deadline <= ? LIMIT 100"  # noqa: S608 - same
+_OVERFULL: Final = (
+    f"SELECT {_COLUMNS} FROM streams WHERE (size > ? AND tail - head > 1)"  # noqa: S608 - same
+    " OR (head < tail AND (SELECT at FROM messages WHERE stream_id = id AND number = head) < ?) LIMIT 100"
+)
+_OLDEST: Final = (
+    "SELECT length(data), at FROM messages WHERE stream_id = ? AND number >= ? ORDER BY number LIMIT ?"
+)
 _MESSAGES: Final = "SELECT data FROM messages WHERE stream_id = ? AND number >= ? ORDER BY number"
 _PRODUCER: Final = "SELECT epoch, seq FROM producers WHERE stream_id = ? AND producer_id = ?"
 _SET_PRODUCER: Final = (
@@ -23,10 +33,11 @@ _SET_PRODUCER: Final = (
     " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq"
 )
 _SET_STREAM: Final = (
-    "UPDATE streams SET tail = ?, closed = ?, closed_producer = ?, closed_epoch = ?, closed_seq = ?,"
+    "UPDATE streams SET tail = ?, size = ?, closed = ?, closed_producer = ?, closed_epoch = ?, closed_seq = ?,"
     " stream_seq = ?, deadline = ? WHERE id = ?"
 )
 _PURGED_MESSAGES_AT_ONCE: Final = 100
+_KEPT_TIME_SECONDS: Final = 3600.0
 
 
 def find(connection: sqlite3.Connection, path: str) -> Stream | None:
@@ -42,10 +53,16 @@ def read(connection: sqlite3.Connection, path: str, start: int | None, max_bytes
         stream = find(connection, path)
         if stream is None:
             return None
-        first = stream.tail if start is None else start
+        first = stream.tail if start is None else stream.head if start == EARLIEST else start
         return Page(stream, first, _messages(connection, stream, first, max_bytes))
     finally:
         connection.execute("COMMIT")
+
+
+def served_seconds(connection: sqlite3.Connection) -> float:
+    """See `Store.served_seconds`."""
+    (seconds,) = connection.execute("SELECT seconds FROM served").fetchone()
+    return float(seconds)
 
 
 def purge(connection: sqlite3.Connection) -> bool:
@@ -68,8 +85,10 @@ def purge(connection: sqlite3.Connection) -> bool:
 class SqliteTransaction:
     """The running transaction of the writer's connection."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, room: Room) -> None:
         self._connection = connection
+        self._room = room
+        self._latest_at = 0.0
         self.changed: set[int] = set()
         """Streams that live readers must look at again."""
         self.deleted = False
@@ -86,6 +105,7 @@ class SqliteTransaction:
 
     def create(self, path: str, settings: StreamSettings, deadline: float | None) -> Stream:
         """See `Transaction.create`."""
+        self._room.take(len(path))
         uid = secrets.token_hex(6)
         stream_id = self._connection.execute(
             "INSERT INTO streams (uid, path, content_type, ttl_seconds, expires_at, deadline)"
@@ -100,7 +120,10 @@ class SqliteTransaction:
         execute = self._connection.execute
         after = stream.after(change)
         if change.data is not None:
-            execute("INSERT INTO messages VALUES (?, ?, ?)", (stream.id, stream.tail, change.data))
+            self._room.take(len(change.data))
+            row = (stream.id, stream.tail, change.at, change.data)
+            execute("INSERT INTO messages (stream_id, number, at, data) VALUES (?, ?, ?, ?)", row)
+            self._latest_at = max(self._latest_at, change.at)
         if change.producer is not None:
             mark = change.producer
             execute(_SET_PRODUCER, (stream.id, mark.producer_id, mark.epoch, mark.seq))
@@ -108,7 +131,7 @@ class SqliteTransaction:
         closed_by = (None, None, None) if by is None else (by.producer_id, by.epoch, by.seq)
         execute(
             _SET_STREAM,
-            (after.tail, after.closed, *closed_by, after.stream_seq, after.deadline, stream.id),
+            (after.tail, after.size, after.closed, *closed_by, after.stream_seq, after.deadline, stream.id),
         )
         if change.data is not None or change.close:
             self.changed.add(stream.id)
@@ -124,9 +147,41 @@ class SqliteTransaction:
         """See `Transaction.expired`."""
         return [_stream(row) for row in self._connection.execute(_BY_DEADLINE, (now,))]
 
+    def count(self) -> int:
+        """See `Transaction.count`."""
+        (count,) = self._connection.execute("SELECT count(*) FROM streams").fetchone()
+        return int(count)
+
+    def oldest(self, stream: Stream, count: int) -> list[Kept]:
+        """See `Transaction.oldest`."""
+        return [Kept(*row) for row in self._connection.execute(_OLDEST, (stream.id, stream.head, count))]
+
+    def trim(self, stream: Stream, messages: int, size: int) -> Stream:
+        """See `Transaction.trim`."""
+        trimmed = replace(stream, head=stream.head + messages, size=stream.size - size)
+        execute = self._connection.execute
+        execute("DELETE FROM messages WHERE stream_id = ? AND number < ?", (stream.id, trimmed.head))
+        execute("UPDATE streams SET head = ?, size = ? WHERE id = ?", (trimmed.head, trimmed.size, stream.id))
+        return trimmed
+
+    def overfull(self, max_bytes: int | None, before: float | None) -> list[Stream]:
+        """See `Transaction.overfull`."""
+        # A comparison with NULL is never true: no limit.
+        return [_stream(row) for row in self._connection.execute(_OVERFULL, (max_bytes, before))]
+
+    def keep_time(self, at: float) -> None:
+        """See `Transaction.keep_time`. Seldom enough not to wear out a memory card."""
+        if at >= served_seconds(self._connection) + _KEPT_TIME_SECONDS:
+            self._latest_at = at
+
+    def finish(self) -> None:
+        """Write down what all changes of the transaction have in common, before it is committed."""
+        if self._latest_at > served_seconds(self._connection):
+            self._connection.execute("UPDATE served SET seconds = ?", (self._latest_at,))
+
 
 def _messages(connection: sqlite3.Connection, stream: Stream, first: int, max_bytes: int) -> tuple[bytes, ...]:
-    if first >= stream.tail:
+    if not stream.head <= first < stream.tail:
         return ()
     messages: list[bytes] = []
     size = 0
@@ -155,6 +210,8 @@ def _stream(row: tuple[Any, ...]) -> Stream:
         seq,
         stream_seq,
         deadline,
+        head,
+        size,
     ) = row
     return Stream(
         id=stream_id,
@@ -162,6 +219,8 @@ def _stream(row: tuple[Any, ...]) -> Stream:
         path=path,
         settings=StreamSettings(content_type, ttl_seconds, expires_at),
         tail=tail,
+        head=head,
+        size=size,
         closed=bool(closed),
         closed_by=None if producer_id is None else ProducerMark(producer_id, epoch, seq),
         stream_seq=stream_seq,

@@ -71,7 +71,7 @@ def renewal(stream: Stream, now: float) -> Change | None:
 # --- Create (PROTOCOL section 5.1) ------------------------------------------------------------------------
 
 
-def rule_create(request: CreateRequest, body: Body, existing: Stream | None) -> Ruling:
+def rule_create(request: CreateRequest, body: Body, existing: Stream | None, at: float = 0.0) -> Ruling:
     """Rule on a PUT. A change means: create the stream, then change it."""
     if existing is not None:
         difference = _difference(request, existing)
@@ -84,8 +84,13 @@ def rule_create(request: CreateRequest, body: Body, existing: Stream | None) -> 
     tail = 0 if body.data is None else 1
     return Ruling(
         Answer(201, _described(request.settings, tail, closed=request.closed)),
-        Change(data=body.data, close=request.closed),
+        Change(data=body.data, close=request.closed, at=at),
     )
+
+
+def too_many_streams(limit: int) -> Answer:
+    """Return the answer to a PUT for which there is no place."""
+    return Answer(507, reason=f"the server has {limit} streams and takes no more: delete some, or raise its limit")
 
 
 def _difference(request: CreateRequest, stream: Stream) -> str:
@@ -114,9 +119,12 @@ def malformed_append(request: AppendRequest, body: Body) -> Answer | None:
 
 
 def rule_append(
-    request: AppendRequest, body: Body, stream: Stream, known: ProducerMark | None, now: float
+    request: AppendRequest, body: Body, stream: Stream, known: ProducerMark | None, *, now: float, at: float
 ) -> Ruling:
-    """Rule on a POST to an existing stream. ``known`` is what the stream last accepted of its producer."""
+    """Rule on a POST to an existing stream. ``known`` is what the stream last accepted of its producer.
+
+    ``now`` is in seconds since 1970, ``at`` in seconds that the store has been served.
+    """
     if stream.closed:
         return _rule_on_closed(request, body, stream)
     if body.sent and media_type(request.content_type) != media_type(stream.settings.content_type):
@@ -138,6 +146,7 @@ def rule_append(
         producer=request.producer,
         stream_seq=request.stream_seq,
         close=request.close,
+        at=at,
         deadline=sliding_deadline(stream.settings.ttl_seconds, now),
     )
     after = stream.after(change)

@@ -23,9 +23,11 @@ from durable_streams.server._database import (
     connect_reader,
     connect_writer,
     make_directory,
+    space,
     translated,
 )
 from durable_streams.server._errors import StoreError
+from durable_streams.server._room import Room, SpaceLimits
 from durable_streams.server._watchers import Watchers
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from durable_streams.server._room import Space
     from durable_streams.server._store import Page, Result, Stream, Transaction
 
 logger = logging.getLogger("durable_streams.server")
@@ -59,12 +62,16 @@ class _Done:
 class SqliteStore:
     """Streams in ``directory``, which is created if need be.
 
-    ``max_bytes`` limits the file; beyond it appends raise `StoreFullError`. Raises `StoreLockedError`,
-    `StoreFormatError` and `StoreError` when the directory cannot be served.
+    ``max_bytes`` limits the file, ``min_free_bytes`` stay free on the disk; beyond either, what adds data raises
+    `StoreFullError`, and reading, closing and deleting go on. Raises `StoreLockedError`, `StoreFormatError` and
+    `StoreError` when the directory cannot be served.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, max_bytes: int | None = None, min_free_bytes: int | None = None
+    ) -> None:
         self._path = directory / FILE_NAME
+        self._space_limits = SpaceLimits(max_bytes, min_free_bytes)
         make_directory(directory)
         self._lock = DirectoryLock(directory)
         try:
@@ -87,6 +94,14 @@ class SqliteStore:
     async def read(self, path: str, start: int | None, max_bytes: int) -> Page | None:
         """See `Store.read`."""
         return await self._in_reader(lambda connection: _rows.read(connection, path, start, max_bytes))
+
+    async def served_seconds(self) -> float:
+        """See `Store.served_seconds`."""
+        return await self._in_reader(_rows.served_seconds)
+
+    async def space(self) -> Space:
+        """What the store takes on the disk, and what is left."""
+        return await self._in_reader(lambda connection: space(connection, self._path))
 
     async def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """See `Store.transact`."""
@@ -173,10 +188,11 @@ class SqliteStore:
 
     def _commit(self, group: Sequence[_Job]) -> bool:
         """Run a group in one transaction; True when it left something to purge."""
-        transaction = _rows.SqliteTransaction(self._connection)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            transaction = _rows.SqliteTransaction(self._connection, self._room())
             done = [_Done(job, job.work(transaction)) for job in group]
+            transaction.finish()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - supervision boundary: the writer outlives a failed job
             self._roll_back()
@@ -188,6 +204,11 @@ class SqliteStore:
             return False
         self._deliver(done, transaction.changed)
         return transaction.deleted
+
+    def _room(self) -> Room:
+        if self._space_limits == SpaceLimits():
+            return Room(None)
+        return Room(space(self._connection, self._path).left(self._space_limits))
 
     def _roll_back(self) -> None:
         # SQLite has already rolled back by itself after some errors, a full disk among them.

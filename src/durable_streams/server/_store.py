@@ -1,7 +1,12 @@
 """What a store is: streams of messages, with everything that must be decided and kept together.
 
 A message is the body of one append (for JSON streams: its elements, joined by commas, without the array's
-brackets). Messages of a stream are numbered from 0; the stream's ``tail`` is the number of the next one.
+brackets). Messages of a stream are numbered from 0; the stream's ``tail`` is the number of the next one, its
+``head`` that of the oldest one that is kept.
+
+Ages are counted by the time that a store has been served, not by the clock on the wall: a machine that boots in
+1970 and then learns the time must not take its data for old. That time is given with each change (``Change.at``),
+and `Store.served_seconds` tells where it stood when the store was last served.
 
 All writes go through `Store.transact`: the given function sees the state as of all writes before it, decides,
 and changes it through the `Transaction`; transactions run one after the other, and the result is returned
@@ -12,7 +17,7 @@ cannot be stored one without the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import Event
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 Result = TypeVar("Result")
+
+EARLIEST: Final = -1
+"""Where to read from: the oldest message that is kept, whatever its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,8 @@ class Change:
     stream_seq: str | None = None
     close: bool = False
     deadline: float | None = None
+    at: float = 0.0
+    """When, in seconds that the store has been served; the age of ``data`` is counted from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,10 @@ class Stream:
     path: str
     settings: StreamSettings
     tail: int = 0
+    head: int = 0
+    """The oldest message that is kept; equal to ``tail`` when there is none."""
+    size: int = 0
+    """Bytes of the messages that are kept."""
     closed: bool = False
     closed_by: ProducerMark | None = None
     stream_seq: str | None = None
@@ -73,11 +87,20 @@ class Stream:
         return replace(
             self,
             tail=self.tail + (change.data is not None),
+            size=self.size + len(change.data or b""),
             closed=self.closed or change.close,
             closed_by=change.producer if change.close else self.closed_by,
             stream_seq=self.stream_seq if change.stream_seq is None else change.stream_seq,
             deadline=self.deadline if change.deadline is None else change.deadline,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What retention needs to know of a message: its size in bytes, and when it was stored (`Change.at`)."""
+
+    size: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,16 @@ class Page:
     def end(self) -> int:
         """The number of the message after the page."""
         return self.start + len(self.messages)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its messages."""
+        return sum(map(len, self.messages))
+
+    @property
+    def gone(self) -> bool:
+        """Whether messages that the page should begin with are no longer kept."""
+        return self.start < self.stream.head
 
     @property
     def up_to_date(self) -> bool:
@@ -131,6 +164,26 @@ class Transaction(Protocol):
         """Some of the streams whose deadline has passed."""
         ...  # pragma: no cover
 
+    def count(self) -> int:
+        """How many streams there are."""
+        ...  # pragma: no cover
+
+    def oldest(self, stream: Stream, count: int) -> list[Kept]:
+        """The oldest messages that are kept, oldest first, at most so many."""
+        ...  # pragma: no cover
+
+    def trim(self, stream: Stream, messages: int, size: int) -> Stream:
+        """Drop so many of the oldest messages, which have ``size`` bytes; return the stream without them."""
+        ...  # pragma: no cover
+
+    def overfull(self, max_bytes: int | None, before: float | None) -> list[Stream]:
+        """Some of the streams that keep several messages of more bytes, or one that was stored before this."""
+        ...  # pragma: no cover
+
+    def keep_time(self, at: float) -> None:
+        """Let `Store.served_seconds` come near this time although nothing is stored."""
+        ...  # pragma: no cover
+
 
 class Store(Protocol):
     """Where streams are kept. All methods belong to one event loop."""
@@ -140,11 +193,16 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     async def read(self, path: str, start: int | None, max_bytes: int) -> Page | None:
-        """Messages from number ``start`` on (None: from the tail), or None when there is no such stream.
+        """Messages from number ``start`` on, or None when there is no such stream.
 
-        The page ends before the message that would make it larger than ``max_bytes``, but holds at least one
-        message if there is any.
+        `EARLIEST` starts with the oldest message that is kept, None at the tail. A page that would start before
+        the head is empty. It ends before the message that would make it larger than ``max_bytes``, but holds at
+        least one message if there is any.
         """
+        ...  # pragma: no cover
+
+    async def served_seconds(self) -> float:
+        """How long the store had been served when it last changed: the greatest `Change.at` in it."""
         ...  # pragma: no cover
 
     async def transact(self, work: Callable[[Transaction], Result]) -> Result:

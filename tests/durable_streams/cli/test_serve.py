@@ -146,3 +146,43 @@ class TestRefusals:
             connection.execute("PRAGMA user_version = 999")
         connection.close()
         self.refused(command("serve", "--data", data, "--port", "0"), saying="has format 999")
+
+
+class TestLimits:
+    def test_each_has_its_answer(self, processes: Processes, data: Path) -> None:
+        options = (
+            "--retain-bytes",
+            "30",
+            "--max-body-bytes",
+            "1024",
+            "--max-streams",
+            "1",
+            "--max-bytes",
+            "1048576",
+        )
+        url = url_of(serve(processes, data, *options))
+        plain_http.put(f"{url}/s", headers=TEXT)
+        for _ in range(5):
+            assert plain_http.post(f"{url}/s", headers=TEXT, content=b"x" * 10).status_code == 204
+        assert plain_http.get(f"{url}/s").content == b"x" * 30
+        assert plain_http.get(f"{url}/s?offset={0:016d}").status_code == 410
+        assert plain_http.post(f"{url}/s", headers=TEXT, content=b"x" * 1025).status_code == 413
+        assert plain_http.put(f"{url}/another", headers=TEXT).status_code == 507
+
+    def test_a_disk_with_too_little_space_is_not_filled(self, processes: Processes, data: Path) -> None:
+        url = url_of(serve(processes, data, "--min-free-bytes", str(10**18)))
+        refused = plain_http.put(f"{url}/s", headers=TEXT)
+        assert (refused.status_code, refused.text) == (507, "no space left: nothing was stored\n")
+
+    def test_the_store_has_a_limit(self, processes: Processes, data: Path) -> None:
+        url = url_of(serve(processes, data, "--max-bytes", "1048576"))
+        assert plain_http.put(f"{url}/s", headers=TEXT, content=b"x" * 900_000).status_code == 201
+        assert plain_http.post(f"{url}/s", headers=TEXT, content=b"x" * 200_000).status_code == 507
+        assert plain_http.get(f"{url}/s").content == b"x" * 900_000
+
+    @pytest.mark.parametrize("option", ["--max-bytes", "--retain-bytes", "--retain-seconds", "--max-streams"])
+    def test_values_that_make_no_sense_are_refused(self, command: StreamCommand, data: Path, option: str) -> None:
+        ended = command("serve", "--data", data, option, "0")
+        assert ended.code == 2
+        assert option in ended.stderr
+        assert not data.exists()

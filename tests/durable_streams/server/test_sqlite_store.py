@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from durable_streams.server import (
+    Limits,
     ServerThread,
     SqliteStore,
     StoreError,
@@ -24,6 +25,7 @@ from durable_streams.server import (
     _requests,
     _rows,
 )
+from durable_streams.server._commands import Moment
 from durable_streams.server._database import FILE_NAME, SCHEMA_VERSION
 from durable_streams.testing import InProcessTransport
 from harness.waiting import wait_until
@@ -37,10 +39,32 @@ if TYPE_CHECKING:
 
 TEXT = {"content-type": "text/plain"}
 
+FIRST_FORMAT = """
+CREATE TABLE streams (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL, path TEXT NOT NULL UNIQUE, content_type TEXT NOT NULL,
+    ttl_seconds INTEGER, expires_at TEXT, tail INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0,
+    closed_producer TEXT, closed_epoch INTEGER, closed_seq INTEGER, stream_seq TEXT, deadline REAL
+);
+CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
+CREATE TABLE messages (
+    stream_id INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (stream_id, number)
+) WITHOUT ROWID;
+CREATE TABLE producers (
+    stream_id INTEGER NOT NULL, producer_id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (stream_id, producer_id)
+) WITHOUT ROWID;
+CREATE TABLE trash (stream_id INTEGER PRIMARY KEY);
+INSERT INTO streams (uid, path, content_type, tail) VALUES ('abc', '/s', 'text/plain', 2);
+INSERT INTO messages VALUES (1, 0, CAST('one' AS BLOB)), (1, 1, CAST('two' AS BLOB));
+INSERT INTO producers VALUES (1, 'p', 0, 7);
+PRAGMA application_id = 1146319986;
+PRAGMA user_version = 1;
+"""
+
 
 @contextmanager
-def serving(store: SqliteStore) -> Iterator[tuple[ServerThread, httpx.Client]]:
-    thread = ServerThread(StreamApp(store))
+def serving(store: SqliteStore, limits: Limits | None = None) -> Iterator[tuple[ServerThread, httpx.Client]]:
+    thread = ServerThread(StreamApp(store, limits=limits))
     thread.start()
     try:
         with httpx.Client(transport=InProcessTransport(thread), base_url="http://streams.test") as client:
@@ -125,7 +149,8 @@ class TestOneTransaction:
         def apply_in_two_steps(self: _rows.SqliteTransaction, stream: Stream, change: Change) -> None:
             if change.data is not None:
                 execute = self._connection.execute
-                execute("INSERT INTO messages VALUES (?, ?, ?)", (stream.id, stream.tail, change.data))
+                row = (stream.id, stream.tail, change.data)
+                execute("INSERT INTO messages (stream_id, number, data) VALUES (?, ?, ?)", row)
                 execute("COMMIT")
                 execute("BEGIN IMMEDIATE")
                 execute("DELETE FROM messages WHERE stream_id = ? AND number = ?", (stream.id, stream.tail))
@@ -199,7 +224,7 @@ class TestGroupCommit:
         request = _requests.AppendRequest("text/plain", close=False, producer=None, stream_seq=None)
         body = _requests.Body(b"x", sent=True)
         return server.run(
-            store.transact(partial(_commands.append, path=path, request=request, body=body, now=0.0))
+            store.transact(partial(_commands.append, path=path, request=request, body=body, moment=Moment(0.0)))
         )
 
     @staticmethod
@@ -248,6 +273,23 @@ class TestRestart:
             assert client.post("/s", headers={**TEXT, "stream-seq": "m"}, content=b"b").status_code == 409
             again = client.post("/closed", headers={**mark(0), "stream-closed": "true"}, content=b"end")
             assert (again.status_code, again.headers["producer-seq"]) == (204, "0")
+
+    def test_a_store_of_the_first_format_is_taken_over(self, tmp_path: Path) -> None:
+        with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+            connection.executescript(FIRST_FORMAT)
+        connection.close()
+        for _ in range(2):  # the second time there is nothing left to do
+            store = SqliteStore(tmp_path)
+            with serving(store) as (server, client):
+                assert client.get("/s").content == b"onetwo"
+                assert client.post("/s", headers=mark(7)).status_code == 400
+                assert client.post("/s", headers=mark(7), content=b"two").status_code == 204
+                stream = server.run(store.find("/s")).result(20)
+                assert stream is not None
+                assert (stream.head, stream.tail, stream.size) == (0, 2, 6)
+        with serving(SqliteStore(tmp_path), Limits(retain_bytes=5)) as (_, client):
+            assert client.post("/s", headers=mark(8), content=b"three").status_code == 200
+            assert client.get("/s").content == b"three"
 
     def test_what_was_left_of_deleted_streams_is_purged(self, tmp_path: Path) -> None:
         with serving(SqliteStore(tmp_path)) as (_, client):
