@@ -283,8 +283,9 @@ def open_server(options: EmbeddedOptions) -> tuple[int, ServerThread]:
     """Open the store and start the server's thread; return its quota, too. Raises `StoreError`."""
     directory = options.directory
     max_bytes = options.max_bytes or default_max_bytes(used_bytes(directory), free_bytes(directory))
-    store = SqliteStore(directory, max_bytes=max_bytes)
-    server = ServerThread(StreamApp(store, token=options.token, limits=Limits()))
+    store = SqliteStore(directory, max_bytes=max_bytes, min_free_bytes=options.min_free_bytes)
+    limits = Limits(retain_bytes=options.retain_bytes, retain_seconds=options.retain_seconds)
+    server = ServerThread(StreamApp(store, token=options.token, limits=limits))
     server.start()
     return max_bytes, server
 

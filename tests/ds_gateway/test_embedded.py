@@ -225,6 +225,28 @@ class TestServing:
         assert (await larger.client.post(larger.url, headers=JSON, content=body)).status_code == 204
         assert larger.server.snapshot().reason == ""
 
+    async def test_a_disk_that_is_nearly_full_is_left_alone(self, make: Callable[..., Bench]) -> None:
+        bench = make(min_free_bytes=2**60)
+        assert (await bench.client.put(bench.url, headers=JSON)).status_code == 507
+        assert "the store is full" in bench.server.snapshot().reason
+
+    async def test_what_is_older_than_what_it_keeps_is_gone(self, make: Callable[..., Bench]) -> None:
+        bench = make(retain_bytes=1)
+        await bench.client.put(bench.url, headers=JSON)
+        body = b'["%s"]' % (b"x" * 100_000)
+
+        async def is_gone() -> bool:
+            await bench.client.post(bench.url, headers=JSON, content=body)
+            return (await bench.client.get(bench.url, params={"offset": "0" * 16})).status_code == 410
+
+        for _ in range(100):
+            if await is_gone():
+                break
+        else:
+            pytest.fail("everything is kept")
+        newest = await bench.client.get(bench.url, params={"offset": "-1"})
+        assert newest.status_code == 200, "the beginning is the oldest that there is"
+
 
 class TestTrouble:
     async def test_a_port_in_use_is_had_when_it_is_free(self, make: Callable[..., Bench]) -> None:

@@ -123,10 +123,15 @@ class ServerSettings(_Model):
         description="Limit of the embedded server's store; default: what it has and half of what is free.",
     )
     retain_bytes: Bytes | None = Field(
-        None, ge=1024, description="What the embedded server keeps of a stream, the newest; default: everything."
+        None,
+        ge=1024 * 1024,
+        description="What the embedded server keeps of a stream at least, the newest; default: everything.",
     )
     retain_age: Seconds | None = Field(
-        None, ge=1, description="How long the embedded server keeps what a stream has; default: for ever."
+        # A restart looks for the last batch in the stream: it must not be gone by then.
+        None,
+        ge=60,
+        description="How long the embedded server keeps records, in time that it runs; default: for ever.",
     )
 
     @property

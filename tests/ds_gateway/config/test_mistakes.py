@@ -406,7 +406,8 @@ class TestTheEmbeddedServer:
             ("listen", "127.0.0.1", "must be an address, : and a port, not '127.0.0.1'"),
             ("listen", "127.0.0.1:0", "must have a port from 1 to 65535, not '127.0.0.1:0'"),
             ("max_bytes", "1", "must be at least 1048576, not 1"),
-            ("retain_age", "0", "must be at least 1, not 0"),
+            ("retain_age", "30s", "must be at least 60, not '30s'"),
+            ("retain_bytes", "1KiB", "must be at least 1048576, not '1KiB'"),
         ],
     )
     def test_what_does_not(self, tmp_path: Path, key: str, value: str, told: str) -> None:
