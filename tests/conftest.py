@@ -25,6 +25,7 @@ settings.load_profile("untimed")
 LONG: Final = (
     "ds_gateway/test_gateway.py",
     "faults/test_crash_points.py",
+    "ds_gateway/test_embedded_gateway.py",
     "faults/test_mutants.py",
     "durable_streams/server/test_conformance.py",
     "ds_gateway/cli/test_demo.py",

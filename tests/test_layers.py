@@ -23,7 +23,8 @@ LAYERS: Final = (
     ("framing", "decoding"),  # 1
     ("mapping",),  # 1
     ("journal", "mqtt", "serial_port"),  # 2
-    ("uplink", "downlink"),  # 3
+    ("uplink", "downlink", "embedded"),  # 3
+    ("retarget",),  # 3
     ("status",),  # 4
     ("metrics", "control"),  # 4
     ("gateway",),  # 5
@@ -44,6 +45,8 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "durable_streams.in_process",
         "durable_streams.testing*",
         "ds_gateway.uplink*",
+        "ds_gateway.embedded",
+        "ds_gateway.retarget",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),

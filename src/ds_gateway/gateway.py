@@ -1,9 +1,12 @@
 """The composition root: builds the parts, lets them run, watches them, and takes them down in order.
 
-    start   journal -> control socket -> sources -> READY -> uplinks, as their streams appear
-    stop    sources -> their last records are committed -> bounded drain -> uplinks -> journal -> control socket
+    start   journal -> embedded server -> control socket -> sources -> READY -> uplinks, as their streams appear
+    stop    sources -> their last records are committed -> bounded drain -> control socket -> uplinks
+            -> embedded server -> journal
 
 Nothing that is away (a broker, a port, the server) delays the start: it shows in the status, and is retried.
+The embedded server is there as long as something may be sent to it, and before the journal, whose lock stands for
+the whole data folder.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import __version__
 from ds_gateway.control import ControlServer
+from ds_gateway.embedded import EmbeddedServer, options
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import MqttPipeline, SerialPipeline
 from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.retarget import Resolver
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import About, SourceStatus, document
 from ds_gateway.uplink import Uplinks, http_client
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.loader import Loaded
     from ds_gateway.config.models import MqttSettings
+    from ds_gateway.control import Verb
     from ds_gateway.journal.book import Book
     from ds_gateway.notify import Notifier
     from ds_gateway.records import Item
@@ -100,7 +106,7 @@ class Gateway:
             pid=os.getpid(),
             started_at=datetime.now(UTC),
             started_monotonic=time.monotonic(),
-            server_url=settings.server.url,
+            server_url=settings.server.base_url,
             config_path=str(loaded.path),
             config_digest=loaded.digest,
             data_dir=settings.data_dir,
@@ -113,7 +119,8 @@ class Gateway:
         """
         settings = self._loaded.settings
         loop = asyncio.get_running_loop()
-        client = http_client(settings.server)
+        self._embedded = self._embedded_server()
+        client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
         self._uplinks = Uplinks(settings.server, settings.batch, settings.exactly_once, client)
         try:
             self._journal = self._open_journal(loop)
@@ -123,18 +130,30 @@ class Gateway:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop_asked.set)
         try:
-            async with ControlServer(self._loaded.control_socket, {"status": self._status}):
+            if self._embedded is not None:
+                self._embedded.start()
+            resolver = Resolver(settings, self._uplinks, self._names, http_client)
+            verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
+            async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._supervise()
                 await self._stop()
         finally:
             await self._uplinks.close()
+            if self._embedded is not None:
+                await self._embedded.stop()
             await asyncio.to_thread(self._journal.stop)
             for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
         return 1 if failed else 0
+
+    def _embedded_server(self) -> EmbeddedServer | None:
+        settings = self._loaded.settings
+        if not settings.server.is_embedded:
+            return None
+        return EmbeddedServer(options(settings.data_dir, settings.server, settings.journal, listen=True))
 
     def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
         settings = self._loaded.settings
@@ -209,6 +228,9 @@ class Gateway:
         )
         return _Source(name, source, pipeline, intakes[0])
 
+    def _names(self) -> list[tuple[int, str]]:
+        return [(number, name) for number, name, _ in self._journal.streams()]
+
     def _add_stream(self, number: int, name: str, url: str) -> None:
         birth = {"version": __version__, "config": self._about.config_digest}
         self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
@@ -240,6 +262,8 @@ class Gateway:
         """Parts that should have turned and have not."""
         parts = {"journal": self._journal.alive_at}
         parts.update({each.name: each.source.alive_at for each in self._sources})
+        if self._embedded is not None:
+            parts["embedded server"] = self._embedded.alive_at
         oldest = time.monotonic() - min(STALLED_SECONDS, (self._notifier.watchdog_seconds or 60.0) * 0.75)
         return [name for name, alive_at in parts.items() if alive_at < oldest]
 
@@ -249,6 +273,8 @@ class Gateway:
         waiting = [
             f"{each.name}: {status.reason}" for each in self._sources if (status := each.source.snapshot()).reason
         ]
+        if self._embedded is not None and (reason := self._embedded.snapshot().reason):
+            waiting.append(f"embedded server: {reason}")
         uplinks = self._uplinks.snapshots()
         troubled = [
             f"{stream.name}: {uplink.reason}"
@@ -272,6 +298,7 @@ class Gateway:
             [each.status() for each in self._sources],
             self._journal.snapshot(),
             self._uplinks.snapshots(),
+            None if self._embedded is None else self._embedded.snapshot(),
         )
 
     # -- stop
@@ -292,7 +319,7 @@ class Gateway:
         event(_log, "info", "gateway.drained", backlog=backlog)
 
     def _settled(self) -> bool:
-        return self._journal.full or not any(len(each.intake) for each in self._sources)
+        return self._journal.full or not any(each.intake.uncommitted for each in self._sources)
 
     def _drained(self) -> bool:
         return not any(

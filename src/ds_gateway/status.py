@@ -20,6 +20,7 @@ from ds_gateway.serial_port import SerialSnapshot
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ds_gateway.embedded import EmbeddedSnapshot
     from ds_gateway.journal import JournalSnapshot, StreamSnapshot
     from ds_gateway.mapping import LastReading
     from ds_gateway.uplink import UplinkSnapshot
@@ -58,8 +59,9 @@ def document(
     sources: list[SourceStatus],
     journal: JournalSnapshot,
     uplinks: Mapping[int, UplinkSnapshot],
+    embedded: EmbeddedSnapshot | None,
 ) -> dict[str, Any]:
-    """Return the status as JSON values."""
+    """Return the status as JSON values. ``embedded`` is null where the server is elsewhere."""
     return {
         "gateway": {
             "id": about.gateway,
@@ -72,6 +74,7 @@ def document(
             "data_dir": about.data_dir,
         },
         "server": {"url": about.server_url},
+        "embedded": None if embedded is None else dataclasses.asdict(embedded),
         "sources": [_source(source) for source in sources],
         "devices": [_device(source.name, reading) for source in sources for reading in source.readings.values()],
         "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],

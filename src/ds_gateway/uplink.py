@@ -10,36 +10,57 @@ stream goes where, with which credentials, and what an operator is told about it
 | sending  | a batch is on its way                                                                     |
 | waiting  | the server or the way to it is in trouble; tried again for ever                           |
 | halted   | only this stream stopped: sending on could lose or repeat records. Its records are kept   |
+| settling | an operator moves it: what became of its last batch is being found out at the old server  |
 | parked   | the stream itself has ended (closed, deleted)                                             |
 """
 
 from __future__ import annotations
 
 import asyncio
+import shlex
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
 
 from ds_gateway.errors import JournalDamagedError, UplinkError
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import stream_path
-from durable_streams import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, StoreProducer, Wait
+from durable_streams import (
+    Command,
+    Halt,
+    Policy,
+    PostBatch,
+    ProducerStore,
+    Pull,
+    Resolve,
+    Stage,
+    Stop,
+    StoreProducer,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
-    from durable_streams import ProducerStore
 
 _log = logger("uplink")
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 DEFECT_PAUSE_SECONDS: Final = 30.0
+
+
+class StreamStore(ProducerStore, Protocol):
+    """What is needed of the journal for one stream."""
+
+    async def move(self, url: str, *, give_up: bool = False) -> bool:
+        """Commit that the stream goes on at another server; False while a batch is unresolved at the old one."""
+        ...  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +78,15 @@ class UplinkSnapshot:
     epoch: int
 
 
-def http_client(settings: ServerSettings) -> httpx.AsyncClient:
+def http_client(settings: ServerSettings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """Return the client for all streams of one server. Raises `UplinkError` for certificates that cannot be used.
 
-    The environment's proxy variables do not count: what the gateway does is in its configuration.
+    ``transport`` leads to the embedded server. The environment's proxy variables do not count: what the gateway
+    does is in its configuration.
     """
+    timeout = httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+    if transport is not None:
+        return httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout)
     try:
         context = ssl.create_default_context(cafile=settings.tls.ca)
         if settings.tls.cert is not None:
@@ -74,7 +99,7 @@ def http_client(settings: ServerSettings) -> httpx.AsyncClient:
         trust_env=False,
         # Kept cookies would be sent back, and a proxy that sets a new one each time fills the request's headers.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        timeout=timeout,
     )
 
 
@@ -150,6 +175,12 @@ class Uplink:
                 self.state = "idle" if state.stage is Stage.IDLE else "starting"
                 self.reason = ""
 
+    def observe_settling(self, state: Pull, _command: Command) -> None:
+        """Follow the producer that asks the old server."""
+        self.failures = state.failures
+        if state.trouble:
+            self.last_error = state.trouble
+
     def snapshot(self) -> UplinkSnapshot:
         """How it is now."""
         return UplinkSnapshot(
@@ -163,6 +194,16 @@ class Uplink:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A stream whose last batch is unresolved at a server that is not the configured one any more."""
+
+    uplink: Uplink
+    store: StreamStore
+    url: str
+    """What the journal calls that server."""
+
+
 class Uplinks:
     """All streams' uplinks. Used on the event loop."""
 
@@ -173,7 +214,8 @@ class Uplinks:
         exactly_once: ExactlyOnceSettings,
         client: httpx.AsyncClient,
     ) -> None:
-        self._base_url = server.url
+        self._server_url = server.url
+        self._base_url = server.base_url
         self._headers = request_headers(server)
         self._policy = Policy(create=server.create, read_back=exactly_once.read_back)
         self._max_batch_bytes = batch.max_bytes
@@ -181,26 +223,99 @@ class Uplinks:
         self._slots = asyncio.Semaphore(batch.parallel)
         self._uplinks: dict[int, Uplink] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stranded: dict[int, Stranded] = {}
 
-    def add(self, number: int, name: str, url: str, store: ProducerStore) -> None:
+    def add(self, number: int, name: str, url: str, store: StreamStore) -> None:
         """Begin to send a stream's records, if that is not going on yet.
 
-        ``url`` is the base URL that the stream's producer belongs to; with another one than the configured, a
+        ``url`` says which server the stream's producer belongs to; with another one than the configured, a
         batch is unresolved there, and sending it here could store it twice.
         """
         if number in self._uplinks:
             return
         uplink = self._uplinks[number] = Uplink(name, f"{self._base_url}/{stream_path(name)}")
-        if url != self._base_url:
-            uplink.stop(
-                "halted",
-                f"a batch is unresolved at {url}: nobody knows whether it arrived there. Set server.url back to "
-                "it until the stream is idle, then change it",
-            )
+        if url != self._server_url:
+            self._stranded[number] = Stranded(uplink, store, url)
+            uplink.stop("halted", _why_stranded(name, url))
             return
+        self._start(number, uplink, store)
+
+    def _start(self, number: int, uplink: Uplink, store: StreamStore) -> None:
         self._tasks[number] = asyncio.create_task(
-            uplink.run(lambda uplink: self._producer(uplink, store)), name=f"uplink {name}"
+            uplink.run(lambda uplink: self._producer(uplink, store)), name=f"uplink {uplink.name}"
         )
+
+    @property
+    def stranded(self) -> Mapping[int, Stranded]:
+        """The streams that wait for `settle` or `give_up`, by their numbers."""
+        return dict(self._stranded)
+
+    async def settle(
+        self, number: int, old: ServerSettings, client: httpx.AsyncClient, *, timeout_seconds: float
+    ) -> None:
+        """Find out at the old server what became of the stream's last batch, then go on at the configured one.
+
+        Until it is known to be in the old stream it is sent there again, with the same number. Raises
+        `UplinkError` when that cannot be had in time; nothing is changed then. A crash at any point leaves the
+        stream as it was, or moved.
+        """
+        stranded = self._begin_to_move(number)
+        uplink = stranded.uplink
+        reason = uplink.reason
+        uplink.state, uplink.reason, uplink.last_error = "settling", f"asking {old.url}", ""
+        producer = StoreProducer(
+            f"{old.base_url}/{stream_path(uplink.name)}",
+            stranded.store,
+            client=client,
+            headers=request_headers(old),
+            policy=replace(self._policy, create=False, settle=True),
+            max_batch_bytes=self._max_batch_bytes,
+            observe=uplink.observe_settling,
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                halt = await producer.run()
+            if halt.stop is not Stop.SETTLED:
+                raise UplinkError(f"{old.url} does not settle it: {halt.reason}")
+            await self._move(number, stranded, give_up=False)
+        except TimeoutError:
+            seen = uplink.last_error or "no answer yet"
+            raise UplinkError(f"{old.url} did not settle it within {timeout_seconds:g} s: {seen}") from None
+        finally:
+            if number not in self._tasks:
+                self._stranded[number] = stranded
+                uplink.state, uplink.reason = "halted", reason
+
+    async def give_up(self, number: int) -> None:
+        """Send the stream's last batch to the configured server, whether it arrived at the old one or not."""
+        stranded = self._begin_to_move(number)
+        try:
+            await self._move(number, stranded, give_up=True)
+        finally:
+            if number not in self._tasks:
+                self._stranded[number] = stranded
+
+    def _begin_to_move(self, number: int) -> Stranded:
+        stranded = self._stranded.pop(number, None)
+        if stranded is None:
+            raise UplinkError("it is being moved already; ds-gateway status shows how far that is")
+        return stranded
+
+    async def _move(self, number: int, stranded: Stranded, *, give_up: bool) -> None:
+        uplink = stranded.uplink
+        if not await stranded.store.move(self._server_url, give_up=give_up):
+            raise UplinkError("a batch is unresolved still; try again")
+        event(
+            _log,
+            "info",
+            "uplink.stream.moved",
+            stream=uplink.name,
+            old=stranded.url,
+            new=self._server_url,
+            given_up=give_up,
+        )
+        uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
+        self._start(number, uplink, stranded.store)
 
     def _producer(self, uplink: Uplink, store: ProducerStore) -> StoreProducer:
         return StoreProducer(
@@ -229,3 +344,12 @@ class Uplinks:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._client.aclose()
+
+
+def _why_stranded(name: str, url: str) -> str:
+    """Why a stream of another server than the configured one is not sent, and the ways out."""
+    return (
+        f"a batch is unresolved at {url}: nobody knows whether it arrived there. `ds-gateway resolve "
+        f"{shlex.quote(name)} --retarget` finds out there, then goes on at the server that is configured now; "
+        "or set server.url back"
+    )

@@ -25,6 +25,8 @@ Rules:
 - The anchor moves only together with the last resolved number.
 - Only a 200 that echoes a claim makes it count. A 204 may be an earlier process's: claim a higher epoch.
 - STOPPED is final for this process: the reason says why, and a restart looks again at everything.
+- With `Policy.settle` it only finds out what became of a batch: nothing is created, claimed or sealed, and it
+  stops (SETTLED) as soon as nothing is unresolved. Whoever leaves a server needs that: no record is sent to both.
 
 The machine never does I/O: `react` takes an event and returns the next state with one command. Whoever executes
 the command (see `_puller`) feeds the outcome back as the next event.
@@ -77,6 +79,8 @@ class Stop(Enum):
     TOO_LARGE = "too_large"
     CLOSED = "closed"
     GONE = "gone"
+    SETTLED = "settled"
+    """Nothing is wrong: this was the task of a policy with ``settle``."""
 
     @property
     def parked(self) -> bool:
@@ -90,6 +94,8 @@ class Policy:
 
     create: bool = True
     read_back: bool = True
+    settle: bool = False
+    """Stop as soon as nothing is unresolved; begin nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +282,8 @@ class IllegalEventError(AssertionError):
 
 def start(stored: ProducerState, policy: Policy) -> Step:
     """Begin with what the store knows. Nothing an earlier process believed is taken for granted."""
+    if policy.settle and stored.batch is None:
+        return _enter(Pull(Stage.IDLE, stored, policy))
     if not stored.claimed:
         return _enter(Pull(Stage.LOOK, stored, policy))
     return _enter(Pull(Stage.PROBE, stored, policy, batch=stored.batch, repeated=stored.batch is not None))
@@ -296,6 +304,9 @@ def react(state: Pull, event: Event) -> Step:
             raise IllegalEventError(f"{event} cannot happen while {state.stage.value}")
 
 
+_SETTLED: Final = "nothing is unresolved"
+
+
 def _enter(state: Pull) -> Step:
     """The command that a stage begins with."""
     stored = state.stored
@@ -308,6 +319,8 @@ def _enter(state: Pull) -> Step:
             return state, PostClaim(Attempt(stored.epoch, 0, state.repeated))
         case Stage.PROBE:
             return state, PostProbe(Attempt(stored.epoch, PROBE_SEQ))
+        case Stage.IDLE if state.policy.settle:
+            return replace(state, stage=Stage.STOPPED, stop=Stop.SETTLED), Halt(Stop.SETTLED, _SETTLED)
         case Stage.IDLE:
             return state, NextBatch()
         case Stage.SEND:

@@ -34,6 +34,9 @@ class Store:
         self.anchor = anchor
         self.resolved: list[int] = []
         self.failure: BaseException | None = None
+        self.unresolved: SealedBatch | None = None
+        """A batch of an earlier process."""
+        self.moves: list[tuple[str, bool]] = []
         self._batches: asyncio.Queue[SealedBatch] = asyncio.Queue()
         self._sealed = 0
 
@@ -44,7 +47,7 @@ class Store:
     async def load(self) -> ProducerState:
         if self.failure is not None:
             raise self.failure
-        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), None)
+        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), self.unresolved)
 
     async def save_anchor(self, offset: str) -> None:
         self.anchor = offset
@@ -60,7 +63,17 @@ class Store:
 
     async def resolve(self, batch: SealedBatch, offset: str) -> None:
         self.anchor = offset
+        self.unresolved = None
         self.resolved.append(batch.seq)
+
+    async def move(self, url: str, *, give_up: bool = False) -> bool:
+        self.moves.append((url, give_up))
+        if give_up:
+            self.unresolved = None
+        if self.unresolved is not None:
+            return False
+        self.claimed, self.anchor = False, None
+        return True
 
     async def drained(self) -> None:
         raise AssertionError("nobody waits for it here")
@@ -275,7 +288,8 @@ class TestStreams:
         snapshot = bench.snapshot()
         assert snapshot.state == "halted"
         assert "a batch is unresolved at http://old.test/v1" in snapshot.reason
-        assert "Set server.url back" in snapshot.reason
+        assert "`ds-gateway resolve telemetry/1 --retarget`" in snapshot.reason
+        assert "or set server.url back" in snapshot.reason
         assert bench.server.requests == []
 
     async def test_no_more_streams_send_at_once_than_allowed(self) -> None:
@@ -323,6 +337,75 @@ class TestStreams:
         await uplinks.close()
         assert client.is_closed
         assert store.resolved == []
+
+
+class TestMoving:
+    """The last batch is unresolved at another server: `settle` finds out there, and goes on here."""
+
+    OLD = "http://old.test/v1"
+
+    @staticmethod
+    def stranded(bench: Bench) -> Store:
+        store = Store(claimed=True, anchor=f"{0:016d}")
+        store.unresolved = SealedBatch(0, 1, b'[{"n":1}]', 1)
+        bench.add(store, url=TestMoving.OLD)
+        return store
+
+    @staticmethod
+    async def settle(bench: Bench, rule: Callable[[httpx.Request], httpx.Response], seconds: float = 20.0) -> None:
+        old = ServerSettings(url=TestMoving.OLD)
+        async with httpx.AsyncClient(transport=httpx.MockTransport(rule)) as client:
+            await bench.uplinks.settle(1, old, client, timeout_seconds=seconds)
+
+    async def test_it_is_sent_to_the_old_server_and_what_comes_later_to_the_new_one(self, bench: Bench) -> None:
+        store, old_server = self.stranded(bench), Server()
+        old_server.posted["/v1/telemetry/1"] = 0
+        old_server.rule = lambda request: (
+            httpx.Response(409, headers={"producer-expected-seq": "1", "producer-received-seq": "9"})
+            if request.headers.get("producer-seq") == str(PROBE_SEQ)
+            else None
+        )
+        assert set(bench.uplinks.stranded) == {1}
+        await self.settle(bench, old_server)
+        assert store.resolved == [1]
+        assert store.moves == [(BASE, False)]
+        assert bench.uplinks.stranded == {}
+        assert [request.method for request in old_server.requests] == ["POST", "HEAD", "POST"], "no PUT, no claim"
+        snapshot = await bench.wait("idle")
+        assert snapshot.url == f"{BASE}/telemetry/1"
+        assert snapshot.reason == ""
+        with pytest.raises(UplinkError, match="being moved already"):
+            await bench.uplinks.give_up(1)
+
+    async def test_a_server_that_is_away_changes_nothing(self, bench: Bench) -> None:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            assert bench.snapshot().state == "settling"
+            raise httpx.ConnectError("nobody is there", request=request)
+
+        store = self.stranded(bench)
+        before = bench.snapshot()
+        with pytest.raises(
+            UplinkError, match=r"http://old\.test/v1 did not settle it within 0\.1 s: .*nobody is there"
+        ):
+            await self.settle(bench, refuse, 0.1)
+        assert store.moves == []
+        assert (bench.snapshot().state, bench.snapshot().reason) == ("halted", before.reason)
+        assert set(bench.uplinks.stranded) == {1}, "it can be tried again"
+
+    async def test_a_server_that_knows_better_changes_nothing(self, bench: Bench) -> None:
+        fenced = httpx.Response(403, headers={"producer-epoch": "7"})
+        store = self.stranded(bench)
+        with pytest.raises(UplinkError, match=r"does not settle it: .*a higher epoch was claimed"):
+            await self.settle(bench, lambda _request: fenced)
+        assert store.moves == []
+        assert bench.snapshot().state == "halted"
+
+    async def test_giving_up_asks_nobody(self, bench: Bench) -> None:
+        store = self.stranded(bench)
+        await bench.uplinks.give_up(1)
+        assert store.moves == [(BASE, True)]
+        assert store.resolved == []
+        await await_until(lambda: bench.snapshot().state != "halted", what="it goes on")
 
 
 class TestCredentials:

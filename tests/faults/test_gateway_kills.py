@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faults.plant import Device, Plant, all_alike, numbered_and_steady, random_kills
+from harness.embedded_streams import EmbeddedStreams
 from harness.stream_server import StreamServer
 
 if TYPE_CHECKING:
@@ -57,6 +58,41 @@ def test_nothing_is_lost_or_repeated_with_the_reference_server(
 ) -> None:
     with Plant(processes, tmp_path, reference_server, numbered_and_steady()) as plant:
         findings = run(plant, kills=3, messages=900)
+    assert findings.problems == ""
+
+
+def run_with_embedded_server(
+    processes: Processes, folder: Path, devices: Sequence[Device], *, kills: int, messages: int
+) -> Findings:
+    """A kill takes the gateway and its server at once."""
+    streams = EmbeddedStreams()
+    more = {"server": streams.settings()}
+    with Plant(processes, folder, streams, devices, more_settings=more) as plant:
+        seed = SystemRandom().randrange(10**9)
+        started = time.monotonic()
+        plant.establish_session()
+        random_kills(plant, Random(seed), kills=kills, messages=messages)
+        plant.finish()
+        with streams.served(plant.gateway.data_dir):
+            findings = plant.audit()
+    print(f"seed {seed}: {kills} kills in {time.monotonic() - started:.1f} s")
+    return findings
+
+
+def test_nothing_is_lost_or_repeated_when_the_server_is_in_the_same_process(
+    processes: Processes, tmp_path: Path
+) -> None:
+    findings = run_with_embedded_server(processes, tmp_path, numbered_and_steady(), kills=6, messages=2000)
+    assert findings.problems == ""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("steady", [False, True], ids=["numbered payloads", "identical payloads"])
+def test_nothing_is_lost_or_repeated_in_fifty_kills_with_the_server_in_the_same_process(
+    processes: Processes, tmp_path: Path, *, steady: bool
+) -> None:
+    findings = run_with_embedded_server(processes, tmp_path, all_alike(steady=steady), kills=50, messages=20_000)
     assert findings.problems == ""
 
 

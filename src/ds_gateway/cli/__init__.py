@@ -10,6 +10,7 @@ import typer
 from ds_gateway import __version__
 from ds_gateway.cli.check import check
 from ds_gateway.cli.demo import demo
+from ds_gateway.cli.resolve import resolve
 from ds_gateway.cli.run import run
 from ds_gateway.cli.status import status
 from ds_gateway.errors import ConfigError, GatewayError
@@ -27,6 +28,7 @@ app.command()(run)
 app.command()(check)
 app.command()(demo)
 app.command()(status)
+app.command()(resolve)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer

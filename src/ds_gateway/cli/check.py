@@ -53,6 +53,7 @@ def summary(loaded: Loaded) -> dict[str, Any]:
         "devices": len(devices) + len(settings.serial),
         "streams": sorted(text(stream) for stream in streams),
         "server": text(settings.server.url),
+        "base_url": text(settings.server.base_url),
         "data_dir": text(settings.data_dir),
         "journal_max_bytes": settings.journal.max_bytes,
         "digest": loaded.digest,
@@ -67,12 +68,13 @@ def print_json(document: object) -> None:
 def print_summary(said: dict[str, Any]) -> None:
     """Print the summary for people."""
     limit = said["journal_max_bytes"]
+    server = dict.fromkeys((said["server"], said["base_url"]))
     rows = [
         ("gateway", said["gateway"]),
         *(("source", f"{source['name']} ({source['kind']} {source['at']})") for source in said["sources"]),
         ("devices", f"{said['devices']} configured"),
         *(("stream", stream) for stream in said["streams"]),
-        ("server", said["server"]),
+        ("server", ", ".join(server)),
         ("data_dir", said["data_dir"]),
         (
             "journal",

@@ -39,11 +39,13 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # no
         Console(width=width).print(render(result, datetime.now(UTC)))
 
 
-def ask(data_dir: str, sockets: Sequence[Path], verb: str, **arguments: Any) -> dict[str, Any]:
+def ask(
+    data_dir: str, sockets: Sequence[Path], verb: str, timeout_seconds: float = 5.0, **arguments: Any
+) -> dict[str, Any]:
     """The answer of the first gateway that listens. Raises `ControlError`."""
     for path in sockets:
         try:
-            return control.call(path, verb, **arguments)
+            return control.call(path, verb, timeout_seconds, **arguments)
         except control.NobodyThereError as error:
             nobody = error
     if len(sockets) == 1:
@@ -61,6 +63,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
     )
     return Group(
         head,
+        *_embedded(_mapping(result, "embedded")),
         _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
         _table(
             "devices",
@@ -117,6 +120,18 @@ def _coloured(column: str, text: str) -> Text:
 def _safe(text: str, style: str = "") -> Text:
     """Names and readings come from outside: nothing in them is markup or a command to the terminal."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), style=style)
+
+
+def _embedded(embedded: Mapping[str, Any]) -> list[Text]:
+    if not embedded:
+        return []
+    parts = [
+        f"embedded server {_text(embedded, 'state')}, streams in {_text(embedded, 'directory')}",
+        f"{_bytes(embedded.get('bytes'))} of {_bytes(embedded.get('max_bytes'))} used",
+        f"{_bytes(embedded.get('free_bytes'))} free on the disk",
+    ]
+    reason = str(embedded.get("reason") or "")
+    return [_safe(": ".join(filter(None, (", ".join(parts), reason))), "red" if reason else "")]
 
 
 def _journal(journal: Mapping[str, Any]) -> Text:

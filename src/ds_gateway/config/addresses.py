@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Final
-
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""Hosts that only this machine can reach."""
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host (IPv6 in brackets); of names only ``localhost`` is known."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def reachable_host(host: str) -> str:
+    """The host of a URL under which a program on this machine reaches what listens on ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - nothing is bound here
 
 
 def is_host_and_port(text: str) -> bool:

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from ds_gateway.config.models import MqttSettings, SerialSettings
+from ds_gateway.config.addresses import host_and_port, is_loopback
+from ds_gateway.config.models import EMBEDDED, MqttSettings, SerialSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
 
 _M = TypeVar("_M", bound=BaseModel)
 
+_EMBEDDED_ONLY: Final = ("listen", "max_bytes", "retain_bytes", "retain_age")
+_NOT_EMBEDDED: Final = {
+    "headers": "nothing is between the gateway and a server in its own process; a bearer token is server.token",
+    "proxy": "nothing is between the gateway and a server in its own process",
+    "tls": "it speaks http:// only; put a reverse proxy with the certificates before server.listen",
+}
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
 def check(values: Mapping[str, Any], findings: Findings) -> None:
     """Add what is wrong with these values of `Settings`, as they are before validation."""
     _any_source(values, findings)
+    _server(values.get("server"), findings)
     _names(values, findings)
     _client_ids(dict(_valid(values, "mqtt", MqttSettings)), findings)
     _ports(dict(_valid(values, "serial", SerialSettings)), findings)
@@ -44,6 +52,29 @@ def validated(model: type[_M], values: Any) -> _M | None:
 def _any_source(values: Mapping[str, Any], findings: Findings) -> None:
     if not values.get("mqtt") and not values.get("serial") and findings.is_sound(("mqtt",)):
         findings.add((), "no source: add a broker under mqtt or a port under serial")
+
+
+def _server(values: Any, findings: Findings) -> None:
+    """Keys of the server in this process and keys of a server elsewhere exclude one another."""
+    if not isinstance(values, dict) or not isinstance(values.get("url"), str):
+        return
+    if values["url"] != EMBEDDED:
+        for key in values.keys() & set(_EMBEDDED_ONLY):
+            findings.add(
+                ("server", key),
+                f"is for server.url: {EMBEDDED}, and the server is elsewhere: remove it, or set server.url to "
+                f"{EMBEDDED}",
+            )
+        return
+    for key in values.keys() & _NOT_EMBEDDED.keys():
+        findings.add(("server", key), f"has no use with server.url: {EMBEDDED}: {_NOT_EMBEDDED[key]}: remove it")
+    settings = validated(ServerSettings, values)
+    if settings is not None and settings.token is None and not is_loopback(host_and_port(settings.listen)[0]):
+        findings.add(
+            ("server", "listen"),
+            f"others than this machine could read and write the streams on {settings.listen!r}: set server.token, "
+            "which every reader needs then, or listen on 127.0.0.1",
+        )
 
 
 def _names(values: Mapping[str, Any], findings: Findings) -> None:

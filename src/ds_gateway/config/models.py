@@ -10,7 +10,7 @@ themselves. Messages never contain a secret.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,9 +22,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ds_gateway.config.addresses import LOOPBACK, host_and_port, is_host_and_port
+from ds_gateway.config.addresses import host_and_port, is_host_and_port, is_loopback, reachable_host
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
+
+EMBEDDED: Final = "embedded"
+"""The ``server.url`` of the server in the gateway's own process; the journal knows that server by this word."""
+STREAMS_PATH: Final = "/v1/stream"
+"""Where the embedded server has its streams."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
@@ -54,6 +59,12 @@ def _header_value(value: Credential) -> Credential:
     text = value.get()
     if not text or not text.isascii() or _CONTROL_CHARACTERS.search(text):
         raise ValueError("a header's value is not empty, and has only printable ASCII characters")
+    return value
+
+
+def _address_and_port(value: str) -> str:
+    if host_and_port(value)[1] is None:
+        raise ValueError("must be an address, : and a port")
     return value
 
 
@@ -89,26 +100,71 @@ class TlsSettings(_Model):
 class ServerSettings(_Model):
     """The stream server."""
 
-    url: str = Field(description="Base URL of the streams, as in https://streams.example.com/v1/stream.")
-    token: HeaderValue | None = Field(None, description="Bearer token, as in ${credential:stream_token}.")
+    url: str = Field(
+        description="Base URL of the streams, as in https://streams.example.com/v1/stream; or embedded: a server "
+        "in this process, with its streams in data_dir."
+    )
+    token: HeaderValue | None = Field(
+        None,
+        description="Bearer token, as in ${credential:stream_token}; readers of the embedded server need it.",
+    )
     headers: dict[str, HeaderValue] = Field(
         default_factory=dict, description="More headers of every request, all taken for secrets."
     )
     proxy: str | None = Field(None, repr=False, description="URL of an HTTP proxy, as http://proxy:3128.")
     tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
     create: bool = Field(True, description="Create streams that do not exist yet.")
+    listen: str = Field(
+        "127.0.0.1:4437", description="Address and port where others read the embedded server's streams."
+    )
+    max_bytes: Bytes | None = Field(
+        None,
+        ge=1024 * 1024,
+        description="Limit of the embedded server's store; default: what it has and half of what is free.",
+    )
+    retain_bytes: Bytes | None = Field(
+        None,
+        ge=1024 * 1024,
+        description="What the embedded server keeps of a stream at least, the newest; default: everything.",
+    )
+    retain_age: Seconds | None = Field(
+        # A restart looks for the last batch in the stream: it must not be gone by then.
+        None,
+        ge=60,
+        description="How long the embedded server keeps records, in time that it runs; default: for ever.",
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server runs in this process."""
+        return self.url == EMBEDDED
+
+    @property
+    def base_url(self) -> str:
+        """Where the streams are, for requests and for people."""
+        if not self.is_embedded:
+            return self.url
+        host, port = host_and_port(self.listen)
+        return f"http://{reachable_host(host)}:{port}{STREAMS_PATH}"
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
+        if value == EMBEDDED:
+            return value
         match = re.fullmatch(r"https?://([^/\s?#@]+)(/[^\s?#\x00-\x20]*)?", value)
         if match is None:
             raise ValueError(
-                "must be an http:// or https:// URL without query and fragment; a user and password go into "
-                "headers"
+                "must be an http:// or https:// URL without query and fragment, or embedded; a user and password "
+                "go into headers"
             )
         host_and_port(match[1])
         return value.rstrip("/")
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        return _address_and_port(value)
 
     @field_validator("proxy")
     @classmethod
@@ -129,7 +185,8 @@ class ServerSettings(_Model):
 
     @model_validator(mode="after")
     def _certificates(self) -> Self:
-        if self.tls != TlsSettings() and not self.url.startswith("https:"):
+        # With the embedded server they are refused by `checks`, which says why.
+        if self.tls != TlsSettings() and not self.url.startswith(("https:", EMBEDDED)):
             raise ValueError("tls is for https:// URLs")
         return self
 
@@ -153,7 +210,9 @@ class JournalSettings(_Model):
         ge=1024 * 1024,
         description="Limit of the journal; default: 2 GiB or 10 % of the file system, the smaller.",
     )
-    min_free_bytes: Bytes = Field(256 * 1024 * 1024, description="Space left free on the file system.")
+    min_free_bytes: Bytes = Field(
+        256 * 1024 * 1024, description="Space left free on the file system, by the embedded server, too."
+    )
     when_full: Literal["backpressure"] = Field(
         "backpressure", description="What happens when the journal is full."
     )
@@ -331,13 +390,11 @@ class StatusSettings(_Model):
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        if host_and_port(value)[1] is None:
-            raise ValueError("must be an address, : and a port")
-        return value
+        return _address_and_port(value)
 
     @model_validator(mode="after")
     def _protected(self) -> Self:
-        if self.token is None and host_and_port(self.listen)[0] not in LOOPBACK:
+        if self.token is None and not is_loopback(host_and_port(self.listen)[0]):
             raise ValueError(f"a page that listens on {self.listen} can be read by others: set status.token")
         return self
 

@@ -12,7 +12,6 @@ from ds_gateway.config.models import (
     JournalSettings,
     MqttSettings,
     SerialSettings,
-    ServerSettings,
     Settings,
 )
 
@@ -34,7 +33,6 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
     (ExactlyOnceSettings, "fence_on_start"): frozenset({True}),
-    (ServerSettings, "url"): frozenset({"embedded"}),
     (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
     (JournalSettings, "when_full"): frozenset({"shed_oldest", "shed_newest"}),
 }
@@ -43,7 +41,6 @@ _MAPPINGS: Final = frozenset({(DeviceSettings, "decode"), (SerialSettings, "deco
 """Words that the documented configuration also allows as a mapping, as in ``decode: {regex: ...}``."""
 
 _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
-    (ServerSettings, "url"): "give the URL of a server, as of durable-streams serve",
     (JournalSettings, "when_full"): "use backpressure",
     (BatchSettings, "compression"): "use none",
     (DeviceSettings, "decode"): "use json or text",

@@ -146,6 +146,19 @@ class Book:
         self.claimed = True
         self.resolved_seq = 0
 
+    def unseal(self) -> None:
+        """Give the sealed batch's number up: its records are the first of the open ones again.
+
+        Only for a server that nobody will ask any more. There the batch may have arrived.
+        """
+        run = self.sealed
+        if run is None:
+            return
+        self.sealed = None
+        self.open_segment = run.first_segment
+        self.open_records += run.count
+        self.open_size += run.size
+
     def move_to(self, url: str) -> bool:
         """Start over at another server; False while a batch is unresolved at the old one."""
         if self.sealed is not None:

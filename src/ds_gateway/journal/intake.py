@@ -65,6 +65,7 @@ class Intake:
         self._lock = threading.Lock()
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self._taken = 0
 
     def offer(self, items: Sequence[Item]) -> bool:
         """Queue all of the items, or none: False when they do not fit. Any thread; never waits for a commit.
@@ -94,13 +95,26 @@ class Intake:
                 taken.append(self._items.popleft())
                 size += next_size
             self._bytes -= size
+            self._taken += len(taken)
         return taken
 
     def give_back(self, items: Sequence[Item]) -> None:
         """Put items of a failed commit back in front, in their order. Writer thread only."""
         with self._lock:
+            self._taken -= len(items)
             self._items.extendleft(reversed(items))
             self._bytes += sum(item.size_bytes for item in items)
+
+    def settle(self, items: Sequence[Item]) -> None:
+        """The commit with these items is done. Writer thread only."""
+        with self._lock:
+            self._taken -= len(items)
+
+    @property
+    def uncommitted(self) -> int:
+        """Items that are queued, or taken for a commit that is not done."""
+        with self._lock:
+            return len(self._items) + self._taken
 
     def __len__(self) -> int:
         with self._lock:

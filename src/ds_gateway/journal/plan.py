@@ -247,6 +247,21 @@ class Plan:
             self.parts.add("C")
         return deleted > 0
 
+    def move(self, book: Book, url: str, *, give_up: bool) -> bool:
+        """Let the stream begin at another server; False, and nothing is changed, while a batch is unresolved.
+
+        ``give_up``: the unresolved batch counts as never sent. What is kept for repair stays the old server's: it
+        is trimmed as always, and never sent.
+        """
+        if give_up:
+            book.unseal()
+        if not book.move_to(url):
+            return False
+        self.forget_announcements(book)
+        self.touch(book)
+        self.parts.add("C")
+        return True
+
     def forget_announcements(self, book: Book) -> None:
         """A new epoch announces its devices again."""
         if self._state.announced.pop(book.number, None) is not None:

@@ -119,6 +119,9 @@ def move_streams(disk: Disk, state: State, url: str) -> None:
         with disk.transaction():
             for book in moved:
                 disk.write(rows.stream_key(book.number), rows.encode_json(book.to_row()))
+                # Readers of the new stream have not seen them.
+                if state.announced.pop(book.number, None) is not None:
+                    disk.delete(rows.announced_key(book.number))
 
 
 def _begin(disk: Disk, gateway: str) -> State:

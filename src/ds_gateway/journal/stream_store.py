@@ -76,6 +76,21 @@ class StreamStore:
 
         await self._change(apply)
 
+    async def move(self, url: str, *, give_up: bool = False) -> bool:
+        """Commit that the stream goes on at another server; False while a batch is unresolved at the old one.
+
+        Whatever was resolved before this call counts: it is in the same transaction, or an earlier one.
+        ``give_up``: the unresolved batch counts as never sent, and is sent to the new server.
+        """
+        moved = False
+
+        def apply(book: Book, plan: Plan) -> None:
+            nonlocal moved
+            moved = plan.move(book, url, give_up=give_up)
+
+        await self._change(apply)
+        return moved
+
     async def next_batch(self, max_bytes: int) -> SealedBatch:
         """Wait for the next sealed batch; durable on return."""
         return await self._demand(max_bytes)

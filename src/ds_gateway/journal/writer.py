@@ -411,6 +411,8 @@ class Writer:
         for intake, items in taken:
             if intake.on_committed is not None:
                 intake.on_committed(items, self.state.counters.commit)
+        for intake, items in taken:
+            intake.settle(items)
         for change in changes:
             if change.done.set_running_or_notify_cancel():
                 change.done.set_result(None)

@@ -47,6 +47,11 @@ def test_a_right_configuration(check: Check, tmp_path: Path) -> None:
     )
 
 
+def test_the_embedded_server_is_told_with_the_place_of_its_streams(check: Check) -> None:
+    done = check(MINIMAL.replace("http://127.0.0.1:4437/v1/stream", "embedded"))
+    assert "  server   embedded, http://127.0.0.1:4437/v1/stream\n" in done.stdout
+
+
 def test_mistakes_are_on_standard_error(check: Check, tmp_path: Path) -> None:
     done = check(MINIMAL + "log: {level: loud}\njurnal: 1\n", DS_GATEWAY__BATCH__PARALLEL="x")
     assert (done.code, done.stdout) == (2, "")
@@ -82,6 +87,7 @@ class TestJson:
             "devices": 1,
             "streams": ["telemetry/{gateway}"],
             "server": "http://127.0.0.1:4437/v1/stream",
+            "base_url": "http://127.0.0.1:4437/v1/stream",
             "data_dir": "/var/lib/example",
             "journal_max_bytes": None,
         }

@@ -112,6 +112,24 @@ class TestTheTables:
             "journal 3.0 MiB of 2.0 GiB used, 5.0 GiB free on the disk, quarantined 2, lost 1"
         )
 
+    def test_a_server_elsewhere_has_no_line_of_its_own(self) -> None:
+        assert "embedded" not in shown({**STATUS, "embedded": None})
+
+    def test_the_embedded_server(self) -> None:
+        embedded = {
+            "state": "unheard",
+            "url": "",
+            "reason": "cannot listen on 127.0.0.1 port 4437: Address already in use",
+            "directory": "/d/streams",
+            "bytes": 3 * 2**20,
+            "max_bytes": 2**31,
+            "free_bytes": 5 * 2**30,
+        }
+        assert shown({**STATUS, "embedded": embedded}, width=400).splitlines()[1] == (
+            "embedded server unheard, streams in /d/streams, 3.0 MiB of 2.0 GiB used, 5.0 GiB free on the disk: "
+            "cannot listen on 127.0.0.1 port 4437: Address already in use"
+        )
+
     def test_a_full_journal(self) -> None:
         assert "FULL: sources wait" in shown({**STATUS, "journal": {"bytes": 10, "full": True}})
 

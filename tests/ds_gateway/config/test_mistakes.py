@@ -351,13 +351,100 @@ def test_what_is_documented_and_not_built_yet_is_told_as_such(text: str, expecte
     assert mistakes_in(tmp_path, HEAD + text) == [expected]
 
 
-def test_the_embedded_server_is_told_as_such(tmp_path: Path) -> None:
-    assert mistakes_in(tmp_path, "gateway: {id: a}\nserver: {url: embedded}\n" + PORT, {"HOME": "/h"}) == [
-        (
-            "2: server.url: embedded is not supported in this version: give the URL of a server, as of "
-            "durable-streams serve"
+class TestTheEmbeddedServer:
+    """Its keys and those of a server elsewhere exclude one another."""
+
+    @staticmethod
+    def mistakes(tmp_path: Path, server: str) -> list[str]:
+        text = f"gateway: {{id: a}}\ndata_dir: /d\nserver:\n  {server}\n{PORT}"
+        return mistakes_in(tmp_path, text)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            "create: true",
+            "token: x",
+            "listen: 127.0.0.1:1",
+            "listen: 127.9.9.9:4437",
+            "listen: localhost:4437",
+            'listen: "[::1]:4437"',
+            "listen: 0.0.0.0:4437\n  token: x",
+            'listen: "[::]:4437"\n  token: x',
+            "max_bytes: 1GiB\n  retain_bytes: 64MiB\n  retain_age: 30d",
+        ],
+    )
+    def test_what_goes_with_it(self, tmp_path: Path, more: str) -> None:
+        assert self.mistakes(tmp_path, f"url: embedded\n  {more}") == []
+
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            (
+                "proxy",
+                "http://proxy:3128",
+                (
+                    "has no use with server.url: embedded: nothing is between the gateway and a server in its "
+                    "own process: remove it"
+                ),
+            ),
+            (
+                "tls",
+                "{}",
+                (
+                    "has no use with server.url: embedded: it speaks http:// only; put a reverse proxy with the "
+                    "certificates before server.listen: remove it"
+                ),
+            ),
+            (
+                "headers",
+                "{X-Site: a}",
+                (
+                    "has no use with server.url: embedded: nothing is between the gateway and a server in its "
+                    "own process; a bearer token is server.token: remove it"
+                ),
+            ),
+            ("listen", "127.0.0.1", "must be an address, : and a port, not '127.0.0.1'"),
+            ("listen", "127.0.0.1:0", "must have a port from 1 to 65535, not '127.0.0.1:0'"),
+            ("max_bytes", "1", "must be at least 1048576, not 1"),
+            ("retain_age", "30s", "must be at least 60, not '30s'"),
+            ("retain_bytes", "1KiB", "must be at least 1048576, not '1KiB'"),
+        ],
+    )
+    def test_what_does_not(self, tmp_path: Path, key: str, value: str, told: str) -> None:
+        assert self.mistakes(tmp_path, f"url: embedded\n  {key}: {value}") == [f"5: server.{key}: {told}"]
+
+    @pytest.mark.parametrize("listen", ["0.0.0.0:4437", "[::]:4437", "192.0.2.1:4437", "gateway.local:4437"])
+    def test_others_than_this_machine_need_a_token(self, tmp_path: Path, listen: str) -> None:
+        [told] = self.mistakes(tmp_path, f"url: embedded\n  listen: '{listen}'")
+        assert told == (
+            f"5: server.listen: others than this machine could read and write the streams on '{listen}': set "
+            "server.token, which every reader needs then, or listen on 127.0.0.1"
         )
-    ]
+
+    @pytest.mark.parametrize(
+        "key", ["listen: 127.0.0.1:4437", "max_bytes: 1GiB", "retain_bytes: 1GiB", "retain_age: 1d"]
+    )
+    def test_its_keys_are_refused_with_a_server_elsewhere(self, tmp_path: Path, key: str) -> None:
+        name = key.partition(":")[0]
+        [told] = self.mistakes(tmp_path, f"url: http://h\n  {key}")
+        assert told == (
+            f"5: server.{name}: is for server.url: embedded, and the server is elsewhere: remove it, or set "
+            "server.url to embedded"
+        )
+
+    @pytest.mark.parametrize(
+        ("listen", "url"),
+        [
+            ("127.0.0.1:4437", "http://127.0.0.1:4437/v1/stream"),
+            ("0.0.0.0:80", "http://127.0.0.1:80/v1/stream"),
+            ("[::]:80", "http://[::1]:80/v1/stream"),
+            ("gateway.local:80", "http://gateway.local:80/v1/stream"),
+        ],
+    )
+    def test_where_people_find_its_streams(self, tmp_path: Path, listen: str, url: str) -> None:
+        server = f"server: {{url: embedded, token: x, listen: '{listen}'}}\n"
+        text = f"gateway: {{id: a}}\ndata_dir: /d\n{server}{PORT}"
+        assert load_text(tmp_path, text).settings.server.base_url == url
 
 
 @pytest.mark.parametrize("later", ["a/{x}", "a/{y}", "a/+"])

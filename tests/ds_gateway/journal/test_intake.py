@@ -41,6 +41,17 @@ def test_what_is_given_back_comes_first_again() -> None:
     assert queue.waiting_bytes == 0
 
 
+def test_what_is_taken_counts_until_its_commit_is_done() -> None:
+    queue = intake()
+    queue.offer([item("a"), item("b"), item("c")])
+    taken = queue.take(2, 1_000_000)
+    assert (len(queue), queue.uncommitted) == (1, 3)
+    queue.give_back(taken)
+    assert (len(queue), queue.uncommitted) == (3, 3)
+    queue.settle(queue.take(2, 1_000_000))
+    assert (len(queue), queue.uncommitted) == (1, 1)
+
+
 def test_an_item_larger_than_the_queue_is_taken_when_it_is_empty() -> None:
     queue = intake(max_bytes=10)
     assert queue.offer([item("x" * 100)])

@@ -108,6 +108,23 @@ def ids(batch: SealedBatch) -> list[str]:
 
 
 class TestAccepting:
+    def test_what_a_source_gave_counts_as_uncommitted_until_it_shows_in_the_snapshot(self, tmp_path: Path) -> None:
+        """A drain that looks between the taking and the commit must not believe that all is done."""
+        seen: list[tuple[int, int]] = []
+
+        def look(_when: str, _parts: frozenset[str]) -> None:
+            seen.append((len(intake), intake.uncommitted))
+
+        limits = JournalLimits(min_free_bytes=0)
+        journal = Journal.open(tmp_path / "data", gateway="g", url=URL, limits=limits, on_point=look)
+        intake = journal.intake("source", max_items=100)
+        journal.start()
+        intake.offer([Item(record("a")), Item(record("b"))])
+        wait_until(lambda: intake.uncommitted == 0, what="the records are committed")
+        assert [stream.accepted for stream in journal.snapshot().streams] == [2]
+        journal.stop()
+        assert seen[:2] == [(0, 2), (0, 2)]
+
     def test_records_come_out_in_order_with_dense_ids(self, harness: Harness) -> None:
         journal = harness.open()
         harness.accept(*[record(str(n)) for n in range(50)])
@@ -377,6 +394,98 @@ class TestEpochs:
         harness.close()
         journal = harness.open(url="http://elsewhere.test/v1")
         assert journal.streams() == [(1, "telemetry/g", URL)]
+
+
+class TestMoving:
+    """A stream goes on at another server: what is unresolved must be settled, or given up on purpose."""
+
+    OTHER = "http://other.test/v1"
+
+    def move(self, harness: Harness, *, give_up: bool = False) -> bool:
+        return asyncio.run(asyncio.wait_for(harness.store().move(self.OTHER, give_up=give_up), 20))
+
+    def state(self, harness: Harness) -> tuple[int, bool, str | None, int]:
+        state = asyncio.run(asyncio.wait_for(harness.store().load(), 20))
+        return state.epoch, state.claimed, state.anchor, state.resolved_seq
+
+    def test_while_a_batch_is_unresolved_nothing_is_moved(self, harness: Harness) -> None:
+        harness.open()
+        harness.accept(record("1"))
+        batch = harness.next_batch()
+        assert not self.move(harness)
+        harness.close()
+        journal = harness.open(url=self.OTHER)
+        assert journal.streams() == [(1, "telemetry/g", URL)]
+        assert harness.next_batch() == batch, "the very same, for the old server"
+
+    def test_a_resolution_that_came_before_counts_and_is_in_the_same_transaction(self, harness: Harness) -> None:
+        harness.open()
+        harness.accept(record("1"))
+        batch = harness.next_batch()
+        harness.accept(record("2"))
+
+        async def resolve_and_move() -> bool:
+            store = harness.store()
+            await store.resolve(batch, "o1")
+            harness.points.clear()
+            return await store.move(self.OTHER)
+
+        assert asyncio.run(resolve_and_move())
+        assert harness.points == [("before", frozenset("C")), ("after", frozenset("C"))]
+        assert self.state(harness) == (1, False, None, 0)
+        harness.close()
+        journal = harness.open(url=self.OTHER)
+        assert journal.streams() == [(1, "telemetry/g", self.OTHER)]
+        assert self.state(harness) == (1, False, None, 0), "moved once"
+        assert values(harness.next_batch()) == ["2"]
+
+    def test_what_is_given_up_is_sealed_again_with_the_same_bytes_before_what_came_later(
+        self, harness: Harness
+    ) -> None:
+        harness.open()
+        harness.accept(record("1"))
+        harness.accept(record("2"))
+        old = harness.next_batch(max_bytes=1)
+        harness.accept(record("3"))
+        assert values(old) == ["1"]
+        assert self.move(harness, give_up=True)
+        harness.close()
+        harness.open(url=self.OTHER)
+        assert self.state(harness) == (1, False, None, 0)
+        new = harness.next_batch()
+        assert values(new) == ["1", "2", "3"]
+        assert (new.epoch, new.seq) == (1, 1)
+        assert new.body.startswith(old.body[:-1])
+        harness.resolve(new, "o1")
+        harness.accept(record("4"))
+        after = harness.next_batch()
+        assert values(after) == ["4"]
+        assert ids(after)[0].endswith(".4"), "positions are dense"
+
+    def test_giving_up_without_a_batch_is_a_move(self, harness: Harness) -> None:
+        harness.open()
+        harness.accept(record("1"))
+        assert self.move(harness, give_up=True)
+        assert values(harness.next_batch()) == ["1"]
+
+    @pytest.mark.parametrize("while_running", [False, True])
+    def test_devices_are_announced_again_to_the_readers_of_the_new_stream(
+        self, harness: Harness, *, while_running: bool
+    ) -> None:
+        harness.open()
+        harness.accept(record("1", about=b"{}"))
+        batch = harness.next_batch()
+        harness.resolve(batch, "o1")
+        if while_running:
+            assert self.move(harness)
+        harness.close()
+        for _ in range(2):
+            harness.open(url=self.OTHER)
+            harness.close()
+        harness.open(url=self.OTHER)
+        harness.accept(record("2", about=b"{}"))
+        messages = orjson.loads(harness.next_batch().body)
+        assert [message.get("kind") for message in messages] == ["device", None]
 
 
 class TestFull:

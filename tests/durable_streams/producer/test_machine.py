@@ -110,9 +110,13 @@ def ids_of(batch: SealedBatch) -> tuple[int, ...]:
 class Explorer:
     """Visits every world that can be reached, and checks what must hold in each."""
 
-    def __init__(self, limits: Limits, *, read_back: bool = True) -> None:
+    def __init__(self, limits: Limits, *, read_back: bool = True, settling: bool = False) -> None:
         self.limits = limits
         self.policy = _pull.Policy(read_back=read_back)
+        self.settle = _pull.Policy(read_back=read_back, settle=True) if settling else None
+        """What every process but the first may be started with instead."""
+        self.settled: set[int] = set()
+        """How much was sealed when it was settled."""
         self.stops: set[_pull.Stop] = set()
         self.completed = 0
         self.visited = 0
@@ -171,6 +175,8 @@ class Explorer:
         if world.pull.stage is Stage.STOPPED:
             assert world.pull.stop is not None
             self.stops.add(world.pull.stop)
+            if world.pull.stop is _pull.Stop.SETTLED:
+                self.check_settled(world)
             return True
         done = world.pull.stage is Stage.IDLE and world.sealed_to == self.limits.records
         if done:
@@ -178,6 +184,13 @@ class Explorer:
             records = [entry for entry in world.server.log if entry != CLAIM]
             assert records == list(range(self.limits.records)), f"complete, but the stream has {records}"
         return done
+
+    def check_settled(self, world: World) -> None:
+        """All that was ever sealed is in the stream, so that nothing of it may be sent to another server."""
+        records = [entry for entry in world.server.log if entry != CLAIM]
+        assert records == list(range(world.sealed_to)), f"settled, but the stream has {records}"
+        assert world.disk.batch is None or world.lazy is not None, "a batch is unresolved still"
+        self.settled.add(world.sealed_to)
 
     def check(self, world: World) -> None:
         records = [entry for entry in world.server.log if entry != CLAIM]
@@ -200,6 +213,8 @@ class Explorer:
             yield replace(world, server=forgetful, forgets=world.forgets - 1)
         if world.pull is None:
             yield self.after(world, _pull.start(world.disk, self.policy))
+            if self.settle is not None:
+                yield self.after(world, _pull.start(world.disk, self.settle))
             return
         if world.pull.stage is Stage.STOPPED:
             return
@@ -223,6 +238,9 @@ class Explorer:
         return self.told(world, pull, _pull.Answered(answer))
 
     def execute(self, world: World, pull: Pull, command: _pull.Command) -> Iterator[World]:
+        if pull.policy.settle:
+            begun = _pull.PostClaim | _pull.Put | _pull.NextBatch | _pull.SaveEpoch | _pull.SaveClaim
+            assert not isinstance(command, begun), f"{command} begins something new"
         match command:
             case _pull.PostClaim(attempt):
                 yield from self.post(world, pull, attempt, (CLAIM,))
@@ -365,6 +383,51 @@ def test_without_the_read_back_such_a_server_stores_twice() -> None:
     explorer = Explorer(Limits(crashes=0, losses=1, torn=1), read_back=False)
     with pytest.raises(AssertionError, match="stored twice"):
         explorer.run()
+
+
+class TestSettling:
+    """A server is to be left: what became of the unresolved batch is found out there, and nothing begun."""
+
+    @pytest.mark.parametrize(
+        "limits",
+        [Limits(crashes=1, losses=2), Limits(crashes=2, losses=1), Limits(crashes=3, losses=0, records=2)],
+        ids=str,
+    )
+    def test_what_is_settled_is_in_the_stream_once_whatever_happens(self, limits: Limits) -> None:
+        explorer = Explorer(limits, settling=True)
+        explorer.run()
+        print(f"{limits}: {explorer.visited} worlds, settled {sorted(explorer.settled)}")
+        assert explorer.stops == {_pull.Stop.SETTLED}
+        assert explorer.settled == set(range(limits.records + 1))
+
+    def test_a_server_that_tears_data_and_state_apart_is_settled_without_a_duplicate(self) -> None:
+        explorer = Explorer(Limits(crashes=1, losses=1, torn=1), settling=True)
+        explorer.run()
+        assert _pull.Stop.SETTLED in explorer.stops
+        assert explorer.stops <= {
+            _pull.Stop.SETTLED,
+            _pull.Stop.FORGOTTEN,
+            _pull.Stop.FOREIGN,
+            _pull.Stop.SERVER_BEHIND,
+        }
+
+    @pytest.mark.parametrize("claimed", [False, True])
+    def test_without_a_batch_nothing_is_asked(self, *, claimed: bool) -> None:
+        disk = replace(FRESH_DISK, claimed=claimed, anchor="0000")
+        state, command = _pull.start(disk, _pull.Policy(settle=True))
+        assert command == _pull.Halt(_pull.Stop.SETTLED, "nothing is unresolved")
+        assert (state.stage, state.stop) == (Stage.STOPPED, _pull.Stop.SETTLED)
+        assert not _pull.Stop.SETTLED.parked
+
+    def test_a_closed_stream_without_the_batch_is_not_settled(self) -> None:
+        batch = SealedBatch(0, 1, b"[1]", 1)
+        disk = replace(FRESH_DISK, claimed=True, anchor="0001", batch=batch)
+        state, _ = _pull.start(disk, _pull.Policy(settle=True))
+        state, _ = _pull.react(state, _pull.Answered(Reply(409, {"stream-closed": "true"})))
+        tail = Reply(200, {"stream-next-offset": "0001", "content-type": "application/json"})
+        _, command = _pull.react(state, _pull.Answered(tail))
+        assert isinstance(command, _pull.Halt)
+        assert command.stop is _pull.Stop.CLOSED
 
 
 class TestIllegalEvents:

@@ -1,0 +1,114 @@
+"""``ds-gateway resolve``: why a stream stands, and what to do about it. Exit status 0, 1 or 2 (wrong use)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path  # noqa: TC003 - read by typer
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ds_gateway.cli.check import print_json
+from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.status import ask
+from ds_gateway.config.loader import find_control_sockets
+from ds_gateway.retarget import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ANSWER_SECONDS: Final = 60.0
+"""Beside the time for the old server: for opening its store, and for the journal."""
+_MAX_TOKEN_BYTES: Final = 64 * 1024
+
+
+def resolve(  # noqa: PLR0917 - typer's options
+    stream: Annotated[
+        str | None, typer.Argument(help="Name of the stream, as ds-gateway status shows it.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every stream that is halted.")] = False,  # noqa: FBT002 - an option
+    retarget: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--retarget",
+            help="Find out at the old server what became of the last batch, then go on at the configured one.",
+        ),
+    ] = False,
+    old_server_gone: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--old-server-gone",
+            help="With --retarget: the old server will never be back. The last batch is sent to the new one, and "
+            "may be at the old one, too.",
+        ),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(help="How long the old server may take, in seconds.", min=1.0, max=MAX_TIMEOUT_SECONDS),
+    ] = DEFAULT_TIMEOUT_SECONDS,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the bearer token of the old server; default: server.token.", dir_okay=False),
+    ] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,  # noqa: FBT002
+) -> None:
+    """Show why a stream is halted and what each choice would do; with --retarget move it to another server."""
+    if (stream is None) is not every:
+        raise typer.BadParameter("name one stream, or give --all")
+    if not retarget and (old_server_gone or token_file is not None):
+        raise typer.BadParameter("--old-server-gone and --token-file belong to --retarget")
+    if old_server_gone and token_file is not None:
+        raise typer.BadParameter("--old-server-gone asks no old server: leave --token-file out")
+    token = None if token_file is None else read_token(token_file)
+    data_dir, sockets = find_control_sockets(config, os.environ)
+    answer = ask(
+        data_dir,
+        sockets,
+        "resolve",
+        timeout + _ANSWER_SECONDS,
+        stream=stream,
+        retarget=retarget,
+        old_server_gone=old_server_gone,
+        seconds=timeout,
+        token=token,
+    )
+    if json:
+        print_json(answer)
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines_of(answer, retarget=retarget)))
+    if any(not row.get("done", True) for row in answer["streams"]):
+        raise typer.Exit(1)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, which ends with a line end or not."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
+    except OSError as error:
+        raise typer.BadParameter(f"--token-file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text or not text.isprintable():
+        raise typer.BadParameter(f"--token-file {path} is no token: one line of printable ASCII")
+    return text
+
+
+def lines_of(answer: Mapping[str, Any], *, retarget: bool) -> list[str]:
+    """The answer for people."""
+    if not answer["streams"]:
+        return ["no stream is to be moved" if retarget else "no stream is halted"]
+    if retarget:
+        return [_safe(f"{row['name']}: {row['told']}") for row in answer["streams"]]
+    lines: list[str] = []
+    for row in answer["streams"]:
+        lines.append(f"{row['name']}: {row['state']}" + (f": {row['reason']}" if row["reason"] else ""))
+        lines += [f"  - {choice}" for choice in row["choices"]]
+    return [_safe(line) for line in lines]
+
+
+def _safe(text: str) -> str:
+    """What servers said is in it: no commands to the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,139 @@
+"""``resolve`` in the gateway: what is chosen, what is told, and how the old server is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ds_gateway.config.credential import Credential
+from ds_gateway.config.models import ServerSettings
+from ds_gateway.errors import ControlError
+from ds_gateway.retarget import Request, Standing, choices, chosen, not_stranded, old_settings, request_of
+from ds_gateway.uplink import UplinkSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARGUMENTS: Mapping[str, Any] = {
+    "stream": "s",
+    "retarget": True,
+    "old_server_gone": False,
+    "seconds": 3,
+    "token": None,
+}
+OLD, NEW = "http://old.test/v1", "http://new.test/v1"
+
+
+def standing(name: str, state: str, old_url: str | None = None) -> Standing:
+    snapshot = UplinkSnapshot(f"{NEW}/{name}", state, f"why {name}", "", None, 0, 0)
+    return Standing(1, name, snapshot, old_url)
+
+
+STANDINGS = [
+    standing("stranded", "halted", OLD),
+    standing("fenced", "halted"),
+    standing("closed", "parked"),
+    standing("moving", "settling"),
+    standing("well", "idle"),
+]
+ALL = Request(None, retarget=False, old_server_gone=False, timeout_seconds=1.0, token=None)
+
+
+class TestRequests:
+    def test_a_right_one(self) -> None:
+        assert request_of(ARGUMENTS) == Request("s", True, False, 3.0, None)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"stream": 1},
+            {"retarget": "yes"},
+            {"old_server_gone": None},
+            {"seconds": 0},
+            {"seconds": -1},
+            {"seconds": 10**9},
+            {"seconds": "3"},
+            {"token": 3},
+        ],
+    )
+    def test_wrong_ones(self, wrong: Mapping[str, Any]) -> None:
+        with pytest.raises(ControlError, match="resolve takes stream, retarget"):
+            request_of({**ARGUMENTS, **wrong})
+
+    def test_nothing_at_all(self) -> None:
+        with pytest.raises(ControlError):
+            request_of({})
+
+
+class TestChosen:
+    def names(self, request: Request) -> list[str]:
+        return [each.name for each in chosen(STANDINGS, request)]
+
+    def test_all_that_stand(self) -> None:
+        assert self.names(ALL) == ["stranded", "fenced", "closed", "moving"]
+
+    def test_all_that_can_be_moved(self) -> None:
+        assert self.names(replace(ALL, retarget=True)) == ["stranded"]
+
+    def test_one(self) -> None:
+        assert self.names(replace(ALL, stream="well", retarget=True)) == ["well"]
+
+    def test_none_of_that_name(self) -> None:
+        with pytest.raises(ControlError, match="there is no stream 'x'; there are: stranded, fenced"):
+            chosen(STANDINGS, replace(ALL, stream="x"))
+        with pytest.raises(ControlError, match="none yet"):
+            chosen([], replace(ALL, stream="x"))
+
+
+class TestTold:
+    def test_the_choices_of_a_stranded_stream(self) -> None:
+        retarget, gone, back = choices(STANDINGS[0], NEW)
+        assert retarget.startswith(f"--retarget: find out at {OLD}")
+        assert f"go on at {NEW}" in retarget
+        assert gone.startswith("--retarget --old-server-gone: ask nobody")
+        assert f"that batch may be at {OLD}, too" in gone
+        assert back.startswith(f"set server.url back to {OLD}")
+
+    def test_the_choices_of_others(self) -> None:
+        assert "restart the gateway" in choices(STANDINGS[1], NEW)[0]
+        assert choices(STANDINGS[4], NEW) == ["nothing: it is not halted"]
+
+    @pytest.mark.parametrize(
+        ("number", "done", "words"),
+        [
+            (1, False, "it is halted for another reason, which --retarget cannot help: why fenced"),
+            (2, False, "it is parked for another reason"),
+            (3, False, "it is being moved already"),
+            (4, True, f"nothing to do: its records go to {NEW}/well"),
+        ],
+    )
+    def test_what_becomes_of_a_stream_that_no_other_server_holds(
+        self, number: int, words: str, *, done: bool
+    ) -> None:
+        was_done, told = not_stranded(STANDINGS[number])
+        assert was_done is done
+        assert words in told
+
+
+class TestTheOldServer:
+    SERVER = ServerSettings.model_validate(
+        {"url": NEW, "token": Credential("ours"), "headers": {"x-site": Credential("hall")}}
+    )
+
+    def test_is_asked_with_what_is_configured(self) -> None:
+        old = old_settings(self.SERVER, OLD, None)
+        assert (old.url, old.base_url) == (OLD, OLD)
+        assert old.token == self.SERVER.token
+        assert old.headers == self.SERVER.headers
+
+    def test_or_with_a_token_of_its_own(self) -> None:
+        token = old_settings(self.SERVER, OLD, "theirs").token
+        assert token is not None
+        assert token.get_secret_value() == "theirs"
+
+    def test_may_be_the_embedded_one(self) -> None:
+        old = old_settings(self.SERVER, "embedded", None)
+        assert old.is_embedded
+        assert old.base_url == "http://127.0.0.1:4437/v1/stream"
