@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import uvicorn
@@ -115,19 +116,23 @@ class ServerThread:
         return self._thread.is_alive() and not any(task.done() for _, task in self._servers)
 
     def stop(self) -> None:
-        """End live reads, finish the requests that run, close the store and end the thread."""
+        """End live reads, finish the requests that run, close the store and end the thread.
+
+        Raises what a listener failed with, once all that is done.
+        """
         if self._stopped:
             return
         self._stopped = True
         self._loop.call_soon_threadsafe(self._app.stop_waiting)
         for server, _ in self._servers:
             server.should_exit = True
-        for _, task in self._servers:
-            task.result()
+        wait([task for _, task in self._servers])
         self._loop.call_soon_threadsafe(self._connections.abort_all)
         self.run(self._app.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        for _, task in self._servers:
+            task.result()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 import pytest
 
-from durable_streams.server import Limits, MemoryStore, ServerThread, StoreError, StreamApp, is_loopback
+from durable_streams.server import (
+    Limits,
+    MemoryStore,
+    ServerThread,
+    SqliteStore,
+    StoreError,
+    StreamApp,
+    is_loopback,
+)
 from durable_streams.testing import InProcessTransport
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from durable_streams.server._store import Result, Transaction
 
@@ -154,6 +163,21 @@ def test_a_failing_store_is_500_without_a_traceback(error: Exception, caplog: py
 )
 def test_what_is_loopback(host: str, local: bool) -> None:  # noqa: FBT001 - a table's column
     assert is_loopback(host) is local
+
+
+def test_a_listener_that_failed_does_not_keep_the_rest_from_ending(tmp_path: Path) -> None:
+    thread = ServerThread(StreamApp(SqliteStore(tmp_path)))
+    thread.start()
+    thread.listen()
+    ((_, serving),) = thread._servers
+    serving.cancel()
+    with pytest.raises(CancelledError):
+        thread.stop()
+    assert not thread.alive
+    thread.stop()  # once is enough
+    again = ServerThread(StreamApp(SqliteStore(tmp_path)))  # its lock was given back
+    again.start()
+    again.stop()
 
 
 def test_the_lifespan_protocol_starts_and_closes_the_application() -> None:
