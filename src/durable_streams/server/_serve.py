@@ -73,6 +73,7 @@ class ServerThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="stream-server", daemon=True)
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
+        self._listeners: list[socket.socket] = []
         self._stopped = False
 
     def start(self) -> None:
@@ -98,6 +99,7 @@ class ServerThread:
         if serving.done():
             serving.result()
         self._servers.append((server, serving))
+        self._listeners.append(listener)
         bound_host, bound_port = listener.getsockname()[:2]
         shown_host = f"[{bound_host}]" if family == socket.AF_INET6 else bound_host
         return f"http://{shown_host}:{bound_port}"
@@ -131,6 +133,8 @@ class ServerThread:
         self.run(self._app.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        for listener in self._listeners:
+            listener.close()  # without effect where uvicorn has ended by itself
         for _, task in self._servers:
             task.result()
 
