@@ -55,10 +55,10 @@ PREFLIGHT: Final = (
     ("access-control-max-age", "86400"),
 )
 _ON_EVERY_ANSWER: Final = (
-    ("x-content-type-options", "nosniff"),
-    ("cross-origin-resource-policy", "cross-origin"),
-    ("access-control-allow-origin", "*"),
-    ("access-control-expose-headers", ", ".join(_EXPOSED)),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", ", ".join(_EXPOSED).encode()),
 )
 _BODILESS: Final = frozenset({204, 304})
 _MAX_DISCARDED_BYTES: Final = 256 * 1024 * 1024
@@ -162,7 +162,8 @@ class Exchange:
         self.answered = True
         if not self._body_ended:
             headers = (*headers, ("connection", "close"))
-        pairs = [(name.encode(), value.encode("latin-1")) for name, value in (*headers, *_ON_EVERY_ANSWER)]
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        pairs += _ON_EVERY_ANSWER
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
     async def _next_chunk(self) -> bytes:

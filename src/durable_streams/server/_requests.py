@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, get_args
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
@@ -93,6 +94,7 @@ class ReadRequest:
     cursor: int | None
 
 
+@lru_cache(maxsize=1024)
 def stream_path(raw_path: bytes) -> str:
     """The canonical form of a URL's path: equivalent spellings of one URL are one stream.
 
@@ -192,6 +194,7 @@ def body(content_type: str | None, raw: bytes) -> Body:
     return Body(text[1:-1].strip(_JSON_SPACE), sent=True)
 
 
+@lru_cache(maxsize=256)
 def media_type(content_type: str | None) -> str:
     """The media type without parameters, in lower case; empty for None."""
     return (content_type or "").split(";", 1)[0].strip().lower()
