@@ -156,6 +156,24 @@ class TestLiveReads:
         except httpx.TransportError as error:
             assert isinstance(error, httpx.ReadError if fault == DropAfter() else httpx.RemoteProtocolError)  # noqa: PT017
 
+    def test_those_of_one_stream_break_off_and_go_on_where_they_were(self, server: InMemoryStreamServer) -> None:
+        with DurableStream(server.url("/s"), content_type="text/plain") as handle:
+            with handle.stream(live="sse") as response, handle.stream(live="sse") as other:
+                pieces, others = response.iter_text(), other.iter_text()
+                assert (next(pieces), next(others)) == ("0123456789", "0123456789")
+                server.break_connections("/elsewhere")
+                handle.append("!")
+                assert (next(pieces), next(others)) == ("!", "!")
+                assert server.count("GET", "/s") == 2, "nobody had to connect again"
+                server.break_connections("s")
+                handle.append("?")
+                assert (next(pieces), next(others)) == ("?", "?")
+                assert server.count("GET", "/s") == 4
+                server.break_connections()
+                handle.append(".")
+                assert (next(pieces), next(others)) == (".", ".")
+                assert server.count("GET", "/s") == 6
+
 
 class TestPlans:
     def test_one_is_used_up_in_order_by_the_requests_that_it_is_for(self, server: InMemoryStreamServer) -> None:
@@ -265,6 +283,15 @@ class TestRequests:
         assert noted.headers["x-name"] == "value"
         assert [server.count("POST"), server.count("POST", "a b"), server.count("POST", "/s")] == [1, 1, 0]
         assert server.count("PUT", "/s") == 1
+
+    def test_only_the_latest_are_kept_and_all_are_counted(self, server: InMemoryStreamServer) -> None:
+        plan = server.inject(None, times=2000, method="HEAD")
+        with httpx.Client(transport=server.transport()) as client:
+            for number in range(1100):
+                client.head(f"{HOST}/{number % 2}?n={number}")
+        for kept in (server.requests, list(plan.requests)):
+            assert [request.query for request in kept] == [f"n={number}" for number in range(100, 1100)]
+        assert (server.count("HEAD"), server.count("HEAD", "/1"), plan.left) == (1100, 550, 900)
 
 
 class TestProducers:

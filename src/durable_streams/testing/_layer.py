@@ -28,7 +28,8 @@ class FaultLayer:
         self._inner = inner
         self._plans = plans
         self._stopping = asyncio.Event()
-        self._in_the_server: set[Abort] = set()
+        self._in_the_server: dict[Abort, str] = {}
+        """Their paths."""
 
     async def start(self) -> None:
         """See `Application`."""
@@ -44,10 +45,11 @@ class FaultLayer:
         """See `Application`."""
         await self._inner.close()
 
-    def break_connections(self) -> None:
-        """Break off all requests that the server works on."""
-        for abort in tuple(self._in_the_server):
-            abort()
+    def break_connections(self, path: str | None = None) -> None:
+        """Break off the requests that the server works on, all or those for one path."""
+        for abort, of in tuple(self._in_the_server.items()):
+            if path in {None, of}:
+                abort()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `Application`."""
@@ -64,11 +66,11 @@ class FaultLayer:
             return
 
         answer = _Answer(course, send, abort, partial(self._wait, course.waits_after, released))
-        self._in_the_server.add(abort)
+        self._in_the_server[abort] = scope["path"]
         try:
             await self._inner(scope, _Replay(body, receive), answer)
         finally:
-            self._in_the_server.discard(abort)
+            del self._in_the_server[abort]
 
     async def _wait(self, waits: Iterable[Wait], released: asyncio.Event) -> bool:
         """Whether the request goes on afterwards: not when the server stops meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from durable_streams.testing._faults import Fault
 
 _UNHARMED: Final = Course()
+_KEPT_REQUESTS: Final = 1000
+"""With their bodies: a server that runs for long must not keep all that it was ever sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class FaultPlan:
         method: str | None,
         path: str | None,
         times: int | None,
+        lock: threading.Lock,
         set_from_any_thread: Callable[[asyncio.Event], None],
     ) -> None:
         self.method = method
@@ -52,21 +56,24 @@ class FaultPlan:
         """Belongs to the server's loop."""
         self._courses = courses
         self._most = None if times is None else times * len(courses)
+        self._lock = lock
         self._set = set_from_any_thread
-        self._requests: list[RecordedRequest] = []
-        self._removed = False
+        self._taken = 0
+        self._requests: deque[RecordedRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self.removed = False
 
     @property
     def left(self) -> int | None:
         """How many requests it will still be applied to; None: to all, until it is removed."""
-        if self._removed:
+        if self.removed:
             return 0
-        return None if self._most is None else self._most - len(self._requests)
+        return None if self._most is None else self._most - self._taken
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
-        """Those it was applied to so far, also those that its None let pass."""
-        return tuple(self._requests)
+        """The latest 1000 of those it was applied to, also of those that its None let pass."""
+        with self._lock:
+            return tuple(self._requests)
 
     def release(self) -> None:
         """Let go what `Hold` holds back; from now on it holds nothing."""
@@ -74,7 +81,7 @@ class FaultPlan:
 
     def remove(self) -> None:
         """Apply it to no more requests, and let go what it holds back."""
-        self._removed = True
+        self.removed = True
         self.release()
 
     def __enter__(self) -> Self:
@@ -89,10 +96,11 @@ class FaultPlan:
         self.remove()
 
     def take(self, request: RecordedRequest) -> Course | None:
-        """What happens to a request, if anything is left for such a one."""
+        """What happens to a request, if anything is left for such a one. With the lock."""
         if self.left == 0 or self.method not in {None, request.method} or self.path not in {None, request.path}:
             return None
-        turn = len(self._requests) % len(self._courses)
+        turn = self._taken % len(self._courses)
+        self._taken += 1
         self._requests.append(request)
         return self._courses[turn]
 
@@ -103,14 +111,22 @@ class Plans:
     def __init__(self, set_from_any_thread: Callable[[asyncio.Event], None]) -> None:
         self._set = set_from_any_thread
         self._lock = threading.Lock()
-        self._requests: list[RecordedRequest] = []
+        self._requests: deque[RecordedRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._plans: list[FaultPlan] = []
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """What came so far, in order."""
+        """The latest that came, in order."""
         with self._lock:
-            return self._requests.copy()
+            return list(self._requests)
+
+    def count(self, method: str, path: str | None) -> int:
+        """How many came in all, with this method and path (None: any)."""
+        with self._lock:
+            if path is not None:
+                return self._counts[method, leading_slash(path)]
+            return sum(count for (each, _), count in self._counts.items() if each == method)
 
     def inject(
         self,
@@ -130,9 +146,11 @@ class Plans:
             method=method,
             path=None if path is None else leading_slash(path),
             times=times,
+            lock=self._lock,
             set_from_any_thread=self._set,
         )
         with self._lock:
+            self._plans = [each for each in self._plans if not each.removed]
             self._plans.append(plan)
         return plan
 
@@ -140,6 +158,7 @@ class Plans:
         """Keep a request; returns what happens to it, and what `Hold` waits for."""
         with self._lock:
             self._requests.append(request)
+            self._counts[request.method, request.path] += 1
             for plan in self._plans:
                 taken = plan.take(request)
                 if taken is not None:

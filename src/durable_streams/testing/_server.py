@@ -57,13 +57,12 @@ class InMemoryStreamServer:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """All requests that came so far, whole and in order, whether the server saw them or not."""
+        """The latest 1000 requests, whole and in order, whether the server saw them or not."""
         return self._plans.requests
 
     def count(self, method: str, path: str | None = None) -> int:
         """How many requests with this method came so far, in all or for one path."""
-        wanted = None if path is None else leading_slash(path)
-        return sum(request.method == method and wanted in {None, request.path} for request in self._plans.requests)
+        return self._plans.count(method, path)
 
     def inject(
         self,
@@ -81,6 +80,14 @@ class InMemoryStreamServer:
         and when there is nothing to plan.
         """
         return self._plans.inject(faults, method=method, path=path, times=times)
+
+    def break_connections(self, path: str | None = None) -> None:
+        """Break the connections on whose requests the server works, all or those for one path.
+
+        Live readers wait there, and connect again.
+        """
+        wanted = None if path is None else leading_slash(path)
+        self._on_the_loop(lambda: self._layer.break_connections(wanted))
 
     def forget_producer(self, path: str, producer_id: str | None = None) -> None:
         """Forget a producer of a stream (None: all of them), as a server may that crashed. The data stays.
