@@ -1,10 +1,11 @@
-"""Both fronts of the client behind one face, flows without a front, and transports that misbehave on purpose."""
+"""Both fronts of the client behind one face, flows without a front, and the way to a server."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -16,10 +17,14 @@ import durable_streams
 from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk, Open, Sleep
 from durable_streams._exchange import RetryPolicy
 from durable_streams._wire import Answer, Reply, Request
+from durable_streams.testing import Hold
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+
+    from durable_streams.testing import Fault as Planned
+    from durable_streams.testing import FaultPlan, InMemoryStreamServer, RecordedRequest
 
 T = TypeVar("T")
 
@@ -242,6 +247,107 @@ class Gate(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return response
 
 
+# -- The way to a server ---------------------------------------------------------------------------
+
+
+class Wire:
+    """The way to one stream of a server that others use as well: what goes wrong on it, and what was sent.
+
+    As a context manager it leaves no fault behind, and nobody waiting.
+    """
+
+    def __init__(self, server: InMemoryStreamServer, url: str) -> None:
+        self.transport = server.transport()
+        self._server = server
+        self._path = httpx.URL(url).path
+        self._plans = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._plans.close()
+
+    def inject(
+        self, *faults: Planned | tuple[Planned, ...] | None, method: str = "POST", times: int | None = 1
+    ) -> FaultPlan:
+        """See `InMemoryStreamServer.inject`."""
+        return self._plans.enter_context(self._server.inject(*faults, method=method, path=self._path, times=times))
+
+    def hold(self) -> FaultPlan:
+        """Every POST until it is released."""
+        return self.inject(Hold(), times=None)
+
+    def break_connections(self) -> None:
+        """See `InMemoryStreamServer.break_connections`."""
+        self._server.break_connections(self._path)
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """What came so far, from whomever."""
+        return [request for request in self._server.requests if request.path == self._path]
+
+    @property
+    def methods(self) -> list[str]:
+        """Of the requests."""
+        return [request.method for request in self.requests]
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """Of the POSTs."""
+        return [request.body for request in self.requests if request.method == "POST"]
+
+    def count(self, method: str) -> int:
+        """How many requests with this method came."""
+        return self._server.count(method, self._path)
+
+
+class Refusing(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Refuses the connections of some requests and passes the others on: ``turns`` are used up, one a request.
+
+    A server cannot do that: it sees a request only behind a connection that was accepted.
+    """
+
+    def __init__(self, inner: Any, method: str, turns: Iterable[bool] = (True,)) -> None:
+        self._inner = inner
+        self._method = method
+        self.turns = list(turns)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.BaseTransport`."""
+        self._refuse(request)
+        response: httpx.Response = self._inner.handle_request(request)
+        return response
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.AsyncBaseTransport`."""
+        self._refuse(request)
+        response: httpx.Response = await self._inner.handle_async_request(request)
+        return response
+
+    def _refuse(self, request: httpx.Request) -> None:
+        if request.method == self._method and self.turns and self.turns.pop(0):
+            raise httpx.ConnectError("refused", request=request)
+
+
+def params_of(request: RecordedRequest) -> httpx.QueryParams:
+    """The parameters in the query of a request."""
+    return httpx.QueryParams(request.query)
+
+
+def hook_of(front: Front, function: Callable[[Any], object]) -> Any:
+    """An event hook as the front's client wants it."""
+    if not isinstance(front, AsyncFront):
+        return function
+
+    async def hook(value: Any) -> None:
+        returned = function(value)
+        if inspect.isawaitable(returned):
+            await returned
+
+    return hook
+
+
 # -- Two fronts behind one face --------------------------------------------------------------------
 
 
@@ -252,9 +358,9 @@ class SyncFront:
     handle: Any = durable_streams.DurableStream
     producer: Any = durable_streams.SyncIdempotentProducer
 
-    def client(self, transport: Any) -> httpx.Client:
+    def client(self, transport: Any, **options: Any) -> httpx.Client:
         """A client of the caller's own."""
-        return httpx.Client(transport=transport)
+        return httpx.Client(transport=transport, **options)
 
     def run(self, value: Any) -> Any:
         """Wait for a result of the front."""
@@ -309,9 +415,9 @@ class AsyncFront:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
 
-    def client(self, transport: Any) -> httpx.AsyncClient:
+    def client(self, transport: Any, **options: Any) -> httpx.AsyncClient:
         """A client of the caller's own."""
-        return httpx.AsyncClient(transport=transport)
+        return httpx.AsyncClient(transport=transport, **options)
 
     def run(self, value: Awaitable[T]) -> T:
         """Wait for a result of the front."""

@@ -10,7 +10,7 @@ import pytest
 from durable_streams import DurableStream, _http
 from durable_streams._retry import Backoff
 from durable_streams.testing import InMemoryStreamServer
-from harness.stream_client import AsyncFront, Front, SyncFront
+from harness.stream_client import AsyncFront, Front, SyncFront, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,13 @@ def server() -> Iterator[InMemoryStreamServer]:
 def url(server: InMemoryStreamServer) -> str:
     """A URL where no stream is yet."""
     return server.url(f"/{uuid.uuid4()}")
+
+
+@pytest.fixture
+def wire(server: InMemoryStreamServer, url: str) -> Iterator[Wire]:
+    """The way to the URL."""
+    with Wire(server, url) as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from durable_streams import _checks
-from harness.stream_client import AsyncFront, FaultyTransport, Front
+from harness.stream_client import AsyncFront, Front, Wire, hook_of
 
 if TYPE_CHECKING:
     from durable_streams.testing import InMemoryStreamServer
@@ -139,39 +139,35 @@ class TestTheArguments:
             pass
         front.close(client)
 
-    def test_of_a_callable_are_looked_at_when_it_was_asked(
-        self, front: Front, server: InMemoryStreamServer
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_of_a_callable_are_looked_at_when_it_was_asked(self, front: Front, url: str, wire: Wire) -> None:
+        client = front.client(wire.transport)
         with pytest.raises(ValueError, match=r"'X-A' has '\\n'"):
-            front.run(front.handle(URL, client=client, headers={"X-A": lambda: "a\n"}).head())
+            front.run(front.handle(url, client=client, headers={"X-A": lambda: "a\n"}).head())
         with pytest.raises(TypeError, match="'tag'"):
-            front.run(front.handle(URL, client=client, params={"tag": lambda: None}).head())
-        assert transport.requests == []
+            front.run(front.handle(url, client=client, params={"tag": lambda: None}).head())
+        assert wire.requests == []
         front.close(client)
 
-    def test_may_be_timeouts_of_the_http_library(self, front: Front, server: InMemoryStreamServer) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_may_be_timeouts_of_the_http_library(self, front: Front, url: str, wire: Wire) -> None:
+        timeouts: list[Any] = []
+        note = hook_of(front, lambda request: timeouts.append(request.extensions["timeout"]["read"]))
+        client = front.client(wire.transport, event_hooks={"request": [note]})
         for timeout in (2.5, httpx.Timeout(2.5), None):
             with pytest.raises(Exception, match="no such stream"):
-                front.run(front.handle.head_static(URL, client=client, timeout=timeout))
+                front.run(front.handle.head_static(url, client=client, timeout=timeout))
         front.close(client)
-        timeouts = [request.extensions["timeout"]["read"] for request in transport.requests]
         assert timeouts == [2.5, 2.5, 5.0]
 
     @pytest.mark.parametrize(
         ("seq", "kind"), [(1, TypeError), ("", ValueError), (" 1", ValueError), ("é", ValueError)]
     )
     def test_include_an_order_that_can_be_compared(
-        self, front: Front, server: InMemoryStreamServer, seq: Any, kind: type[Exception]
+        self, front: Front, url: str, wire: Wire, seq: Any, kind: type[Exception]
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         with pytest.raises(kind, match="seq"):
-            front.run(front.handle(URL, client=client).append("x", seq=seq))
-        assert transport.requests == []
+            front.run(front.handle(url, client=client).append("x", seq=seq))
+        assert wire.requests == []
         front.close(client)
 
     @pytest.mark.parametrize(
@@ -186,13 +182,12 @@ class TestTheArguments:
         ],
     )
     def test_of_a_creation_are_checked_first(
-        self, front: Front, server: InMemoryStreamServer, options: dict[str, Any], words: str
+        self, front: Front, url: str, wire: Wire, options: dict[str, Any], words: str
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         with pytest.raises(ValueError, match=words):
-            front.run(front.handle.create(URL, client=client, **options))
-        assert transport.requests == []
+            front.run(front.handle.create(url, client=client, **options))
+        assert wire.requests == []
         front.close(client)
 
     @pytest.mark.parametrize(
