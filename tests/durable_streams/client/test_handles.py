@@ -26,7 +26,8 @@ from durable_streams import (
     StreamNotFoundError,
     _http,
 )
-from harness.stream_client import Fault, FaultyTransport, Front, Gate
+from durable_streams.testing import DropAfter, DropBefore, Hold, Status
+from harness.stream_client import Front, Refusing, Wire, params_of
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from durable_streams.testing import InMemoryStreamServer
+    from durable_streams.testing import FaultPlan, InMemoryStreamServer
 
 JSON = "application/json"
 
@@ -77,10 +78,9 @@ class TestLife:
         front.run(handle.close())
 
     def test_reading_through_a_handle_uses_its_client_and_headers(
-        self, front: Front, server: InMemoryStreamServer, url: str
+        self, front: Front, wire: Wire, url: str
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         handle = front.run(
             front.handle.create(url, content_type=JSON, body=[1], client=client, headers={"X-A": "a", "X-B": "b"})
         )
@@ -90,7 +90,7 @@ class TestLife:
         front.run(response.close())
         front.run(handle.close())
         front.close(client)
-        sent = transport.requests[-1].headers
+        sent = wire.requests[-1].headers
         assert (sent["x-a"], sent["x-b"]) == ("a", "other")
 
 
@@ -109,27 +109,23 @@ class TestAppend:
         assert content(url) == [{"a": [1]}]
         front.run(handle.close())
 
-    def test_a_handle_without_content_type_learns_it_once(
-        self, front: Front, server: InMemoryStreamServer, url: str
-    ) -> None:
+    def test_a_handle_without_content_type_learns_it_once(self, front: Front, wire: Wire, url: str) -> None:
         front.run(front.run(front.handle.create(url, content_type=JSON)).close())
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         handle = front.handle(url, client=client)
         front.run(handle.append({"a": 1}))
         front.run(handle.append({"a": 2}))
+        assert wire.methods == ["PUT", "HEAD", "POST", "POST"]
         assert content(url) == [{"a": 1}, {"a": 2}]
-        assert [request.method for request in transport.requests] == ["HEAD", "POST", "POST"]
         front.close(client)
 
     def test_what_is_no_message_is_refused_before_anything_is_sent(
-        self, front: Front, server: InMemoryStreamServer, url: str
+        self, front: Front, wire: Wire, url: str
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         with pytest.raises(MessageError):
             front.run(front.handle(url, content_type=JSON, client=client).append("not JSON"))
-        assert transport.requests == []
+        assert wire.requests == []
         front.close(client)
 
     def test_the_wrong_content_type_has_an_error_of_its_own(self, front: Front, url: str) -> None:
@@ -155,16 +151,15 @@ class TestAppend:
         front.run(handle.close())
         assert content(url) == [{"a": 1}, [1, 2], {"b": 2}, [3], "text"]
 
-    def test_a_stream_without_a_content_type_takes_bytes(self, front: Front) -> None:
-        bare = httpx.Response(200, headers={"stream-next-offset": "0"})
-        stored = httpx.Response(204, headers={"stream-next-offset": "1"})
-        transport = FaultyTransport(None, {"HEAD": [bare], "POST": [stored, stored]})
-        client = front.client(transport)
-        handle = front.handle("http://streams.test/s", client=client)
+    def test_a_stream_without_a_content_type_takes_bytes(self, front: Front, url: str, wire: Wire) -> None:
+        wire.inject(Status(200, headers={"stream-next-offset": "0"}), method="HEAD")
+        wire.inject(Status(204, headers={"stream-next-offset": "1"}), times=2)
+        client = front.client(wire.transport)
+        handle = front.handle(url, client=client)
         for message in ("x", b"y"):
             assert front.run(handle.append(message)).next_offset == "1"
-        assert [request.method for request in transport.requests] == ["HEAD", "POST", "POST"]
-        assert transport.requests[1].headers["content-type"] == "application/octet-stream"
+        assert wire.methods == ["HEAD", "POST", "POST"]
+        assert wire.requests[1].headers["content-type"] == "application/octet-stream"
         front.close(client)
 
     def test_a_closed_stream_says_so(self, front: Front, url: str) -> None:
@@ -179,28 +174,28 @@ class TestAppend:
         assert content(url) == []
 
     def test_transient_answers_are_tried_again_by_every_operation(
-        self, front: Front, server: InMemoryStreamServer, url: str
+        self, front: Front, wire: Wire, url: str
     ) -> None:
-        faults: dict[str, Any] = {
-            "PUT": [503, Fault.UNANSWERED],
-            "HEAD": [500, Fault.DROPPED],
-            "POST": [429, Fault.REFUSED],
-            "DELETE": [502, Fault.UNANSWERED],
-        }
-        transport = FaultyTransport(server.transport(), faults)
-        client = front.client(transport)
+        wire.inject(Status(503), DropAfter(), method="PUT")
+        wire.inject(Status(500), DropBefore(), method="HEAD")
+        wire.inject(Status(429), method="POST")
+        wire.inject(Status(502), DropAfter(), method="DELETE")
+        refusing = Refusing(wire.transport, "POST", [False, True])
+        client = front.client(refusing)
         handle = front.run(front.handle.create(url, content_type=JSON, client=client))
         front.run(handle.head())
         front.run(handle.append(1))
         front.run(handle.delete())
-        assert [transport.count(method) for method in faults] == [3, 3, 3, 3]
+        assert [wire.count(method) for method in ("PUT", "HEAD", "POST", "DELETE")] == [3, 3, 2, 3]
+        assert refusing.turns == [], "one more POST was refused"
         front.close(client)
 
     @pytest.mark.parametrize("method", ["PUT", "HEAD", "POST", "DELETE"])
     def test_no_exception_of_the_http_library_comes_through(
-        self, front: Front, server: InMemoryStreamServer, url: str, method: str
+        self, front: Front, wire: Wire, url: str, method: str
     ) -> None:
-        client = front.client(FaultyTransport(server.transport(), {method: [Fault.DROPPED] * 7}))
+        wire.inject(DropBefore(), method=method, times=7)
+        client = front.client(wire.transport)
         handle = front.handle(url, content_type=JSON, client=client)
         operation = {
             "PUT": handle.create_stream,
@@ -217,10 +212,10 @@ class TestAppend:
 
 
 class TestHeadersAndParameters:
-    def test_are_asked_for_once_a_request(self, front: Front, server: InMemoryStreamServer, url: str) -> None:
+    def test_are_asked_for_once_a_request(self, front: Front, wire: Wire, url: str) -> None:
         numbers = {"X-N": itertools.count(), "n": itertools.count()}
-        transport = FaultyTransport(server.transport(), {"HEAD": [503, None]})
-        client = front.client(transport)
+        wire.inject(Status(503), method="HEAD")
+        client = front.client(wire.transport)
         handle = front.handle(
             url,
             client=client,
@@ -232,23 +227,19 @@ class TestHeadersAndParameters:
         front.run(handle.append(1))
         front.run(handle.close_stream(2))
         front.run(handle.delete())
-        methods = [request.method for request in transport.requests]
-        assert methods == ["PUT", "HEAD", "HEAD", "POST", "POST", "DELETE"]
+        assert wire.methods == ["PUT", "HEAD", "HEAD", "POST", "POST", "DELETE"]
         expected = [str(number) for number in range(6)]
-        assert [request.headers["x-n"] for request in transport.requests] == expected
-        assert [request.url.params["n"] for request in transport.requests] == expected
+        assert [request.headers["x-n"] for request in wire.requests] == expected
+        assert [params_of(request)["n"] for request in wire.requests] == expected
         front.close(client)
 
-    def test_parameters_that_occur_twice_are_sent_twice(
-        self, front: Front, server: InMemoryStreamServer, url: str
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_parameters_that_occur_twice_are_sent_twice(self, front: Front, wire: Wire, url: str) -> None:
+        client = front.client(wire.transport)
         handle = front.handle(f"{url}?tag=a&tag=b", client=client, params={"tag": ["c", "d"]})
         front.run(handle.create_stream(content_type=JSON))
         front.run(handle.append(1))
-        for request in transport.requests:
-            assert request.url.params.get_list("tag") == ["a", "b", "c", "d"]
+        for request in wire.requests:
+            assert params_of(request).get_list("tag") == ["a", "b", "c", "d"]
         front.close(client)
 
     def test_our_own_clients_share_a_tls_context(self, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,34 +284,34 @@ class Appends:
 
 class TestAppendingFromThreads:
     @pytest.fixture
-    def gate(self, server: InMemoryStreamServer) -> Gate:
-        return Gate(server.transport())
+    def gate(self, wire: Wire) -> FaultPlan:
+        return wire.hold()
 
     @pytest.fixture
-    def handle(self, gate: Gate, url: str) -> Iterator[DurableStream]:
-        with httpx.Client(transport=gate) as client:
+    def handle(self, wire: Wire, url: str) -> Iterator[DurableStream]:
+        with httpx.Client(transport=wire.transport) as client:
             yield DurableStream.create(url, content_type=JSON, client=client)
 
-    def test_those_that_wait_go_together_in_their_order(self, gate: Gate, handle: DurableStream) -> None:
+    def test_those_that_wait_go_together_in_their_order(self, gate: FaultPlan, handle: DurableStream) -> None:
         appends = Appends(handle)
         for number in range(5):
             appends.start(number, number, waiting=number)
-            wait_until(lambda: gate.bodies, what="the first append is under way")
-        gate.open()
+            wait_until(lambda: gate.requests, what="the first append is under way")
+        gate.release()
         outcomes = appends.join()
-        assert gate.bodies == [b"[0]", b"[1,2,3,4]"]
+        assert [request.body for request in gate.requests] == [b"[0]", b"[1,2,3,4]"]
         assert len({outcomes[number] for number in range(1, 5)}) == 1
         assert content(handle.url) == [0, 1, 2, 3, 4]
 
-    def test_the_failure_of_one_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
-        gate = Gate(FaultyTransport(server.transport(), {"POST": [Fault.DROPPED, None]}))
-        with httpx.Client(transport=gate) as client:
+    def test_the_failure_of_one_leaves_nobody_waiting(self, url: str, wire: Wire) -> None:
+        gate = wire.inject((Hold(), DropBefore()))
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client)
             appends = Appends(handle)
             for number in range(3):
                 appends.start(number, number, waiting=number)
-                wait_until(lambda: gate.bodies, what="the first append is under way")
-            gate.open()
+                wait_until(lambda: gate.requests, what="the first append is under way")
+            gate.release()
             outcomes = appends.join()
         assert isinstance(outcomes[0], FetchError)
         assert content(url) == [1, 2]
@@ -341,49 +332,47 @@ class TestAppendingFromThreads:
             handle.append(2)
         assert content(url) == [2]
 
-    def test_each_caller_gets_an_exception_of_its_own(self, url: str, server: InMemoryStreamServer) -> None:
-        gate = Gate(FaultyTransport(server.transport(), {"POST": [None, 404]}))
-        with httpx.Client(transport=gate) as client:
+    def test_each_caller_gets_an_exception_of_its_own(self, url: str, wire: Wire) -> None:
+        gate = wire.inject(Hold(), Status(404))
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client)
             appends = Appends(handle)
             for number in range(3):
                 appends.start(number, number, waiting=number)
-                wait_until(lambda: gate.bodies, what="the first append is under way")
-            gate.open()
+                wait_until(lambda: gate.requests, what="the first append is under way")
+            gate.release()
             outcomes = appends.join()
         assert isinstance(outcomes[1], StreamNotFoundError)
         assert isinstance(outcomes[2], StreamNotFoundError)
         assert outcomes[1] is not outcomes[2]
 
-    def test_a_batch_that_is_refused_as_a_whole_is_sent_message_by_message(
-        self, url: str, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(FaultyTransport(server.transport(), {"POST": [None, 413, None, 400, None]}))
-        with httpx.Client(transport=gate) as client:
+    def test_a_batch_that_is_refused_as_a_whole_is_sent_message_by_message(self, url: str, wire: Wire) -> None:
+        gate = wire.inject(Hold(), Status(413), None, Status(400), None)
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client)
             appends = Appends(handle)
             for number in range(4):
                 appends.start(number, number, waiting=number)
-                wait_until(lambda: gate.bodies, what="the first append is under way")
-            gate.open()
+                wait_until(lambda: gate.requests, what="the first append is under way")
+            gate.release()
             outcomes = appends.join()
         assert [type(outcomes[number]).__name__ for number in range(4)] == ["str", "str", "BadRequestError", "str"]
         assert content(url) == [0, 1, 3]
 
-    def test_without_batching_each_is_a_post_of_its_own(self, url: str, server: InMemoryStreamServer) -> None:
-        gate = Gate(server.transport())
-        with httpx.Client(transport=gate) as client:
+    def test_without_batching_each_is_a_post_of_its_own(self, url: str, wire: Wire) -> None:
+        gate = wire.hold()
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client, batching=False)
             appends = Appends(handle)
             for number in range(4):
                 appends.start(number, number, waiting=number)
-                wait_until(lambda: gate.bodies, what="the first append is under way")
-            gate.open()
+                wait_until(lambda: gate.requests, what="the first append is under way")
+            gate.release()
             outcomes = appends.join()
-        assert gate.bodies == [b"[0]", b"[1]", b"[2]", b"[3]"]
+        assert [request.body for request in gate.requests] == [b"[0]", b"[1]", b"[2]", b"[3]"]
         assert len(set(outcomes.values())) == 4
 
-    def test_an_interrupted_thread_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
+    def test_an_interrupted_thread_leaves_nobody_waiting(self, url: str, wire: Wire) -> None:
         calls = itertools.count()
 
         def token() -> str:
@@ -391,26 +380,28 @@ class TestAppendingFromThreads:
                 raise KeyboardInterrupt
             return "t"
 
-        gate = Gate(server.transport())
-        with httpx.Client(transport=gate) as client:
+        gate = wire.hold()
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client, headers={"X-T": token})
             with pytest.raises(KeyboardInterrupt):
                 handle.append(0)
             appends = Appends(handle)
             appends.start(1, 1, waiting=0)
-            gate.open()
+            gate.release()
             appends.join()
         assert content(url) == [1]
 
-    def test_closing_the_handle_lets_appends_under_way_finish(self, gate: Gate, handle: DurableStream) -> None:
+    def test_closing_the_handle_lets_appends_under_way_finish(
+        self, gate: FaultPlan, handle: DurableStream
+    ) -> None:
         appends = Appends(handle)
         for number in range(3):
             appends.start(number, number, waiting=number)
-            wait_until(lambda: gate.bodies, what="the first append is under way")
+            wait_until(lambda: gate.requests, what="the first append is under way")
         closing = threading.Thread(target=handle.close)
         closing.start()
         assert closing.is_alive()
-        gate.open()
+        gate.release()
         closing.join(20)
         assert not closing.is_alive()
         assert all(isinstance(each, str) for each in appends.join().values())
@@ -481,72 +472,69 @@ class AsyncAppends:
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 class TestAppendingFromTasks:
-    async def test_cancelling_one_neither_hangs_nor_fails_another(
-        self, url: str, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+    async def test_cancelling_one_neither_hangs_nor_fails_another(self, url: str, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             appends = AsyncAppends(handle, tasks)
             await appends.start(0, waiting=0)
-            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await await_until(lambda: gate.requests, what="the first append is under way")
             await appends.start(1, 2, 3, waiting=3)
             await appends.cancel(0)  # under way: it may be stored
             await appends.cancel(2)  # waiting: it is not sent
-            gate.open()
+            gate.release()
         await handle.aclose()
         assert appends.kinds() == ["cancelled", "AppendResult", "cancelled", "AppendResult"]
         assert content(url) == [0, 1, 3]
 
-    async def test_cancelling_all_leaves_a_handle_that_works(self, url: str, server: InMemoryStreamServer) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+    async def test_cancelling_all_leaves_a_handle_that_works(self, url: str, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             appends = AsyncAppends(handle, tasks)
             await appends.start(0, waiting=0)
-            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await await_until(lambda: gate.requests, what="the first append is under way")
             await appends.start(1, 2, waiting=2)
             await appends.cancel(1, 2, 0)
-            gate.open()
+            gate.release()
             await handle.append(3)
         assert content(url) == [0, 3]
 
-    async def test_the_failure_of_one_leaves_nobody_waiting(self, url: str, server: InMemoryStreamServer) -> None:
-        gate = Gate(FaultyTransport(server.transport(), {"POST": [Fault.DROPPED, None]}))
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+    async def test_the_failure_of_one_leaves_nobody_waiting(self, url: str, wire: Wire) -> None:
+        gate = wire.inject((Hold(), DropBefore()))
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             appends = AsyncAppends(handle, tasks)
             await appends.start(0, waiting=0)
-            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await await_until(lambda: gate.requests, what="the first append is under way")
             await appends.start(1, 2, waiting=2)
-            gate.open()
+            gate.release()
         assert appends.kinds() == ["FetchError", "AppendResult", "AppendResult"]
         assert content(url) == [1, 2]
 
     async def test_without_batching_each_is_a_post_of_its_own_in_the_order_of_the_calls(
-        self, url: str, server: InMemoryStreamServer
+        self, url: str, wire: Wire
     ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client, batching=False)
             appends = AsyncAppends(handle, tasks)
             for number in range(5):
                 await appends.start(number, waiting=number)
-                await await_until(lambda: gate.bodies, what="the first append is under way")
-            gate.open()
-        assert gate.bodies == [f"[{number}]".encode() for number in range(5)]
+                await await_until(lambda: gate.requests, what="the first append is under way")
+            gate.release()
+        assert [request.body for request in gate.requests] == [f"[{number}]".encode() for number in range(5)]
         assert len({each.next_offset for each in appends.outcomes.values()}) == 5
 
-    async def test_a_crowd_asks_for_the_content_type_once(self, url: str, server: InMemoryStreamServer) -> None:
-        transport = FaultyTransport(server.transport())
-        async with httpx.AsyncClient(transport=transport) as client:
+    async def test_a_crowd_asks_for_the_content_type_once(self, url: str, wire: Wire) -> None:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             with DurableStream.create(url, content_type=JSON):
                 pass
             handle = AsyncDurableStream(url, client=client)
             async with anyio.create_task_group() as tasks:
                 for number in range(20):
                     tasks.start_soon(handle.append, number)
-        assert transport.count("HEAD") == 1
+        assert wire.count("HEAD") == 1
         assert sorted(content(url)) == list(range(20))
 
     async def test_the_order_of_the_calls_holds_while_the_content_type_is_being_asked_for(
@@ -606,29 +594,25 @@ class TestAppendingFromTasks:
                 await handle.append(1)
             assert asked == ["HEAD"] * 2, "a later append asks again"
 
-    async def test_closing_the_handle_lets_appends_under_way_finish(
-        self, url: str, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+    async def test_closing_the_handle_lets_appends_under_way_finish(self, url: str, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             appends = AsyncAppends(handle, tasks)
             await appends.start(0, waiting=0)
-            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await await_until(lambda: gate.requests, what="the first append is under way")
             await appends.start(1, waiting=1)
             tasks.start_soon(handle.aclose)
-            gate.open()
+            gate.release()
         assert appends.kinds() == ["AppendResult", "AppendResult"]
 
-    async def test_a_close_that_is_cancelled_leaves_nobody_waiting(
-        self, url: str, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client, anyio.create_task_group() as tasks:
+    async def test_a_close_that_is_cancelled_leaves_nobody_waiting(self, url: str, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client, anyio.create_task_group() as tasks:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             appends = AsyncAppends(handle, tasks)
             await appends.start(0, waiting=0)
-            await await_until(lambda: gate.bodies, what="the first append is under way")
+            await await_until(lambda: gate.requests, what="the first append is under way")
             await appends.start(1, waiting=1)
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -665,20 +649,17 @@ class TestAppendingFromTasks:
         with pytest.raises(StreamNotFoundError):
             await AsyncDurableStream.connect(url)
 
-    async def test_async_callables_give_headers_and_parameters(
-        self, url: str, server: InMemoryStreamServer
-    ) -> None:
+    async def test_async_callables_give_headers_and_parameters(self, url: str, wire: Wire) -> None:
         async def token() -> str:
             return "t"
 
         async def tags() -> list[str]:
             return ["a", "b"]
 
-        transport = FaultyTransport(server.transport())
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             await AsyncDurableStream.create(url, client=client, headers={"X-T": token}, params={"tag": tags})
-        assert transport.requests[0].headers["x-t"] == "t"
-        assert transport.requests[0].url.query == b"tag=a&tag=b"
+        assert wire.requests[0].headers["x-t"] == "t"
+        assert wire.requests[0].query == "tag=a&tag=b"
 
 
 def test_an_async_callable_in_the_sync_front_is_a_mistake_that_is_named(url: str) -> None:
