@@ -187,6 +187,17 @@ class TestPlans:
         assert seen == [501, 200, 502, 501, 200, 502, 200]
         assert (plan.left, len(plan.requests), other.left) == (0, 6, 1)
 
+    def test_one_may_be_for_some_requests_only(self, server: InMemoryStreamServer) -> None:
+        client = Client(server, "in process")
+        plan = server.inject(
+            Status(501), Status(502), method="HEAD", where=lambda request: "mine" in request.query
+        )
+        seen = [client.request(*each).status_code for each in 3 * (("HEAD", "/s"), ("HEAD", "/s?mine"))]
+        assert seen == [200, 501, 200, 502, 200, 200]
+        assert [request.query for request in plan.requests] == ["mine"] * 2
+        server.inject(Status(503), where=lambda _: len(server.requests) % 2)
+        assert [client.request("HEAD").status_code for _ in range(2)].count(503) == 1
+
     def test_the_oldest_comes_first(self, server: InMemoryStreamServer) -> None:
         client = Client(server, "in process")
         server.inject(Status(501))

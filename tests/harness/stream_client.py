@@ -269,10 +269,16 @@ class Wire:
         self._plans.close()
 
     def inject(
-        self, *faults: Planned | tuple[Planned, ...] | None, method: str = "POST", times: int | None = 1
+        self,
+        *faults: Planned | tuple[Planned, ...] | None,
+        method: str = "POST",
+        where: Callable[[RecordedRequest], object] | None = None,
+        times: int | None = 1,
     ) -> FaultPlan:
         """See `InMemoryStreamServer.inject`."""
-        return self._plans.enter_context(self._server.inject(*faults, method=method, path=self._path, times=times))
+        return self._plans.enter_context(
+            self._server.inject(*faults, method=method, path=self._path, where=where, times=times)
+        )
 
     def hold(self) -> FaultPlan:
         """Every POST until it is released."""
@@ -383,9 +389,15 @@ class SyncFront:
                 break
         return taken
 
-    def produce(self, producer: Any, messages: Iterable[Any]) -> list[Any]:
-        """Append, wait for all acknowledgements, close; return results, or errors in their place."""
+    def produce(
+        self, producer: Any, messages: Iterable[Any], *, meanwhile: Callable[[], object] = list
+    ) -> list[Any]:
+        """Append, wait for all acknowledgements; return results, or errors in their place.
+
+        ``meanwhile`` is called when all is appended.
+        """
         acknowledgements = [producer.append(message) for message in messages]
+        meanwhile()
         outcomes: list[Any] = []
         for acknowledgement in acknowledgements:
             try:
@@ -451,11 +463,17 @@ class AsyncFront:
 
         return self._runner.run(take())
 
-    def produce(self, producer: Any, messages: Iterable[Any]) -> list[Any]:
-        """Append, wait for all acknowledgements, close; return results, or errors in their place."""
+    def produce(
+        self, producer: Any, messages: Iterable[Any], *, meanwhile: Callable[[], object] = list
+    ) -> list[Any]:
+        """Append, wait for all acknowledgements; return results, or errors in their place.
+
+        ``meanwhile`` is called when all is appended.
+        """
 
         async def produce() -> list[Any]:
             acknowledgements = [await producer.append(message) for message in messages]
+            meanwhile()
             async with asyncio.timeout(20):
                 return await asyncio.gather(*map(_outcome, acknowledgements))
 

@@ -46,12 +46,14 @@ class FaultPlan:
         *,
         method: str | None,
         path: str | None,
+        where: Callable[[RecordedRequest], object] | None,
         times: int | None,
-        lock: threading.Lock,
+        lock: threading.RLock,
         set_from_any_thread: Callable[[asyncio.Event], None],
     ) -> None:
         self.method = method
         self.path = path
+        self.where = where
         self.released = asyncio.Event()
         """Belongs to the server's loop."""
         self._courses = courses
@@ -99,6 +101,8 @@ class FaultPlan:
         """What happens to a request, if anything is left for such a one. With the lock."""
         if self.left == 0 or self.method not in {None, request.method} or self.path not in {None, request.path}:
             return None
+        if self.where is not None and not self.where(request):
+            return None
         turn = self._taken % len(self._courses)
         self._taken += 1
         self._requests.append(request)
@@ -110,7 +114,7 @@ class Plans:
 
     def __init__(self, set_from_any_thread: Callable[[asyncio.Event], None]) -> None:
         self._set = set_from_any_thread
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # ``where`` is called with it, and may ask for requests
         self._requests: deque[RecordedRequest] = deque(maxlen=_KEPT_REQUESTS)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._plans: list[FaultPlan] = []
@@ -134,6 +138,7 @@ class Plans:
         *,
         method: str | None,
         path: str | None,
+        where: Callable[[RecordedRequest], object] | None,
         times: int | None,
     ) -> FaultPlan:
         """A new plan behind those that there are."""
@@ -145,6 +150,7 @@ class Plans:
             [course(each) for each in faults],
             method=method,
             path=None if path is None else leading_slash(path),
+            where=where,
             times=times,
             lock=self._lock,
             set_from_any_thread=self._set,

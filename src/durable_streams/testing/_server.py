@@ -69,9 +69,10 @@ class InMemoryStreamServer:
         *faults: Fault | tuple[Fault, ...] | None,
         method: str | None = None,
         path: str | None = None,
+        where: Callable[[RecordedRequest], object] | None = None,
         times: int | None = 1,
     ) -> FaultPlan:
-        """Plan what happens to the next requests of this method and path (None: any).
+        """Plan what happens to the next requests of this method and path (None: any) that ``where`` is true of.
 
         Each request uses up one of ``faults``, in their order: one fault, a tuple of several that happen
         together, or None, which lets it pass. ``times`` is how often all of that happens; None is until the plan
@@ -79,7 +80,7 @@ class InMemoryStreamServer:
         percent-decoded and without the query. Raises `ValueError` when faults of a tuple contradict each other,
         and when there is nothing to plan.
         """
-        return self._plans.inject(faults, method=method, path=path, times=times)
+        return self._plans.inject(faults, method=method, path=path, where=where, times=times)
 
     def break_connections(self, path: str | None = None) -> None:
         """Break the connections on whose requests the server works, all or those for one path.
