@@ -26,11 +26,12 @@ from durable_streams import (
     SyncIdempotentProducer,
 )
 from durable_streams._batches import WindowSettings
-from harness.stream_client import Fault, FaultyTransport, Front, Gate
+from durable_streams.testing import DropAfter, DropBefore, Status
+from harness.stream_client import Front, Refusing, Wire
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
-    from durable_streams.testing import InMemoryStreamServer
+    from durable_streams.testing import Fault, InMemoryStreamServer
 
 JSON = "application/json"
 FILLER = 123456789
@@ -60,40 +61,33 @@ class TestAppending:
         assert content(handle) == list(range(500))
 
     def test_messages_that_come_together_travel_together(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client, linger_ms=50)
         front.produce(producer, range(1000))
         front.run(producer.close())
         front.close(client)
-        assert transport.count("POST") <= 20
+        assert wire.count("POST") <= 20
         assert content(handle) == list(range(1000))
 
-    def test_no_request_exceeds_the_size(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_no_request_exceeds_the_size(self, front: Front, handle: DurableStream, wire: Wire) -> None:
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client, max_batch_bytes=1000)
         front.produce(producer, [str(number) for number in range(2000)])
         front.run(producer.close())
         front.close(client)
-        assert max(len(request.content) for request in transport.requests) <= 1000
+        assert max(map(len, wire.bodies)) <= 1000
         assert content(handle) == list(range(2000))
 
-    def test_the_content_type_is_the_streams(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_the_content_type_is_the_streams(self, front: Front, handle: DurableStream, wire: Wire) -> None:
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client)
         front.produce(producer, [{"a": 1}, '{"a": 2}'])
         front.run(producer.close())
         front.close(client)
-        assert [request.method for request in transport.requests][:1] == ["HEAD"]
-        assert transport.requests[-1].headers["content-type"] == JSON
+        assert wire.methods[:2] == ["PUT", "HEAD"]
+        assert wire.requests[-1].headers["content-type"] == JSON
         assert content(handle) == [{"a": 1}, {"a": 2}]
 
     def test_the_wrong_content_type_is_called_by_its_name(self, front: Front, handle: DurableStream) -> None:
@@ -113,32 +107,30 @@ class TestAppending:
         assert content(handle) == [1, 2]
 
     def test_headers_carry_credentials_once_for_each_request(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
         tokens = iter(range(100))
-        transport = FaultyTransport(server.transport(), {"POST": [503]})
-        client = front.client(transport)
+        wire.inject(Status(503))
+        client = front.client(wire.transport)
         headers = {"Authorization": lambda: f"Bearer {next(tokens)}"}
         producer = front.producer(handle.url, "p", client=client, headers=headers, params={"tenant": "a"})
         front.produce(producer, [1])
         front.run(producer.close())
         front.close(client)
-        sent = [(request.headers["authorization"], request.url.query) for request in transport.requests]
-        assert sent == [(f"Bearer {number}", b"tenant=a") for number in range(3)]
+        sent = [(request.headers["authorization"], request.query) for request in wire.requests[1:]]
+        assert wire.methods == ["PUT", "HEAD", "POST", "POST"]
+        assert sent == [(f"Bearer {number}", "tenant=a") for number in range(3)]
 
-    def test_a_handle_lends_its_client_and_headers(
-        self, front: Front, server: InMemoryStreamServer, url: str
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_a_handle_lends_its_client_and_headers(self, front: Front, wire: Wire, url: str) -> None:
+        client = front.client(wire.transport)
         stream = front.run(front.handle.create(url, content_type=JSON, client=client, headers={"X-A": "a"}))
         producer = front.producer(stream, "p")
         front.produce(producer, [1])
         front.run(producer.close())
         assert front.run(stream.head()).content_type == JSON
         front.close(client)
-        assert [request.method for request in transport.requests] == ["PUT", "POST", "HEAD"]
-        assert transport.requests[1].headers["x-a"] == "a"
+        assert wire.methods == ["PUT", "POST", "HEAD"]
+        assert wire.requests[1].headers["x-a"] == "a"
 
     def test_a_missing_stream_is_told(self, front: Front, url: str) -> None:
         producer = front.producer(url, "p", content_type=JSON)
@@ -149,15 +141,15 @@ class TestAppending:
             front.run(producer.close())
 
     def test_a_batch_that_is_too_large_for_the_server_or_a_proxy_is_halved(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [413, 413]})
-        client = front.client(transport)
+        wire.inject(Status(413), times=2)
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client, content_type=JSON)
         front.produce(producer, range(8))
         front.run(producer.close())
         front.close(client)
-        assert transport.count("POST") == 5
+        assert wire.count("POST") == 5
         assert content(handle) == list(range(8))
 
     @pytest.mark.parametrize(
@@ -191,13 +183,13 @@ class TestAppending:
 
 class TestABadNetwork:
     @pytest.mark.parametrize(
-        "faults",
+        ("refused", "faults"),
         [
-            [503],
-            [Fault.DROPPED],
-            [Fault.UNANSWERED],
-            [Fault.REFUSED, 500, 429, Fault.UNANSWERED, Fault.DROPPED, 502],
-            [None, Fault.UNANSWERED, None, 503, None, Fault.DROPPED, Fault.UNANSWERED, Fault.UNANSWERED] * 5,
+            ([], [Status(503)]),
+            ([], [DropBefore()]),
+            ([], [DropAfter()]),
+            ([True], [Status(500), Status(429), DropAfter(), DropBefore(), Status(502)]),
+            ([], [None, DropAfter(), None, Status(503), None, DropBefore(), DropAfter(), DropAfter()] * 5),
         ],
     )
     @pytest.mark.parametrize("auto_claim", [False, True], ids=["", "claiming"])
@@ -205,13 +197,14 @@ class TestABadNetwork:
         self,
         front: Front,
         handle: DurableStream,
-        server: InMemoryStreamServer,
-        faults: list[Fault | int | httpx.Response | None],
+        wire: Wire,
+        refused: list[bool],
+        faults: list[Fault | None],
         *,
         auto_claim: bool,
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": faults})
-        client = front.client(transport)
+        wire.inject(*faults)
+        client = front.client(Refusing(wire.transport, "POST", refused))
         producer = front.producer(
             handle.url, "p", client=client, content_type=JSON, max_batch_bytes=50, auto_claim=auto_claim
         )
@@ -273,12 +266,13 @@ class TestEpochs:
 
 class TestTheEnd:
     def test_a_stream_that_somebody_else_closed_is_an_error_and_no_hang(
-        self, front: Front, handle: DurableStream
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
         handle.close_stream()
         told: list[DurableStreamError] = []
+        gate = wire.hold()  # else the first answer may come before all are appended
         producer = front.producer(handle.url, "p", max_batch_bytes=10, on_error=told.append)
-        errors = front.produce(producer, range(10))
+        errors = front.produce(producer, range(10), meanwhile=gate.release)
         assert isinstance(errors[0], StreamClosedError)
         assert {type(error) for error in errors[1:]} <= {StreamClosedError, ProducerStoppedError}
         assert sorted(int(record) for error in told for record in error.records) == list(range(10))
@@ -288,10 +282,10 @@ class TestTheEnd:
             front.run(producer.close())
 
     def test_the_producer_can_close_the_stream_with_a_last_word(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [None, Fault.UNANSWERED]})
-        client = front.client(transport)
+        wire.inject(None, DropAfter())
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client)
         front.produce(producer, [1])
         closed = front.run(producer.close_stream({"last": True}))
@@ -304,14 +298,11 @@ class TestTheEnd:
         assert content(handle) == [1, {"last": True}]
 
     @pytest.mark.parametrize("auto_claim", [False, True], ids=["", "claiming"])
-    def test_or_without_one(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, *, auto_claim: bool
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_or_without_one(self, front: Front, handle: DurableStream, wire: Wire, *, auto_claim: bool) -> None:
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client, content_type=JSON, auto_claim=auto_claim)
         front.produce(producer, [1])
-        transport.faults["POST"] = [503, Fault.UNANSWERED]
+        wire.inject(Status(503), DropAfter())
         closed = front.run(producer.close_stream())
         assert closed.final_offset == handle.head().offset
         assert front.run(producer.close_stream()) == closed, "it was closed before, by this producer"
@@ -381,9 +372,9 @@ class TestBackPressure:
     def _small_buffer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(WindowSettings, "buffer_bytes", 1000)
 
-    def test_a_thread_waits_for_room(self, handle: DurableStream, server: InMemoryStreamServer) -> None:
-        gate = Gate(server.transport())
-        with httpx.Client(transport=gate) as client:
+    def test_a_thread_waits_for_room(self, handle: DurableStream, wire: Wire) -> None:
+        gate = wire.hold()
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(handle.url, "p", client=client, content_type=JSON)
             appended: list[int] = []
 
@@ -398,7 +389,7 @@ class TestBackPressure:
             with pytest.raises(ProducerFullError):
                 fill(producer)
             assert len(appended) < 300
-            gate.open()
+            gate.release()
             writer.join(20)
             producer.close()
         written = [value for value in content(handle) if value != FILLER]
@@ -406,11 +397,9 @@ class TestBackPressure:
 
     @pytest.mark.anyio
     @BOTH_LOOPS
-    async def test_a_task_that_awaits_its_appends_waits_for_room(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+    async def test_a_task_that_awaits_its_appends_waits_for_room(self, handle: DurableStream, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             async with IdempotentProducer(handle.url, "p", client=client, content_type=JSON) as producer:
                 appended: list[int] = []
 
@@ -425,22 +414,20 @@ class TestBackPressure:
                     with pytest.raises(ProducerFullError):
                         fill(producer)
                     assert len(appended) < 300
-                    gate.open()
+                    gate.release()
         written = [value for value in await anyio.to_thread.run_sync(content, handle) if value != FILLER]
         assert written == list(range(1000))
 
     @pytest.mark.anyio
     @BOTH_LOOPS
-    async def test_even_appends_that_nobody_awaits_are_bounded(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+    async def test_even_appends_that_nobody_awaits_are_bounded(self, handle: DurableStream, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             producer = IdempotentProducer(handle.url, "p", client=client, content_type=JSON)
             with pytest.raises(ProducerFullError) as raised:
                 append_many(producer)
             assert len(raised.value.records) == 1
-            gate.open()
+            gate.release()
             await producer.close()
 
 
@@ -482,10 +469,10 @@ class TestAsyncOnly:
         assert "ContentTypeMismatchError" in raised.value.__notes__[0]
 
     async def test_cancelling_one_acknowledgement_disturbs_no_other(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, wire: Wire
     ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             async with IdempotentProducer(handle.url, "p", client=client) as producer:
                 acknowledgement = producer.append_nowait(1)
                 results = []
@@ -498,9 +485,9 @@ class TestAsyncOnly:
                 async with anyio.create_task_group() as tasks:
                     for scope in scopes:
                         tasks.start_soon(wait, scope)
-                    await await_until(lambda: gate.bodies, what="the message is under way")
+                    await await_until(lambda: gate.requests, what="the message is under way")
                     scopes[0].cancel()
-                    gate.open()
+                    gate.release()
         assert len(results) == 1
         assert [scope.cancelled_caught for scope in scopes] == [True, False]
 
@@ -515,33 +502,33 @@ class TestAsyncOnly:
         assert await anyio.to_thread.run_sync(content, handle) == [1]
 
     async def test_cancelling_the_closing_of_the_stream_leaves_it_to_be_asked_for_again(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, wire: Wire
     ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             async with IdempotentProducer(handle.url, "p", client=client, content_type=JSON) as producer:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(producer.close_stream, {"last": True})
-                    await await_until(lambda: gate.bodies, what="the request is under way")
+                    await await_until(lambda: gate.requests, what="the request is under way")
                     tasks.cancel_scope.cancel()
-                gate.open()
+                gate.release()
                 closed = await producer.close_stream()
         head = await anyio.to_thread.run_sync(handle.head)
         assert (head.stream_closed, head.offset) == (True, closed.final_offset)
         assert await anyio.to_thread.run_sync(content, handle) == [{"last": True}]
 
     async def test_closing_in_a_cancelled_scope_ends_what_is_under_way(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, wire: Wire
     ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             with anyio.CancelScope() as scope:
                 async with IdempotentProducer(handle.url, "p", client=client, content_type=JSON) as producer:
                     producer.append_nowait(1)
-                    await await_until(lambda: gate.bodies, what="the message is under way")
+                    await await_until(lambda: gate.requests, what="the message is under way")
                     scope.cancel()
             assert (producer.pending_count, producer.in_flight_count) == (0, 0)
-            gate.open()
+            gate.release()
 
     async def test_a_handle_of_the_async_front_is_accepted(self, url: str) -> None:
         async with await AsyncDurableStream.create(url, content_type=JSON) as stream:
