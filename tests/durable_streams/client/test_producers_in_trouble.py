@@ -29,7 +29,7 @@ from durable_streams import (
     SyncIdempotentProducer,
 )
 from durable_streams._batches import WindowSettings
-from harness.stream_client import Fault, FaultyTransport, Front, Gate
+from durable_streams.testing import DropAfter, Hold, Status
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from durable_streams.testing import InMemoryStreamServer
+    from harness.stream_client import Front, Wire
 
 JSON = "application/json"
 BOTH_LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
@@ -155,24 +156,23 @@ class TestWhatWasTaken:
 
 class TestRestarting:
     def test_a_healthy_producer_stores_nothing_twice(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         producer = front.producer(handle.url, "p", client=client, content_type=JSON)
         front.produce(producer, [0])
-        transport.faults["POST"] = [Fault.UNANSWERED, *[503] * 3]
+        wire.inject(DropAfter(), *[Status(503)] * 3)
 
         async def append_and_restart() -> None:
             producer.append_nowait(1)
-            await await_until(lambda: transport.count("POST") > 1, what="its answer is lost")
+            await await_until(lambda: wire.count("POST") > 1, what="its answer is lost")
             await producer.restart()
 
         if front.name == "async":
             front.run(append_and_restart())
         else:
             producer.append(1)
-            wait_until(lambda: transport.count("POST") > 1, what="its answer is lost")
+            wait_until(lambda: wire.count("POST") > 1, what="its answer is lost")
             producer.restart()
         front.produce(producer, [2])
         assert producer.epoch == 1
@@ -184,10 +184,8 @@ class TestRestarting:
 @pytest.mark.anyio
 @BOTH_LOOPS
 class TestCancelling:
-    async def test_a_close_leaves_nobody_waiting(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
+    async def test_a_close_leaves_nobody_waiting(self, handle: DurableStream, wire: Wire) -> None:
+        gate = wire.hold()
         told: list[DurableStreamError] = []
         errors: list[ProducerStoppedError] = []
 
@@ -196,7 +194,7 @@ class TestCancelling:
                 await what()
             errors.append(raised.value)
 
-        async with httpx.AsyncClient(transport=gate) as client:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             producer = IdempotentProducer(handle.url, "p", client=client, content_type=JSON, on_error=told.append)
             acknowledgement = producer.append_nowait(1)
 
@@ -206,11 +204,11 @@ class TestCancelling:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(expect_the_end, confirmed)
                 tasks.start_soon(expect_the_end, producer.flush)
-                await await_until(lambda: gate.bodies, what="the message is under way")
+                await await_until(lambda: gate.requests, what="the message is under way")
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await producer.close()
-            gate.open()
+            gate.release()
         assert (producer.pending_count, producer.in_flight_count) == (0, 0)
         assert len(errors) == 2
         (error,) = told
@@ -218,9 +216,9 @@ class TestCancelling:
         assert (error.records, error.in_doubt) == ((b"1",), True)
 
     async def test_a_close_while_others_append_leaves_nothing_running(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, wire: Wire
     ) -> None:
-        gate = Gate(server.transport())
+        gate = wire.hold()
         appended = 0
 
         async def append_on() -> None:
@@ -233,25 +231,23 @@ class TestCancelling:
                 appended += 1
                 await anyio.lowlevel.checkpoint()
 
-        async with httpx.AsyncClient(transport=gate) as client:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             producer = IdempotentProducer(
                 handle.url, "p", client=client, content_type=JSON, linger_ms=0, max_batch_bytes=50
             )
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
                     tasks.start_soon(append_on)
-                await await_until(lambda: gate.bodies and appended > 20, what="they are appending")
+                await await_until(lambda: gate.requests and appended > 20, what="they are appending")
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await producer.close()
-            gate.open()
+            gate.release()
         assert (producer.pending_count, producer.in_flight_count) == (0, 0)
 
-    async def test_flushes_leaves_nothing_behind(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        gate = Gate(server.transport())
-        async with httpx.AsyncClient(transport=gate) as client:
+    async def test_flushes_leaves_nothing_behind(self, handle: DurableStream, wire: Wire) -> None:
+        gate = wire.hold()
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             producer = IdempotentProducer(handle.url, "p", client=client, content_type=JSON)
             producer.append(1)
             for _ in range(50):
@@ -259,7 +255,7 @@ class TestCancelling:
                     scope.cancel()
                     await producer.flush()
             assert len(producer._engine._watchers) == 0  # type: ignore[attr-defined]
-            gate.open()
+            gate.release()
             await producer.close()
 
     async def test_nothing_makes_two_of_those_that_close_the_stream(self, handle: DurableStream) -> None:
@@ -282,13 +278,11 @@ class TestCancelling:
         )
         assert len(await anyio.to_thread.run_sync(content, handle)) == 2
 
-    async def test_a_handler_may_append_what_failed_again(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [httpx.Response(400)]})
+    async def test_a_handler_may_append_what_failed_again(self, handle: DurableStream, wire: Wire) -> None:
+        wire.inject(Status(400))
         restarts: list[DurableStreamError] = []
 
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             producer = IdempotentProducer(
                 handle.url, "p", client=client, content_type=JSON, on_error=restarts.append
             )
@@ -305,15 +299,15 @@ class LeavingError(SystemExit):
     """What `sys.exit` raises, to be told from one that pytest raises."""
 
 
-def test_a_handler_that_ends_the_program_ends_it(handle: DurableStream, server: InMemoryStreamServer) -> None:
-    transport = FaultyTransport(server.transport(), {"POST": [httpx.Response(400)]})
+def test_a_handler_that_ends_the_program_ends_it(handle: DurableStream, wire: Wire) -> None:
+    wire.inject(Status(400))
 
     def leave(error: DurableStreamError) -> None:
         raise LeavingError(str(error))
 
     async def run() -> None:
         async with (
-            httpx.AsyncClient(transport=transport) as client,
+            httpx.AsyncClient(transport=wire.transport) as client,
             IdempotentProducer(handle.url, "p", client=client, content_type=JSON, on_error=leave) as producer,
         ):
             producer.append(1)
@@ -321,42 +315,6 @@ def test_a_handler_that_ends_the_program_ends_it(handle: DurableStream, server: 
 
     outcome = within_patience(lambda: anyio.run(run))
     assert isinstance(outcome, LeavingError)
-
-
-class Slow(httpx.BaseTransport):
-    """Keeps a request with this text until it is told to let it go; then it answers as it is told, or passes."""
-
-    def __init__(self, inner: Any, text: bytes, answer: httpx.Response | None = None) -> None:
-        self._inner, self._text, self._answer = inner, text, answer
-        self.begun, self.go = threading.Event(), threading.Event()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if self._text in request.read():
-            self.begun.set()
-            assert self.go.wait(PATIENCE_SECONDS)
-            if self._answer is not None:
-                return self._answer
-        response: httpx.Response = self._inner.handle_request(request)
-        return response
-
-
-class ByBody(httpx.BaseTransport):
-    """Answers requests with these bodies with these statuses, the first one when the last one has come."""
-
-    def __init__(self, inner: Any, statuses: dict[bytes, int]) -> None:
-        self._inner = inner
-        self._statuses = statuses
-        self.seen: list[bytes] = []
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        body = request.read()
-        self.seen.append(body)
-        status = self._statuses.get(body)
-        if status is None:
-            response: httpx.Response = self._inner.handle_request(request)
-            return response
-        wait_until(lambda: list(self._statuses)[-1] in self.seen, what="the last one has come")
-        return httpx.Response(status, headers={"retry-after": "0"})
 
 
 def never_give_up(producer: Any) -> None:
@@ -375,22 +333,20 @@ class TestClosing:
         front.run(producer.flush())
         assert told == [], "there is no stream, and nobody asked"
 
-    def test_is_not_undone_by_a_closing_of_the_stream_that_fails(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        slow = Slow(server.transport(), b"last", httpx.Response(401))
-        with httpx.Client(transport=slow) as client:
+    def test_is_not_undone_by_a_closing_of_the_stream_that_fails(self, handle: DurableStream, wire: Wire) -> None:
+        slow = wire.inject((Hold(), Status(401)))
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(handle.url, "p", client=client, content_type=JSON)
             outcomes: list[Any] = []
             closer = threading.Thread(
                 target=lambda: outcomes.append(within_patience(lambda: producer.close_stream(["last"])))
             )
             closer.start()
-            assert slow.begun.wait(PATIENCE_SECONDS)
+            wait_until(lambda: slow.requests, what="the request is under way")
             ender = threading.Thread(target=lambda: outcomes.append(within_patience(producer.close)))
             ender.start()
             wait_until(lambda: producer._engine._closed, what="close waits")  # type: ignore[attr-defined]
-            slow.go.set()
+            slow.release()
             for thread in (closer, ender):
                 thread.join(PATIENCE_SECONDS)
             assert len(outcomes) == 2
@@ -398,25 +354,26 @@ class TestClosing:
                 producer.append(1)
 
     def test_of_the_stream_does_not_begin_after_that_of_the_producer(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, wire: Wire
     ) -> None:
-        slow = Slow(server.transport(), b"")
-        with httpx.Client(transport=slow) as client:
+        slow = wire.inject(Hold(), method="HEAD")
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(handle.url, "p", client=client)
             outcomes: list[Any] = []
             closer = threading.Thread(target=lambda: outcomes.append(within_patience(producer.close_stream)))
             closer.start()
-            assert slow.begun.wait(PATIENCE_SECONDS), "it asks for the content type"
+            wait_until(lambda: slow.requests, what="it asks for the content type")
             producer.close()
-            slow.go.set()
+            slow.release()
             closer.join(PATIENCE_SECONDS)
         assert isinstance(outcomes[0], DurableStreamError)
         assert not handle.head().stream_closed
 
     def test_does_not_wait_for_a_handler_that_waits_for_what_it_will_fail(
-        self, handle: DurableStream, server: InMemoryStreamServer
+        self, handle: DurableStream, server: InMemoryStreamServer, wire: Wire
     ) -> None:
-        transport = ByBody(server.transport(), {b"[1]": 503, b"[2]": 401})
+        second = wire.inject(Status(401), where=lambda request: request.body == b"[2]", times=None)
+        held = wire.inject((Hold(), Status(503)), where=lambda request: request.body == b"[1]", times=None)
         told = threading.Event()
         outcomes: list[Any] = []
 
@@ -424,35 +381,35 @@ class TestClosing:
             told.set()
             outcomes.append(within_patience(first.result))
 
-        with httpx.Client(transport=transport) as client:
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(
                 handle.url, "p", client=client, content_type=JSON, on_error=handler, linger_ms=0
             )
             producer.append(0).result(PATIENCE_SECONDS)
             never_give_up(producer)
             first = producer.append(1)
-            wait_until(lambda: b"[1]" in transport.seen, what="the first is under way")
+            wait_until(lambda: held.requests, what="the first is under way")
             producer.append(2)
+            wait_until(lambda: second.requests, what="the second has come")
+            held.release()
             assert told.wait(PATIENCE_SECONDS)
             producer._engine._stop()  # type: ignore[attr-defined]
         assert [type(each) for each in outcomes] == [ProducerStoppedError] * len(outcomes)
         assert outcomes
 
-    def test_twice_gives_up_what_the_first_one_could_not_wait_for(
-        self, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
-        slow = Slow(server.transport(), b"slow")
-        with httpx.Client(transport=slow) as client:
+    def test_twice_gives_up_what_the_first_one_could_not_wait_for(self, handle: DurableStream, wire: Wire) -> None:
+        slow = wire.inject(Hold())
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(
                 handle.url, "p", client=client, content_type=JSON, max_in_flight=1, linger_ms=0
             )
             producer.append('"slow"')
-            assert slow.begun.wait(PATIENCE_SECONDS)
+            wait_until(lambda: slow.requests, what="the request is under way")
             behind = producer.append(2)
             producer._engine._stopping = True  # type: ignore[attr-defined]
             ender = threading.Thread(target=lambda: within_patience(producer.close))
             ender.start()
-            slow.go.set()
+            slow.release()
             ender.join(PATIENCE_SECONDS)
             assert isinstance(within_patience(lambda: behind.result(PATIENCE_SECONDS)), ProducerStoppedError)
 
@@ -474,9 +431,9 @@ class TestThreads:
     @pytest.mark.parametrize("max_in_flight", [1, 5])
     @pytest.mark.parametrize("what", ["close", "flush", "restart", "again", "exit"])
     def test_a_handler_may_do_whatever_it_likes(
-        self, handle: DurableStream, server: InMemoryStreamServer, what: str, max_in_flight: int
+        self, handle: DurableStream, wire: Wire, what: str, max_in_flight: int
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [httpx.Response(400)]})
+        wire.inject(Status(400))
         outcomes: list[Any] = []
 
         def again() -> None:
@@ -504,7 +461,7 @@ class TestThreads:
                 raise
             del error
 
-        with httpx.Client(transport=transport) as client:
+        with httpx.Client(transport=wire.transport) as client:
             producer = SyncIdempotentProducer(
                 handle.url,
                 "p",
