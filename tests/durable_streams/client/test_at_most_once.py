@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from durable_streams import DurableStream, DurableStreamError, FetchError, _operations, stream
 from durable_streams._wire import Answer, Failure, Reply, Request
-from harness.stream_client import URL, Fault, FaultyTransport, Front, Script, policy
+from durable_streams.testing import DropAfter, DropBefore, Status
+from harness.stream_client import URL, Front, Refusing, Script, Wire, policy
 
 if TYPE_CHECKING:
     from durable_streams._effects import Flow
-    from durable_streams.testing import InMemoryStreamServer
     from harness.reference_server import ReferenceServer
 
 T = TypeVar("T")
@@ -196,33 +196,40 @@ class TestAgainstAModel:
 
 
 class TestWithRealServers:
-    def test_a_writer_among_others_with_every_fault(self, url: str, server: InMemoryStreamServer) -> None:
+    def test_a_writer_among_others_with_every_fault(self, url: str, wire: Wire) -> None:
         chance = random.Random(7)
         faults: list[Any] = [
             None,
             None,
-            Fault.REFUSED,
-            Fault.DROPPED,
-            Fault.UNANSWERED,
-            Fault.FAILED,
-            500,
-            503,
-            504,
-            429,
+            "refused",
+            DropBefore(),
+            DropAfter(),
+            Status(500, after=True),
+            Status(500),
+            Status(503),
+            Status(504),
+            Status(429),
         ]
-        planned: dict[str, Any] = {
-            "POST": chance.choices(faults, k=400),
-            "HEAD": chance.choices([None, None, 500], k=400),
-        }
+        planned = chance.choices(faults, k=400)
+        refusing = Refusing(wire.transport, "POST", [fault == "refused" for fault in planned])
+        wire.inject(
+            *(fault for fault in planned if fault != "refused"),
+            where=lambda request: "x-foreign" not in request.headers,
+        )
+        wire.inject(
+            *chance.choices([None, None, Status(500)], k=400),
+            method="HEAD",
+            where=lambda request: "x-foreign" not in request.headers,
+        )
         outcomes: dict[int, FetchError | None] = {}
         enough = threading.Event()
 
         def write_too() -> None:
-            with DurableStream(url, content_type="application/json") as other:
+            with DurableStream(url, content_type="application/json", headers={"X-Foreign": "yes"}) as other:
                 while not enough.is_set():
                     other.append("[]")
 
-        with httpx.Client(transport=FaultyTransport(server.transport(), planned)) as client:
+        with httpx.Client(transport=refusing) as client:
             handle = DurableStream.create(url, content_type="application/json", client=client)
             foreign = threading.Thread(target=write_too)
             for number in range(80):
@@ -293,25 +300,24 @@ class TestWithRealServers:
         with stream(url, live=False) as response:
             assert response.read_text() == "othersy"
 
-    def test_an_answer_that_is_lost_is_reported_as_it_is(
-        self, front: Front, url: str, server: InMemoryStreamServer
-    ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [Fault.REFUSED, 429, Fault.UNANSWERED]})
-        client = front.client(transport)
+    def test_an_answer_that_is_lost_is_reported_as_it_is(self, front: Front, url: str, wire: Wire) -> None:
+        wire.inject(Status(429), DropAfter())
+        refusing = Refusing(wire.transport, "POST")
+        client = front.client(refusing)
         handle = front.run(front.handle.create(url, content_type="application/json", client=client))
         with pytest.raises(FetchError) as raised:
             front.run(handle.append(1))
         assert raised.value.in_doubt
-        assert transport.count("POST") == 3
+        assert (wire.count("POST"), refusing.turns) == (2, [])
         front.close(client)
         with stream(url, live=False) as response:
             assert response.read_json() == [1]
 
     def test_a_500_after_storing_is_never_answered_with_a_second_append(
-        self, front: Front, url: str, server: InMemoryStreamServer
+        self, front: Front, url: str, wire: Wire
     ) -> None:
-        transport = FaultyTransport(server.transport(), {"POST": [None, Fault.FAILED]})
-        client = front.client(transport)
+        wire.inject(None, Status(500, after=True))
+        client = front.client(wire.transport)
         handle = front.run(front.handle.create(url, content_type="application/json", client=client))
         front.run(handle.append(1))
         with pytest.raises(FetchError) as raised:
@@ -322,9 +328,10 @@ class TestWithRealServers:
             assert response.read_json() == [1, 2]
 
     def test_a_stream_that_was_deleted_and_made_anew_is_another_one(
-        self, front: Front, url: str, server: InMemoryStreamServer
+        self, front: Front, url: str, wire: Wire
     ) -> None:
-        client = front.client(FaultyTransport(server.transport(), {"POST": [None, Fault.FAILED]}))
+        wire.inject(None, Status(500, after=True))
+        client = front.client(wire.transport)
         handle = front.run(front.handle.create(url, content_type="application/json", client=client))
         front.run(handle.append(1))
         front.run(handle.delete())
