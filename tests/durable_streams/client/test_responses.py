@@ -19,14 +19,14 @@ from durable_streams import (
     StreamNotFoundError,
     UnauthorizedError,
 )
-from harness.stream_client import Fault, FaultyTransport, Front
+from durable_streams.testing import DropBefore, Status, Truncate
+from harness.stream_client import Front, Refusing, Wire, hook_of
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from durable_streams import LiveMode
-    from durable_streams.testing import InMemoryStreamServer
 
 JSON = "application/json"
 
@@ -143,14 +143,15 @@ class TestLive:
             assert front.take(items, 2) == [2, 3]
 
     def test_an_idle_tail_is_waited_for_beyond_the_clients_timeout(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
         # The server answers an idle long-poll after 0.5 s; every other request may be silent for 0.1 s.
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        statuses: list[int] = []
+        note = hook_of(front, lambda response: statuses.append(response.status_code))
+        client = front.client(wire.transport, event_hooks={"response": [note]})
 
         def append_when_idle() -> None:
-            wait_until(lambda: 204 in transport.statuses, what="a long-poll ended without data")
+            wait_until(lambda: 204 in statuses, what="a long-poll ended without data")
             fill(handle, 1)
 
         writer = threading.Thread(target=append_when_idle)
@@ -159,53 +160,50 @@ class TestLive:
             assert front.take(response.iter_json(), 1) == [1]
         writer.join()
         front.close(client)
-        assert len(transport.statuses) == len(transport.requests), "a request went without an answer"
+        assert len(statuses) == wire.count("GET"), "a request went without an answer"
 
-    def test_ends_when_the_stream_is_closed(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
+    def test_ends_when_the_stream_is_closed(self, front: Front, handle: DurableStream, wire: Wire) -> None:
         fill(handle, 1)
         handle.close_stream(2)
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         with front.stream(handle.url, client=client) as response:
             assert front.take(response.iter_json(), 9) == [1, 2]
             assert response.stream_closed
         front.close(client)
-        assert transport.count("GET") == 1
+        assert wire.count("GET") == 1
 
-    def test_tailing_a_closed_stream_ends_at_once(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
-    ) -> None:
+    def test_tailing_a_closed_stream_ends_at_once(self, front: Front, handle: DurableStream, wire: Wire) -> None:
         end = handle.close_stream().final_offset
-        for offset in ("-1", "now", end):
-            transport = FaultyTransport(server.transport())
-            client = front.client(transport)
+        for count, offset in enumerate(("-1", "now", end), 1):
+            client = front.client(wire.transport)
             with front.stream(handle.url, client=client, offset=offset, live="long-poll") as response:
                 assert front.take(response.iter_bytes(), 9) in ([], [b"[]"])
                 assert response.stream_closed
             front.close(client)
-            assert transport.count("GET") == 1
+            assert wire.count("GET") == count
 
     @pytest.mark.parametrize("live", [True, "long-poll", "sse"])
     def test_survives_what_happens_to_connections(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, live: LiveMode
+        self, front: Front, handle: DurableStream, wire: Wire, live: LiveMode
     ) -> None:
         fill(handle, 1)
-        # In an event stream a cut comes behind a message: so there is one for each connection.
-        transport = FaultyTransport(server.transport(), {"GET": [Fault.CUT if live == "sse" else None]})
-        client = front.client(transport)
+        # An answer to a long-poll breaks off between its messages, an event stream when its reader waits for more.
+        last = Truncate(len(b"[2,")) if live == "long-poll" else None
+        refusing = Refusing(wire.transport, "GET", [])
+        client = front.client(refusing)
         with front.stream(handle.url, client=client, live=live) as response:
             items = response.iter_json()
             assert front.take(items, 1) == [1]
             for number in range(2, 6):
-                transport.faults["GET"] += [Fault.DROPPED, 503, 502, Fault.REFUSED, Fault.CUT]
-                fill(handle, number)
-                assert front.take(items, 1) == [number]
+                plan = wire.inject(DropBefore(), Status(503), Status(502), last, method="GET")
+                refusing.turns += [False, False, True]
+                wire.break_connections()
+                fill(handle, number, -number)
+                assert front.take(items, 2) == [number, -number]
+                assert (plan.left, refusing.turns) == (0, [])
             handle.close_stream(6)
             assert front.take(items, 9) == [6]
         front.close(client)
-        assert transport.faults["GET"] == []
 
     def test_begins_at_the_tail_with_now(self, front: Front, handle: DurableStream) -> None:
         fill(handle, 1)
@@ -276,14 +274,14 @@ class TestErrors:
         assert raised.value.__cause__ is error
         front.close(client)
 
-    def test_transient_errors_are_tried_again(self, front: Front, server: InMemoryStreamServer, url: str) -> None:
-        transport = FaultyTransport(server.transport(), {"GET": [500, 429, Fault.DROPPED]})
+    def test_transient_errors_are_tried_again(self, front: Front, wire: Wire, url: str) -> None:
+        wire.inject(Status(500), Status(429), DropBefore(), method="GET")
         with DurableStream.create(url, content_type="text/plain", body="x") as created:
-            client = front.client(transport)
+            client = front.client(wire.transport)
             with front.stream(created.url, live=False, client=client) as response:
                 assert front.run(response.read_text()) == "x"
         front.close(client)
-        assert transport.count("GET") == 4
+        assert wire.count("GET") == 4
 
     def test_a_page_that_is_not_json_is_an_error(self, front: Front) -> None:
         response = httpx.Response(200, headers=head("1", up_to_date=True), content=b'[{"a":')
@@ -347,24 +345,21 @@ class TestRequests:
         front.close(client)
 
     def test_dynamic_headers_are_asked_once_for_each_request(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer
+        self, front: Front, handle: DurableStream, wire: Wire
     ) -> None:
         tokens = iter(range(100))
-        transport = FaultyTransport(server.transport(), {"GET": [500]})
-        client = front.client(transport)
+        wire.inject(Status(500), method="GET")
+        client = front.client(wire.transport)
         with front.stream(
             handle.url, client=client, live=False, headers={"X-Token": lambda: str(next(tokens))}
         ) as response:
             front.run(response.read_json())
-        sent = [request.headers["x-token"] for request in transport.requests]
+        sent = [request.headers["x-token"] for request in wire.requests if request.method == "GET"]
         assert sent == ["0", "1"]
         front.close(client)
 
-    def test_an_injected_client_is_used_and_stays_open(
-        self, front: Front, server: InMemoryStreamServer, url: str
-    ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+    def test_an_injected_client_is_used_and_stays_open(self, front: Front, wire: Wire, url: str) -> None:
+        client = front.client(wire.transport)
         handle = front.run(front.handle.create(url, content_type=JSON, client=client))
         front.run(handle.append(1))
         with front.stream(handle.url, client=client) as response:
@@ -372,7 +367,7 @@ class TestRequests:
         front.run(handle.close())
         assert front.run(front.handle.head_static(url, client=client)).content_type == JSON
         front.run(front.handle.delete_static(url, client=client))
-        assert [request.method for request in transport.requests] == ["PUT", "POST", "GET", "HEAD", "DELETE"]
+        assert wire.methods == ["PUT", "POST", "GET", "HEAD", "DELETE"]
         assert not client.is_closed
         front.close(client)
 
