@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import inspect
 import itertools
 import tracemalloc
 import zlib
@@ -19,12 +18,14 @@ from durable_streams._http_async import AsyncCarrier
 from durable_streams._http_sync import SyncCarrier
 from durable_streams._urls import with_params
 from durable_streams._wire import Reply
-from harness.stream_client import URL, AsyncFront, Fault, FaultyTransport, Front
+from durable_streams.testing import DropBefore, Status
+from harness.stream_client import URL, AsyncFront, Front, Refusing, hook_of, params_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from durable_streams.testing import InMemoryStreamServer
+    from durable_streams.testing import Fault, InMemoryStreamServer
+    from harness.stream_client import Wire
 
 JSON = "application/json"
 PAGE = {"content-type": JSON, "stream-next-offset": "1", "stream-up-to-date": "true", "stream-closed": "true"}
@@ -35,19 +36,6 @@ def client_of(front: Front, transport: Any, **options: Any) -> Any:
     """A client of the caller's own, with everything that callers give one."""
     kind = httpx.AsyncClient if isinstance(front, AsyncFront) else httpx.Client
     return kind(transport=transport, **options)
-
-
-def hook_of(front: Front, function: Callable[[Any], object]) -> Any:
-    """An event hook as the front's client wants it."""
-    if not isinstance(front, AsyncFront):
-        return function
-
-    async def hook(value: Any) -> None:
-        returned = function(value)
-        if inspect.isawaitable(returned):
-            await returned
-
-    return hook
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -78,19 +66,31 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.closed = True
 
 
-def answering(*answers: httpx.Response) -> FaultyTransport:
+class Answering(httpx.MockTransport):
+    """Answers with what a function makes of each request, as no server would answer."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        super().__init__(self._noted)
+        self._answer = answer
+        self.requests: list[httpx.Request] = []
+
+    def _noted(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self._answer(request)
+
+
+def answering(*answers: httpx.Response) -> Answering:
     """Give these answers in turn, then the last again and again."""
     turn = itertools.chain(answers, itertools.repeat(answers[-1]))
-    return FaultyTransport(httpx.MockTransport(lambda _: next(turn)))
+    return Answering(lambda _: next(turn))
 
 
 class TestAClientWithParametersOfItsOwn:
     def test_sends_them_with_the_urls_the_callers_and_the_protocols(
-        self, front: Front, server: InMemoryStreamServer, url: str
+        self, front: Front, wire: Wire, url: str
     ) -> None:
         """httpx puts them in the place of the URL's: a read began anew with each page, for ever."""
-        wire = FaultyTransport(server.transport())
-        client = client_of(front, wire, params={"tenant": "mine", "tag": "client", "room": "client"})
+        client = client_of(front, wire.transport, params={"tenant": "mine", "tag": "client", "room": "client"})
         where = f"{url}?room=1&room=2"
         options: dict[str, Any] = {"client": client, "params": {"tag": ["a", "b"]}}
         handle = front.run(front.handle.create(where, content_type=JSON, **options))
@@ -102,14 +102,15 @@ class TestAClientWithParametersOfItsOwn:
             assert front.take(response.iter_json(), 9) == [2]
         front.run(handle.delete())
         front.close(client)
+        assert wire.methods == ["PUT", "POST", "HEAD", "POST", "POST", "GET", "DELETE"]
         for request in wire.requests:
-            params = request.url.params
+            params = params_of(request)
             assert (params["tenant"], params.get_list("tag"), params.get_list("room")) == (
                 "mine",
                 ["a", "b"],
                 ["1", "2"],
             )
-        reads = [request.url.params.get("offset") for request in wire.requests if request.method == "GET"]
+        reads = [params_of(request).get("offset") for request in wire.requests if request.method == "GET"]
         assert reads == [offset]
 
     def test_cannot_send_a_query_that_it_would_change(self, front: Front) -> None:
@@ -137,10 +138,9 @@ class TestTheQuery:
         assert str(httpx.URL(with_params(url, protocol))).endswith(expected), "httpx leaves it alone, too"
 
     def test_has_the_protocols_names_only_where_the_protocol_puts_them(
-        self, front: Front, server: InMemoryStreamServer, url: str
+        self, front: Front, wire: Wire, url: str
     ) -> None:
-        wire = FaultyTransport(server.transport())
-        client = client_of(front, wire)
+        client = client_of(front, wire.transport)
         mistaken = {"live": "sse", "cursor": "c", "offset": lambda: "7", "mine": "1"}
         handle = front.run(
             front.handle.create(f"{url}?live=sse&offset=8", content_type=JSON, client=client, params=mistaken)
@@ -149,7 +149,7 @@ class TestTheQuery:
         with front.stream(handle.url, live=False, client=client, params=mistaken) as response:
             assert front.run(response.read_json()) == [1]
         front.close(client)
-        assert [request.url.query for request in wire.requests] == [b"mine=1", b"mine=1", b"mine=1&offset=-1"]
+        assert [request.query for request in wire.requests] == ["mine=1", "mine=1", "mine=1&offset=-1"]
 
 
 class TestWhatRaisesBeforeARequestIsMadeAgain:
@@ -167,12 +167,13 @@ class TestWhatRaisesBeforeARequestIsMadeAgain:
 
         return give
 
-    @pytest.mark.parametrize("fault", [500, Fault.DROPPED])
+    @pytest.mark.parametrize("fault", [Status(500), DropBefore()])
     @pytest.mark.parametrize("operation", ["append", "close_stream", "create_stream", "delete"])
-    def test_is_an_error_in_doubt(self, front: Front, fault: Fault | int, operation: str) -> None:
-        wire = FaultyTransport(None, {"POST": [fault], "PUT": [fault], "DELETE": [fault]})
-        client = client_of(front, wire)
-        handle = front.handle(URL, content_type="a/b", client=client, headers={"X-T": self.token(1)})
+    def test_is_an_error_in_doubt(self, front: Front, url: str, wire: Wire, fault: Fault, operation: str) -> None:
+        for method in ("POST", "PUT", "DELETE"):
+            wire.inject(fault, method=method)
+        client = client_of(front, wire.transport)
+        handle = front.handle(url, content_type="a/b", client=client, headers={"X-T": self.token(1)})
         call = {
             "append": lambda: handle.append("x", seq="1"),
             "close_stream": lambda: handle.close_stream("x"),
@@ -183,14 +184,15 @@ class TestWhatRaisesBeforeARequestIsMadeAgain:
             front.run(call())
         assert raised.value.in_doubt
         assert isinstance(raised.value.__cause__, RuntimeError)
-        assert raised.value.url == URL
+        assert raised.value.url == url
         assert len(wire.requests) == 1
         front.close(client)
 
-    def test_is_one_too_when_the_stream_cannot_be_asked(self, front: Front) -> None:
-        wire = FaultyTransport(None, {"HEAD": [httpx.Response(200, headers=STORED)], "POST": [500]})
-        client = client_of(front, wire)
-        handle = front.handle(URL, content_type="a/b", client=client, headers={"X-T": self.token(2)})
+    def test_is_one_too_when_the_stream_cannot_be_asked(self, front: Front, url: str, wire: Wire) -> None:
+        wire.inject(Status(200, headers=STORED), method="HEAD")
+        wire.inject(Status(500))
+        client = client_of(front, wire.transport)
+        handle = front.handle(url, content_type="a/b", client=client, headers={"X-T": self.token(2)})
         front.run(handle.head())
         with pytest.raises(FetchError) as raised:
             front.run(handle.append("x"))
@@ -210,11 +212,15 @@ class TestWhatRaisesBeforeARequestIsMadeAgain:
         assert raised.value.in_doubt
         assert len(wire.requests) == 1
 
-    @pytest.mark.parametrize("fault", [Fault.REFUSED, 429])
-    def test_comes_out_as_it_is_where_nothing_is_in_doubt(self, front: Front, fault: Fault | int) -> None:
-        client = client_of(front, FaultyTransport(None, {"POST": [fault], "HEAD": [500]}))
+    @pytest.mark.parametrize("refused", [True, False])
+    def test_comes_out_as_it_is_where_nothing_is_in_doubt(
+        self, front: Front, url: str, wire: Wire, *, refused: bool
+    ) -> None:
+        wire.inject(Status(429))
+        wire.inject(Status(500), method="HEAD")
+        client = client_of(front, Refusing(wire.transport, "POST", [refused]))
         for operation, arguments in (("append", {"data": "x", "seq": "1"}), ("head", {})):
-            handle = front.handle(URL, content_type="a/b", client=client, headers={"X-T": self.token(1)})
+            handle = front.handle(url, content_type="a/b", client=client, headers={"X-T": self.token(1)})
             with pytest.raises(RuntimeError, match="no token"):
                 front.run(getattr(handle, operation)(**arguments))
         front.close(client)
@@ -310,7 +316,7 @@ class TestExceptionsOfNobodysFamily:
             body = Body(iter([b"no such thing"]))
             return httpx.Response(404, headers={"content-type": "text/plain"}, stream=body)
 
-        wire = FaultyTransport(httpx.MockTransport(answer))
+        wire = Answering(answer)
         client = client_of(front, wire, event_hooks={"response": [hook_of(front, check)]})
         with pytest.raises(StreamNotFoundError) as written:
             front.run(front.handle(URL, content_type="a/b", client=client).append("x"))
