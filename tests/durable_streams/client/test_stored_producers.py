@@ -30,8 +30,8 @@ from durable_streams import (
 )
 from durable_streams import _store_writer as store_writer
 from durable_streams._store_rows import StoreRows
-from durable_streams.testing import InMemoryStreamServer
-from harness.stream_client import AsyncFront, Fault, FaultyTransport, Front, Gate, SyncFront
+from durable_streams.testing import DropAfter, DropBefore, Hold, InMemoryStreamServer, Status
+from harness.stream_client import AsyncFront, Front, Refusing, SyncFront
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from durable_streams import SealedBatch
+    from harness.stream_client import Wire
 
 JSON = "application/json"
 
@@ -119,38 +120,36 @@ class TestAppending:
             assert content(handle) == [{"a": 1}, {"a": 2}, None]
 
     def test_messages_that_wait_travel_together(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        gate = Gate(server.transport())
-        client = front.client(gate)
+        gate = wire.hold()
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client)
         append_all(front, producer, range(300))
-        gate.open()
+        gate.release()
         front.run(producer.flush())
         front.run(producer.close())
         front.close(client)
-        assert len(gate.bodies) <= 4
+        assert len(wire.bodies) <= 4
         assert content(handle) == list(range(300))
 
     def test_no_request_exceeds_the_size(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client, max_batch_bytes=500)
         with pytest.raises(MessageError, match="larger than max_batch_bytes=500"):
             append_all(front, producer, [f'"{"x" * 500}"'])
         front.produce(producer, [str(number) for number in range(500)])
         front.run(producer.close())
         front.close(client)
-        assert max(len(request.content) for request in transport.requests) <= 500
+        assert max(map(len, wire.bodies)) <= 500
         assert content(handle) == list(range(500))
 
     def test_the_callers_client_makes_every_request_and_stays_open(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        client = front.client(wire.transport)
         tokens = iter(range(100))
         headers = {"Authorization": lambda: f"Bearer {next(tokens)}"}
         producer = producer_on(front, handle.url, path, client=client, headers=headers, params={"tenant": "a"})
@@ -158,11 +157,11 @@ class TestAppending:
         front.run(producer.close())
         assert not client.is_closed
         front.close(client)
-        assert [request.method for request in transport.requests] == ["HEAD", "POST", "POST"]
-        assert [request.headers["authorization"] for request in transport.requests] == [
+        assert wire.methods == ["PUT", "HEAD", "POST", "POST"]
+        assert [request.headers["authorization"] for request in wire.requests[1:]] == [
             f"Bearer {number}" for number in range(3)
         ]
-        assert {request.url.query for request in transport.requests} == {b"tenant=a"}
+        assert {request.query for request in wire.requests[1:]} == {"tenant=a"}
 
     def test_one_message_that_is_no_json_is_refused_alone(
         self, front: Front, handle: DurableStream, path: Path
@@ -176,9 +175,9 @@ class TestAppending:
         assert content(handle) == [1, 2]
 
     def test_a_message_is_on_the_disk_before_the_server_has_it(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path, tmp_path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path, tmp_path: Path
     ) -> None:
-        client = front.client(FaultyTransport(server.transport(), {"HEAD": [Fault.REFUSED] * 100}))
+        client = front.client(Refusing(wire.transport, "HEAD", [True] * 100))
         producer = producer_on(front, handle.url, path, client=client)
         (acknowledgement,) = append_all(front, producer, ['"kept"'])
         assert not acknowledgement.settled
@@ -194,14 +193,14 @@ class TestAppending:
         assert content(handle) == ["kept"]
 
     def test_a_full_store_makes_its_callers_wait_or_raises(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        gate = Gate(server.transport())
-        client = front.client(gate)
+        gate = wire.hold()
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client, max_bytes=4096)
         with pytest.raises(ProducerFullError):
             append_all(front, producer, [f'"{"x" * 1000}"'] * 5, at_once=True)
-        gate.open()
+        gate.release()
         append_all(front, producer, [f'"{"y" * 1000}"'] * 10)  # waits for room
         front.run(producer.flush())
         front.run(producer.close())
@@ -224,14 +223,14 @@ class TestAppending:
 
 class TestRestarting:
     def test_closing_leaves_the_rest_for_the_next_one(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        client = front.client(FaultyTransport(server.transport(), {"POST": [503] * 100}))
-        producer = producer_on(front, handle.url, path, client=client)
+        down = wire.inject(Status(503), times=None)
+        producer = producer_on(front, handle.url, path)
         (acknowledgement,) = append_all(front, producer, [1])
         append_all(front, producer, [2, 3])
         front.run(producer.close())
-        front.close(client)
+        down.remove()
         assert producer.pending_count == 3
         with pytest.raises(ProducerStoppedError, match="the message is in its store"):
             outcome(front, acknowledgement)
@@ -243,13 +242,14 @@ class TestRestarting:
         assert content(handle) == [1, 2, 3]
 
     def test_order_and_count_survive_many_restarts_and_lost_answers(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
         """All messages are the same: only their number tells whether one was lost or doubled."""
         expected: list[Any] = []
         for round_number in range(8):
-            faults: list[Any] = [None, Fault.UNANSWERED, Fault.FAILED, None, Fault.DROPPED, Fault.REFUSED]
-            client = front.client(FaultyTransport(server.transport(), {"POST": faults[round_number % 6 :]}))
+            faults = [None, DropAfter(), Status(500, after=True), None, DropBefore()][round_number % 6 :]
+            plan = wire.inject(*faults, None)
+            client = front.client(Refusing(wire.transport, "POST", [*(False for _ in faults), True]))
             producer = producer_on(front, handle.url, path, client=client)
             append_all(front, producer, ['"same"'] * 3)
             expected += ["same"] * 3
@@ -257,6 +257,7 @@ class TestRestarting:
                 front.run(producer.flush())
             front.run(producer.close())
             front.close(client)
+            plan.remove()
         last = producer_on(front, handle.url, path)
         front.run(last.flush())
         front.run(last.close())
@@ -264,43 +265,43 @@ class TestRestarting:
 
     @pytest.mark.parametrize("id_member", [None, "id"])
     def test_a_batch_whose_answer_was_lost_is_found_by_the_next_process(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path, id_member: str | None
+        self, front: Front, handle: DurableStream, wire: Wire, path: Path, id_member: str | None
     ) -> None:
-        transport = FaultyTransport(
-            server.transport(), {"POST": [None, Fault.UNANSWERED], "HEAD": [None, *[503] * 99]}
-        )
-        client = front.client(transport)
+        wire.inject(None, DropAfter())
+        down = wire.inject(None, *[Status(503)] * 99, method="HEAD")
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client, id_member=id_member)
         append_all(front, producer, [{"n": 1.0, "big": 2**60 + 1, "s": "é"}])
-        wait(front, lambda: transport.count("POST") == 2)
+        wait(front, lambda: wire.count("POST") == 2)
         front.run(producer.close())
         front.close(client)
-        with httpx.Client(transport=server.transport()) as other:
+        down.remove()
+        with httpx.Client(transport=wire.transport) as other:
             other.post(handle.url, headers={"content-type": JSON}, content='["theirs"]')
-        transport = FaultyTransport(server.transport())
-        client = front.client(transport)
+        earlier = len(wire.requests)
+        client = front.client(wire.transport)
         following = producer_on(front, handle.url, path, client=client, id_member=id_member)
         front.run(following.flush())
         front.run(following.close())
         front.close(client)
-        assert [request.method for request in transport.requests] == ["POST", "HEAD", "GET"]  # probe, look, read
+        assert wire.methods[earlier:] == ["POST", "HEAD", "GET"]  # probe, look, read
         assert [message if isinstance(message, str) else message["n"] for message in content(handle)] == [
             1,
             "theirs",
         ]
 
     def test_the_same_values_of_another_writer_are_not_ours_with_ids(
-        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, front: Front, handle: DurableStream, server: InMemoryStreamServer, wire: Wire, path: Path
     ) -> None:
-        transport = FaultyTransport(
-            server.transport(), {"POST": [None, Fault.DROPPED], "HEAD": [None, *[503] * 99]}
-        )
-        client = front.client(transport)
+        wire.inject(None, DropBefore())
+        down = wire.inject(None, *[Status(503)] * 99, method="HEAD")
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client, id_member="id")
         append_all(front, producer, [{"n": 1}])
-        wait(front, lambda: transport.count("POST") == 2)
+        wait(front, lambda: wire.count("POST") == 2)
         front.run(producer.close())
         front.close(client)
+        down.remove()
         with httpx.Client(transport=server.transport()) as other:
             other.post(handle.url, headers={"content-type": JSON}, content='[{"n": 1}, {"n": 1, "id": "a.1"}]')
         following = producer_on(front, handle.url, path, id_member="id")
@@ -480,16 +481,16 @@ def _fails(*_: object) -> None:
 
 class TestTheSyncFront:
     def test_an_acknowledgement_is_waited_for_as_long_as_asked(
-        self, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
-        gate = Gate(server.transport())
+        gate = wire.hold()
         front = SyncFront()
-        client = front.client(gate)
+        client = front.client(wire.transport)
         producer = producer_on(front, handle.url, path, client=client)
         acknowledgement = producer.append(1)
         with pytest.raises(TimeoutError, match=r"no confirmation within 0\.01 s"):
             acknowledgement.result(0.01)
-        gate.open()
+        gate.release()
         assert acknowledgement.result(20).offset is not None
         producer.close()
         client.close()
@@ -548,13 +549,14 @@ class TestTheAsyncFront:
         assert content(handle) == [1, 2]
 
     def test_an_append_that_failed_unseen_is_told_once_to_everybody_else(
-        self, backend: str, handle: DurableStream, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, backend: str, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
+        wire.inject(Hold(), method=None, times=None)
         told: list[DurableStreamError] = []
 
         async def main() -> None:
             store = SqliteProducerStore(path, max_bytes=4096)
-            async with httpx.AsyncClient(transport=Deaf()) as client:
+            async with httpx.AsyncClient(transport=wire.transport) as client:
                 producer = IdempotentProducer(handle.url, "p", store=store, client=client, on_error=told.append)
                 await producer.append(1)
                 for _ in range(100):
@@ -568,23 +570,17 @@ class TestTheAsyncFront:
         assert all(isinstance(error, ProducerFullError) and error.records for error in told)
 
     def test_it_stops_at_once_whatever_the_server_does(
-        self, backend: str, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, backend: str, handle: DurableStream, wire: Wire, path: Path
     ) -> None:
+        wire.inject(Hold(), method=None, times=None)
+
         async def main() -> None:
-            async with httpx.AsyncClient(transport=Deaf()) as client:
+            async with httpx.AsyncClient(transport=wire.transport) as client:
                 producer = IdempotentProducer(handle.url, "p", store=SqliteProducerStore(path), client=client)
                 await producer.append(1)
                 await producer.close()
 
         anyio.run(main, backend=backend)
-
-
-class Deaf(httpx.AsyncBaseTransport):
-    """Never answers."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await anyio.sleep_forever()
-        raise AssertionError("nothing wakes it")
 
 
 def test_an_append_needs_a_running_loop(url: str, path: Path) -> None:
@@ -635,21 +631,22 @@ class TestAStoreThatIsFull:
 
 
 def test_a_message_of_a_copy_is_never_taken_for_one_of_ours_with_the_same_id(
-    front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+    front: Front, handle: DurableStream, wire: Wire, path: Path
 ) -> None:
     producer = producer_on(front, handle.url, path, id_member="id")
     front.produce(producer, [{"v": "both have it"}])
     front.run(producer.close())
     copy = path.with_name("copy.db")
     shutil.copy(path, copy)
-    lost = FaultyTransport(server.transport(), {"POST": [None, Fault.DROPPED], "HEAD": [503] * 100_000})
-    client = front.client(lost)
+    lost = wire.inject(None, DropBefore())
+    down = wire.inject(Status(503), method="HEAD", times=None)
+    client = front.client(wire.transport)
     cloned = producer_on(front, handle.url, copy, id_member="id", client=client)
     (acknowledgement,) = append_all(front, cloned, [{"v": "of the copy"}])
-    wait(front, lambda: lost.faults["POST"] == [])
+    wait(front, lambda: lost.left == 0)
     with SyncIdempotentProducer(handle.url, "p", store=SqliteProducerStore(path, id_member="id")) as original:
         original.append({"v": "of the original"}).result(20)
-    lost.faults["HEAD"].clear()
+    down.remove()
     with pytest.raises(ProducerError):
         outcome(front, acknowledgement)
     close_quietly(front, cloned)
@@ -658,15 +655,17 @@ def test_a_message_of_a_copy_is_never_taken_for_one_of_ours_with_the_same_id(
 
 
 def test_a_confirmation_that_nobody_could_read_has_no_offset(
-    front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+    front: Front, handle: DurableStream, wire: Wire, path: Path
 ) -> None:
-    unreadable = FaultyTransport(server.transport(), {"POST": [None, Fault.UNANSWERED], "GET": [403] * 9})
-    client = front.client(unreadable)
+    wire.inject(None, DropAfter())
+    unreadable = wire.inject(Status(403), method="GET", times=9)
+    client = front.client(wire.transport)
     producer = producer_on(front, handle.url, path, client=client)
     (acknowledgement,) = append_all(front, producer, [1])
     assert outcome(front, acknowledgement).offset is None
     front.run(producer.close())
     front.close(client)
+    unreadable.remove()
     assert content(handle) == [1]
 
 
