@@ -28,8 +28,9 @@ from durable_streams import (
     is_control_message,
 )
 from durable_streams._store_calls import StoreCalls
+from durable_streams.testing import Status
 from harness.interrupts import interrupted, within_seconds
-from harness.stream_client import AsyncFront, FaultyTransport, Front, Gate
+from harness.stream_client import AsyncFront, Front
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from durable_streams._types import ProducerErrorHandler
     from durable_streams.testing import InMemoryStreamServer
+    from harness.stream_client import Wire
 
 REFUSAL = {"stream-next-offset": "0"}
 """With it a 400 is the stream server's own, and stops a producer."""
@@ -314,10 +316,10 @@ class TestAHandlerOfErrors:
 
     @pytest.fixture
     def make(
-        self, handle: DurableStream, server: InMemoryStreamServer, path: Path
+        self, handle: DurableStream, wire: Wire, path: Path
     ) -> Iterator[Callable[[ProducerErrorHandler], SyncIdempotentProducer]]:
-        refusing = FaultyTransport(server.transport(), {"POST": [None, httpx.Response(400, headers=REFUSAL)]})
-        with httpx.Client(transport=refusing) as client:
+        wire.inject(None, Status(400, headers=REFUSAL))
+        with httpx.Client(transport=wire.transport) as client:
             yield lambda on_error: SyncIdempotentProducer(
                 handle.url, "p", client=client, store=SqliteProducerStore(path), on_error=on_error
             )
@@ -472,10 +474,10 @@ def test_a_forked_process_leaves_the_file_to_its_parent(handle: DurableStream, p
 
 
 def test_asking_again_and_again_for_a_confirmation_keeps_nothing(
-    front: Front, handle: DurableStream, server: InMemoryStreamServer, path: Path
+    front: Front, handle: DurableStream, wire: Wire, path: Path
 ) -> None:
-    gate = Gate(server.transport())  # keeps no requests, of which there would be many
-    client = front.client(gate)
+    gate = wire.hold()
+    client = front.client(wire.transport)
     producer = front.producer(handle.url, "p", client=client, store=SqliteProducerStore(path))
 
     async def append() -> Any:
@@ -500,7 +502,7 @@ def test_asking_again_and_again_for_a_confirmation_keeps_nothing(
                 acknowledgement.result(0)
     grown_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    gate.open()
+    gate.release()
     front.run(producer.close())
     front.close(client)
     assert grown_bytes < 500_000, "2000 polls"
