@@ -12,7 +12,7 @@ import anyio
 import httpx
 
 from durable_streams import DurableStream, DurableStreamError, stream
-from harness.stream_client import FaultyTransport
+from harness.stream_client import Wire
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import pytest
 
     from durable_streams.testing import InMemoryStreamServer
-    from harness.stream_client import Fault, Front
+    from harness.stream_client import Front
 
 JSON: Final = "application/json"
 DEADLINE_SECONDS: Final = 20.0
 
 
 class Rig:
-    """A JSON stream and a front. Clients made here are closed here."""
+    """A JSON stream, the way to it and a front. Clients made here are closed here."""
 
     def __init__(self, front: Front, server: InMemoryStreamServer, url: str) -> None:
         self.front = front
@@ -37,6 +37,7 @@ class Rig:
         self.url = url
         self._clients: dict[Any, Any] = {}
         with ExitStack() as stack:
+            self.wire = stack.enter_context(Wire(server, url))
             self.stream = stack.enter_context(DurableStream.create(url, content_type=JSON))
             self._stack = stack.pop_all()
 
@@ -47,10 +48,6 @@ class Rig:
         for client in self._clients.values():
             self.front.close(client)
         self._stack.close()
-
-    def wire(self, **faults: list[Fault | int | httpx.Response | None]) -> FaultyTransport:
-        """A transport to the server, with the faults of each method."""
-        return FaultyTransport(self.server.transport(), faults)
 
     def client(self, transport: Any) -> Any:
         """The client of a transport."""

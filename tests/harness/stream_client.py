@@ -271,7 +271,7 @@ class Wire:
     def inject(
         self,
         *faults: Planned | tuple[Planned, ...] | None,
-        method: str = "POST",
+        method: str | None = "POST",
         where: Callable[[RecordedRequest], object] | None = None,
         times: int | None = 1,
     ) -> FaultPlan:

@@ -35,15 +35,16 @@ from durable_streams import (
     errors,
     stream,
 )
+from durable_streams.testing import DropAfter, DropBefore, Hold, Status
 from harness.client_rig import DEADLINE_SECONDS, JSON, Body, Held, Rig, ShortLived, is_waiting, note_clients
-from harness.stream_client import Fault, FaultyTransport, Front, Gate
+from harness.stream_client import Front, Wire, hook_of, params_of
 from harness.waiting import wait_until
 from harness.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from durable_streams.testing import InMemoryStreamServer
+    from durable_streams.testing import Fault, InMemoryStreamServer
 
 BINARY: Final = "application/octet-stream"
 PAGE: Final = {"content-type": JSON, "stream-next-offset": "1", "stream-up-to-date": "true"}
@@ -57,22 +58,23 @@ def rig(front: Front, server: InMemoryStreamServer, url: str) -> Iterator[Rig]:
 
 
 class TestProducers:
-    @pytest.mark.parametrize("fault", [503, Fault.DROPPED])
-    def test_01_one_failed_request_costs_no_batch_and_flush_returns(self, rig: Rig, fault: Fault | int) -> None:
+    @pytest.mark.parametrize("fault", [Status(503), DropBefore()])
+    def test_01_one_failed_request_costs_no_batch_and_flush_returns(self, rig: Rig, fault: Fault) -> None:
         """It lost this batch and, for the gap in the numbers, all later ones; flush hung after 17 of them."""
-        wire = rig.wire(POST=[None, fault])
-        producer = rig.producer(wire, max_batch_bytes=50)
+        rig.wire.inject(None, fault)
+        producer = rig.producer(rig.wire.transport, max_batch_bytes=50)
         acknowledgements = rig.take(producer, range(500))
         rig.finish(producer.flush)
         assert not any(rig.settle(each).duplicate for each in acknowledgements)
         rig.finish(producer.close)
-        assert wire.count("POST") > 2 * 17
+        assert rig.wire.count("POST") > 2 * 17
         assert rig.content() == list(range(500))
 
-    @pytest.mark.parametrize("fault", [Fault.UNANSWERED, Fault.FAILED])
+    @pytest.mark.parametrize("fault", [DropAfter(), Status(500, after=True)])
     def test_02_an_append_that_was_stored_is_not_reported_as_failed(self, rig: Rig, fault: Fault) -> None:
         told: list[DurableStreamError] = []
-        producer = rig.producer(rig.wire(POST=[None, fault]), on_error=told.append)
+        rig.wire.inject(None, fault)
+        producer = rig.producer(rig.wire.transport, on_error=told.append)
         results = [rig.front.produce(producer, [number])[0] for number in range(3)]
         assert [result.duplicate for result in results] == [False, True, False]
         rig.finish(producer.close)
@@ -165,8 +167,7 @@ class TestProducers:
 
     def test_08_messages_linger_also_while_requests_come_back(self, rig: Rig) -> None:
         """A batch went out whenever a request came back: seven messages in each."""
-        wire = rig.wire()
-        producer = rig.producer(wire, linger_ms=600_000, max_batch_bytes=501)
+        producer = rig.producer(rig.wire.transport, linger_ms=600_000, max_batch_bytes=501)
         acknowledgements: list[Any] = []
         for begin in range(1000, 2000, 50):
             acknowledgements += rig.take(producer, range(begin, begin + 50))
@@ -174,7 +175,7 @@ class TestProducers:
             if full_batches:  # the answer to the last full one comes back while 50 or 100 messages wait
                 rig.settle(acknowledgements[full_batches * 100 - 1])
         rig.finish(producer.close)
-        assert wire.count("POST") == 10
+        assert rig.wire.count("POST") == 10
         assert rig.content() == list(range(1000, 2000))
 
     def test_09_close_says_what_went_wrong_the_callback_with_what_and_the_client_is_closed(
@@ -191,14 +192,14 @@ class TestProducers:
         assert all(client.is_closed for client in clients)
 
     def test_09_each_message_has_its_acknowledgement_and_each_request_its_credentials(self, rig: Rig) -> None:
-        wire = rig.wire()
-        producer = rig.producer(wire, max_batch_bytes=8, headers={"Authorization": "Bearer t"})
+        producer = rig.producer(rig.wire.transport, max_batch_bytes=8, headers={"Authorization": "Bearer t"})
         offsets = [rig.settle(each).offset for each in rig.take(producer, [100, 101])]
         rig.finish(producer.close)
+        _, *sent = rig.wire.requests  # the first one made the stream
         with stream(rig.url, live=False, offset=offsets[0]) as response:
             assert response.read_json() == [101]
         assert offsets[1] == rig.stream.head().offset
-        assert [request.headers["authorization"] for request in wire.requests] == ["Bearer t"] * 2
+        assert [request.headers["authorization"] for request in sent] == ["Bearer t"] * 2
 
     def test_09_a_producer_that_needs_a_loop_says_so_before_it_takes_the_message(self, url: str) -> None:
         async def use_it() -> None:
@@ -229,11 +230,11 @@ class TestProducers:
 
 
 class TestHandles:
-    @pytest.mark.parametrize("fault", [Fault.DROPPED, 404])
+    @pytest.mark.parametrize("fault", [DropBefore(), Status(404)])
     def test_11_the_failure_of_one_append_leaves_no_thread_behind_it_waiting(
-        self, url: str, server: InMemoryStreamServer, fault: Fault | int
+        self, url: str, wire: Wire, fault: Fault
     ) -> None:
-        gate = Gate(FaultyTransport(server.transport(), {"POST": [fault]}))
+        gate = wire.inject((Hold(), fault))
         outcomes: dict[int, Any] = {}
 
         def append(number: int) -> None:
@@ -242,13 +243,13 @@ class TestHandles:
             except DurableStreamError as error:
                 outcomes[number] = error
 
-        with httpx.Client(transport=gate) as client:
+        with httpx.Client(transport=wire.transport) as client:
             handle = DurableStream.create(url, content_type=JSON, client=client)
             threads = [threading.Thread(target=append, args=(number,), daemon=True) for number in range(4)]
             for thread in threads:
                 thread.start()
                 wait_until(partial(is_waiting, thread), what="the append waits for its answer, or for its turn")
-            gate.open()
+            gate.release()
             for thread in threads:
                 thread.join(DEADLINE_SECONDS)
                 assert not thread.is_alive()
@@ -260,9 +261,9 @@ class TestHandles:
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
     @pytest.mark.parametrize("cancelled", [0, 1], ids=["under-way", "waiting"])
     async def test_11_a_cancelled_append_lets_all_later_ones_go_on(
-        self, url: str, server: InMemoryStreamServer, cancelled: int
+        self, url: str, wire: Wire, cancelled: int
     ) -> None:
-        gate = Gate(server.transport())
+        gate = wire.hold()
         scopes = [anyio.CancelScope() for _ in range(4)]
         stored: list[int] = []
 
@@ -271,7 +272,7 @@ class TestHandles:
                 await handle.append(number)
                 stored.append(number)
 
-        async with httpx.AsyncClient(transport=gate) as client:
+        async with httpx.AsyncClient(transport=wire.transport) as client:
             handle = await AsyncDurableStream.create(url, content_type=JSON, client=client)
             with anyio.fail_after(DEADLINE_SECONDS):
                 async with anyio.create_task_group() as tasks:
@@ -280,7 +281,7 @@ class TestHandles:
                         await anyio.wait_all_tasks_blocked()
                     scopes[cancelled].cancel()
                     await anyio.wait_all_tasks_blocked()
-                    gate.open()
+                    gate.release()
                 await handle.append(4)
             async with handle.stream(live=False) as response:
                 found = await response.read_json()
@@ -310,17 +311,17 @@ class TestReads:
         async def note(seconds: float) -> None:
             slept.append(seconds)
 
-        later = partial(httpx.Response, headers={"retry-after": "1234"})
-        wire = rig.wire()
-        answer = httpx.Response(200, headers=PAGE, json=[1])
-        wire.faults[method] = [500, Fault.DROPPED, later(429), later(503), answer]
+        wire = rig.wire
+        late = [Status(status, retry_after=1234) for status in (429, 503)]
+        answer = Status(200, headers=PAGE, body=b"[1]")
+        wire.inject(Status(500), DropBefore(), *late, answer, method=method)
         with monkeypatch.context() as without_waiting:
             without_waiting.setattr(time, "sleep", slept.append)
             without_waiting.setattr(anyio, "sleep", note)
             if method == "HEAD":
-                assert rig.front.run(rig.handle(wire).head()).offset == "1"
+                assert rig.front.run(rig.handle(wire.transport).head()).offset == "1"
             else:
-                with rig.read(wire, live=False) as response:
+                with rig.read(wire.transport, live=False) as response:
                     assert rig.front.run(response.read_json()) == [1]
         assert wire.count(method) == 5
         assert [seconds > 1000 for seconds in slept] == [False, False, True, True]
@@ -380,13 +381,13 @@ class TestReads:
     def test_15_bytes_come_through_events_as_they_are(self, rig: Rig, *, live: bool | str) -> None:
         """It took them for text."""
         every_byte = bytes(range(256)) * 300
-        wire = rig.wire()
         with DurableStream.create(f"{rig.url}-binary", content_type=BINARY) as binary:
-            with rig.read(wire, url=binary.url, live=live) as response:
+            with rig.read(rig.wire.transport, url=binary.url, live=live) as response:
                 binary.append(every_byte)
                 binary.close_stream()
                 assert b"".join(rig.front.take(response.iter_bytes(), 999)) == every_byte
-        assert wire.requests[-1].url.params["live"] == "sse"
+        with Wire(rig.server, binary.url) as wire:
+            assert params_of(wire.requests[-1]).get("live") == "sse"
 
     @pytest.mark.parametrize("live", LIVE)
     def test_16_to_tail_a_closed_stream_takes_one_request_and_ends(self, rig: Rig, *, live: bool | str) -> None:
@@ -394,11 +395,12 @@ class TestReads:
         end = rig.stream.append(1).next_offset
         rig.stream.close_stream()
         for offset, expected in (("-1", [1]), (end, []), ("now", [])):
-            wire = rig.wire(GET=[None, 410])  # the second answer ends a loop
-            with rig.read(wire, live=live, offset=offset) as response:
+            plan = rig.wire.inject(None, Status(410), method="GET")  # the second answer ends a loop
+            with rig.read(rig.wire.transport, live=live, offset=offset) as response:
                 assert rig.front.take(response.iter_json(), 9) == expected
                 assert response.stream_closed
-            assert wire.count("GET") == 1
+            assert plan.left == 1, "it asked once"
+            plan.remove()
 
     def test_17_what_reads_everything_follows_every_page(self, rig: Rig) -> None:
         messages = [str(number) * 700_000 for number in range(3)]
@@ -407,10 +409,10 @@ class TestReads:
         pages = "".join(f'["{message}"]' for message in messages)
         expected = {"read_json": messages, "read_text": pages, "read_bytes": pages.encode()}
         for method, whole in expected.items():
-            wire = rig.wire()
-            with rig.read(wire, live=False) as response:
+            earlier = rig.wire.count("GET")
+            with rig.read(rig.wire.transport, live=False) as response:
                 assert rig.front.run(getattr(response, method)()) == whole
-            assert wire.count("GET") == 3
+            assert rig.wire.count("GET") == earlier + 3
 
     @pytest.mark.parametrize("live", [False, *LIVE])
     def test_18_an_offset_saved_behind_any_item_skips_nothing(self, rig: Rig, *, live: bool | str) -> None:
@@ -428,28 +430,36 @@ class TestReads:
         assert rest == [], "behind the last one nothing is repeated"
 
     def test_19_a_read_has_a_timeout_which_an_idle_tail_does_not_run_into(self, rig: Rig) -> None:
-        wire = rig.wire()  # to a server that answers an idle long-poll after 0.5 s
+        # The server answers an idle long-poll after 0.5 s.
+        timeouts: dict[str, set[float]] = {"catch-up": set(), "sse": set(), "long-poll": set()}
+        statuses: list[int] = []
+
+        def note_timeout(request: httpx.Request) -> None:
+            timeouts[request.url.params.get("live", "catch-up")].add(request.extensions["timeout"]["read"])
+
+        hooks = {
+            "request": [hook_of(rig.front, note_timeout)],
+            "response": [hook_of(rig.front, lambda response: statuses.append(response.status_code))],
+        }
+        client = rig.front.client(rig.wire.transport, event_hooks=hooks)
 
         def append_when_idle() -> None:
             try:
-                wait_until(lambda: 204 in wire.statuses, what="a long-poll ended without data")
+                wait_until(lambda: 204 in statuses, what="a long-poll ended without data")
             finally:
                 rig.stream.append(1)  # which ends the read
 
         writer = threading.Thread(target=append_when_idle)
         writer.start()
-        opening = rig.handle(wire, timeout=0.3).stream(live="long-poll")
+        opening = rig.handle(client=client, timeout=0.3).stream(live="long-poll")
         response = opening if rig.front.name == "sync" else rig.front.run(opening)
         assert rig.front.take(response.iter_json(), 1) == [1]
         writer.join()
         rig.front.run(response.close())
         for live in LIVE:
-            with rig.read(wire, timeout=0.3, live=live) as response:
+            with rig.read(client=client, timeout=0.3, live=live) as response:
                 assert rig.front.take(response.iter_json(), 1) == [1]
-        timeouts: dict[str, set[float]] = {"catch-up": set(), "sse": set(), "long-poll": set()}
-        for request in wire.requests:
-            mode = request.url.params.get("live", "catch-up")
-            timeouts[mode].add(request.extensions["timeout"]["read"])
+        rig.front.close(client)
         assert timeouts.pop("catch-up") == {0.3}
         assert all(min(each) > 60 for each in timeouts.values()), "longer than a server is silent"
 
@@ -489,7 +499,7 @@ class TestReads:
         assert many < few * 2, "20 times as much"
 
     def test_21_parameters_that_occur_twice_are_sent_twice(self, rig: Rig) -> None:
-        wire, twice = rig.wire(), f"{rig.url}?tag=a&tag=b"
+        wire, twice = rig.wire.transport, f"{rig.url}?tag=a&tag=b"
         handle = rig.handle(wire, url=twice)
         rig.front.run(handle.append(1))
         producer = rig.producer(wire, url_or_stream=twice)
@@ -500,8 +510,8 @@ class TestReads:
             assert rig.front.take(items, 2) == [1, 2]
             rig.front.run(handle.close_stream(3))
             assert rig.front.take(items, 2) == [3]
-        assert [request.method for request in wire.requests] == ["HEAD", "POST", "POST", "GET", "POST", "GET"]
-        assert all(request.url.params.get_list("tag") == ["a", "b"] for request in wire.requests)
+        assert rig.wire.methods == ["PUT", "HEAD", "POST", "POST", "GET", "POST", "GET"]
+        assert all(params_of(request).get_list("tag") == ["a", "b"] for request in rig.wire.requests[1:])
 
     def test_22_operations_without_a_client_share_one_tls_context(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
