@@ -1,9 +1,11 @@
 """The connections of the socket server: how many there may be, how slow they may be, and how one is broken.
 
-uvicorn parses HTTP and knows neither a deadline or a size for a request's head nor a deadline for a reader that
-stopped reading. They are kept here, from what asyncio tells every protocol (opened, bytes came, writing paused and
-resumed, lost), from what httptools tells about heads, and from when the application runs. Nothing of uvicorn's own
-state is looked at.
+uvicorn parses HTTP and knows neither a deadline for a request's head nor one for a reader that stopped reading.
+Both are kept here, from what asyncio tells every protocol (opened, bytes came, writing paused and resumed, lost)
+and from when the application runs. Nothing of uvicorn's own state is looked at.
+
+The parser is h11. httptools would be faster, but uvicorn with it loses the body of a request that offers an
+upgrade (curl --http2, Java's client), bounds neither heads nor trailers, and takes trailers for headers.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from durable_streams.server._http import Exchange
 
@@ -33,10 +35,6 @@ ABORT: Final = "durable_streams.abort"
 _RETRY_AFTER_SECONDS: Final = 5
 _UNSENT_BYTES: Final = 128 * 1024
 _DISCARD_AND_RESET: Final = struct.pack("ii", 1, 0)
-_HEAD_TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
-    b"the head of the request is too large\n"
-)
 _NOWHERE: Final = ("", None)
 
 _Address = tuple[str, int | None]
@@ -51,15 +49,13 @@ class ConnectionLimits:
 
     max_connections: int = 1000
     """Requests on the connections above this number are answered 503."""
-    head_bytes: int = 64 * 1024
-    """Size of a request's head; beyond it: 431."""
     head_seconds: float = 30.0
     """Time from a request's first byte (of the first one: from connecting) to the end of its head."""
     stalled_seconds: float = 60.0
     """Time in which a client that has an answer waiting for it must take some of it."""
 
     def __post_init__(self) -> None:
-        for name in ("max_connections", "head_bytes", "head_seconds", "stalled_seconds"):
+        for name in ("max_connections", "head_seconds", "stalled_seconds"):
             value = getattr(self, name)
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
@@ -86,7 +82,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def protocol(self) -> type[HttpToolsProtocol]:
+    def protocol(self) -> type[H11Protocol]:
         """The protocol class of an HTTP server, whose connections are kept here from now on."""
         return type("KeptProtocol", (_KeptProtocol,), {"ds_connections": self})
 
@@ -146,7 +142,6 @@ class Connection:
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._running = 0
-        self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
         self._progress_check: asyncio.TimerHandle | None = None
         self._broken = False
@@ -157,19 +152,6 @@ class Connection:
         """Bytes came: between two requests they are the beginning of a head."""
         if not self._running:
             self._expect_head()
-
-    def head_is_complete(self) -> None:
-        """The bytes of the next head are counted anew."""
-        self._head_bytes = 0
-
-    def head_bytes_came(self, size: int) -> None:
-        """So many bytes of a head came, and it is still not complete."""
-        self._head_bytes += size
-        if self._head_bytes <= self._limits.head_bytes or self._broken:
-            return
-        if not self._running:  # otherwise it would stand in the middle of an answer
-            self._transport.write(_HEAD_TOO_LARGE)
-        self.abort(flush=not self._running)
 
     def request_came(self) -> None:
         """A head is complete."""
@@ -243,12 +225,11 @@ class Connection:
             self.abort()
 
 
-class _KeptProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also tells a `Connection` what the transport and the parser tell it."""
+class _KeptProtocol(H11Protocol):
+    """uvicorn's protocol, which also tells a `Connection` what the transport tells it."""
 
     ds_connections: ClassVar[Connections]  # names that uvicorn's classes do not use
     ds_connection: Connection
-    ds_in_head = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -256,23 +237,8 @@ class _KeptProtocol(HttpToolsProtocol):
         self.ds_connection = self.ds_connections.add(transport)
 
     def data_received(self, data: bytes) -> None:
-        # Only of a head that began earlier it is known that all of this belongs to it.
-        in_head = self.ds_in_head
         self.ds_connection.bytes_came()
         super().data_received(data)
-        if in_head and self.ds_in_head:
-            self.ds_connection.head_bytes_came(len(data))
-
-    def on_message_begin(self) -> None:
-        """Callback of httptools: a head begins."""
-        super().on_message_begin()
-        self.ds_in_head = True
-
-    def on_headers_complete(self) -> None:
-        """Callback of httptools: a head is complete."""
-        self.ds_in_head = False
-        self.ds_connection.head_is_complete()
-        super().on_headers_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()

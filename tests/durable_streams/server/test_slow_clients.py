@@ -218,7 +218,7 @@ class TestHeadsWithoutEnd:
 
     @pytest.fixture
     def connections(self) -> ConnectionLimits:
-        return ConnectionLimits(head_bytes=10_000)
+        return ConnectionLimits()
 
     @pytest.mark.parametrize("piece", [b"x: y\r\n", b"y" * 6, b"\r\nx: y"])
     def test_it_is_refused(self, connect: Callable[..., socket.socket], url: str, piece: bytes) -> None:
@@ -228,7 +228,7 @@ class TestHeadsWithoutEnd:
         with contextlib.suppress(ConnectionError):
             while not select.select([connection], [], [], 0)[0]:
                 connection.sendall(piece * 1000)
-            assert connection.recv(65536).startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
         assert httpx.head(f"{url}/s").status_code == 200
 
     def test_one_behind_a_request_that_runs_ends_the_connection(
