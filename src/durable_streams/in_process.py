@@ -9,7 +9,7 @@ It serves the tests' server (`durable_streams.testing`) and programs that have a
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["InProcessTransport"]
 
 Result = TypeVar("Result")
+
+_UNREAD_MESSAGES: Final = 4
 
 
 class InProcessTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -55,6 +57,7 @@ class _Call:
         self._body: bytes | None = body
         self._read_timeout = request.extensions.get("timeout", {}).get("read")
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._gone = asyncio.Event()
         self._reset = False
         self._start(self._run())
@@ -92,7 +95,7 @@ class _Call:
             "extensions": {ABORT: self._abort},
         }
         try:
-            await self._server.application(scope, self._receive, self._messages.put)
+            await self._server.application(scope, self._receive, self._send)
         finally:
             self._messages.put_nowait(None)
 
@@ -103,10 +106,18 @@ class _Call:
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
+    async def _send(self, message: Message) -> None:
+        # As over a socket: who reads slowly makes the application wait, not the memory grow.
+        while self._messages.qsize() >= _UNREAD_MESSAGES and not self._gone.is_set():
+            self._taken.clear()
+            await self._taken.wait()
+        self._messages.put_nowait(message)
+
     async def _next(self) -> Message:
         try:
             async with asyncio.timeout(self._read_timeout):
                 message = await self._messages.get()
+            self._taken.set()
         except TimeoutError as error:
             raise httpx.ReadTimeout("no answer in time", request=self._request) from error
         except asyncio.CancelledError as error:
@@ -121,10 +132,12 @@ class _Call:
         # The errors are those of a socket: what was sent may be lost with a reset, and is not at an orderly end.
         self._reset = not flush
         self._gone.set()
+        self._taken.set()
         self._messages.put_nowait(None)
 
     async def _disconnect(self) -> None:
         self._gone.set()
+        self._taken.set()
 
 
 async def _settled(future: Future[Result]) -> Result:

@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from durable_streams.server._http import Receive, Scope, Send
+    from durable_streams.server._requests import Body
     from durable_streams.server._rules import Answer, Headers
     from durable_streams.server._store import Page, Store, Stream
 
 logger = logging.getLogger("durable_streams.server")
 
 _SWEEP_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 1.0
+"""Between two sweeps when there is more to do: others write, too."""
+_BRIEFLY_SECONDS: Final = 1.0
 _NOT_FOUND: Final = RefusedError(404, _rules.NOT_FOUND.reason)
 
 
@@ -90,6 +94,7 @@ class StreamApp:
         self._clock = clock
         self._monotonic = monotonic
         self._served_since = monotonic()
+        self._parsing = asyncio.Lock()
         self._random = random_source or random.Random()  # noqa: S311 - jitter
         self._stopping = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -164,7 +169,8 @@ class StreamApp:
             await exchange.answer(204, PREFLIGHT)
             return
         if not self._authorized(exchange):
-            await exchange.refuse(401, "a valid bearer token is needed", [("www-authenticate", "Bearer")])
+            wanted = [("www-authenticate", "Bearer")]
+            await exchange.refuse(401, "a valid bearer token is needed", wanted, discard_seconds=_BRIEFLY_SECONDS)
             return
         path = _requests.stream_path(exchange.raw_path)
         handle = self._methods.get(exchange.method)
@@ -184,7 +190,7 @@ class StreamApp:
 
     async def _create(self, exchange: Exchange, path: str) -> None:
         request = _requests.create_request(exchange.headers)
-        body = _requests.body(request.settings.content_type, await self._body(exchange))
+        body = await self._body(exchange, path, request.settings.content_type)
         work = partial(
             _commands.create,
             path=path,
@@ -200,7 +206,7 @@ class StreamApp:
     async def _append(self, exchange: Exchange, path: str) -> None:
         request = _requests.append_request(exchange.headers)
         try:
-            raw = await self._body(exchange)
+            body = await self._body(exchange, path, request.content_type, must_exist=True)
         except RefusedError as refused:
             # With the stream's own headers: a producer must know that it is not a proxy that refuses.
             stream = await self._store.find(path)
@@ -208,7 +214,6 @@ class StreamApp:
                 raise
             await self._send(exchange, _rules.refusal(refused.status, stream, refused.reason))
             return
-        body = _requests.body(request.content_type, raw)
         answer = _rules.malformed_append(request, body)
         if answer is None:
             work = partial(
@@ -222,14 +227,24 @@ class StreamApp:
             answer = await self._store.transact(work)
         await self._send(exchange, answer)
 
-    async def _body(self, exchange: Exchange) -> bytes:
-        """The request's body, unpacked. Raises `RefusedError` (400, 408, 413, 415)."""
+    async def _body(
+        self, exchange: Exchange, path: str, content_type: str | None, *, must_exist: bool = False
+    ) -> Body:
+        """The request's body, unpacked and parsed. Raises `RefusedError` (400, 404, 408, 413, 415)."""
         limit = self._limits.max_body_bytes
         encoding = exchange.headers.get("content-encoding", "")
         raw = await exchange.body(limit)
-        if len(raw) > _encoding.LARGE_BYTES and encoding:
-            return await asyncio.to_thread(_encoding.decoded, raw, encoding, limit)
-        return _encoding.decoded(raw, encoding, limit)
+        if len(raw) <= _encoding.LARGE_BYTES and not encoding:
+            return _requests.body(content_type, raw)
+        # Unpacking and parsing takes a second at worst: nothing to do for a stream that there is not, and one at
+        # a time, so that everybody else has a turn in between.
+        if must_exist and await self._store.find(path) is None:
+            raise _NOT_FOUND
+        async with self._parsing:
+            plain = await asyncio.to_thread(_encoding.decoded, raw, encoding, limit)
+            body = _requests.body(content_type, plain)
+            await asyncio.sleep(0)
+        return body
 
     def _moment(self) -> Moment:
         return Moment(self._clock(), self._monotonic() - self._served_since)
@@ -258,8 +273,6 @@ class StreamApp:
     async def _read(self, exchange: Exchange, path: str) -> None:
         request = _requests.read_request(exchange.query)
         page = await self._page(path, request.start)
-        if page.gone:
-            raise _reads.gone(page)
         if page.start > page.stream.tail:
             raise RefusedError(400, "the offset lies beyond the end of the stream")
         await self._renew(page.stream)
@@ -271,12 +284,14 @@ class StreamApp:
             await self._catch_up(exchange, request, page)
 
     async def _page(self, path: str, start: int | None, stream: Stream | None = None) -> Page:
-        """The page at ``start``, of the very same stream if one is given. Raises `RefusedError` (404)."""
+        """The page at ``start``, of the very same stream if one is given. Raises `RefusedError` (404, 410)."""
         page = await self._store.read(path, start, self._limits.page_bytes)
         if page is None or _rules.expired(page.stream, self._clock()):
             raise _NOT_FOUND
-        if stream is not None and (page.stream.id != stream.id or page.gone):
+        if stream is not None and page.stream.id != stream.id:
             raise _NOT_FOUND
+        if page.gone:
+            raise _reads.gone(page)
         return page
 
     async def _renew(self, stream: Stream) -> None:
@@ -386,4 +401,7 @@ class StreamApp:
                 )
             except StoreError as error:
                 logger.warning("store.sweep_failed: %s", error)
-            await asyncio.sleep(0 if more else _SWEEP_SECONDS)
+            except Exception:
+                # Supervision boundary: nothing would ever expire again.
+                logger.exception("store.sweep_failed")
+            await asyncio.sleep(_PAUSE_SECONDS if more else _SWEEP_SECONDS)

@@ -33,6 +33,9 @@ ABORT: Final = "durable_streams.abort"
 """The name of an extension in each request's scope: a callable (`Abort`) that breaks the request's connection."""
 
 _RETRY_AFTER_SECONDS: Final = 5
+_DISCARD_SECONDS: Final = 1.0
+_REFUSED_CONNECTIONS: Final = 64
+"""So many more than allowed are told so with 503; those above are closed at once, as each takes a descriptor."""
 _UNSENT_BYTES: Final = 128 * 1024
 _DISCARD_AND_RESET: Final = struct.pack("ii", 1, 0)
 _NOWHERE: Final = ("", None)
@@ -119,6 +122,11 @@ class Connections:
         connection = Connection(transport, self.limits, forget=forget)
         self._open[key] = connection
         return connection
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether there are more than can be told that there are too many."""
+        return len(self._open) > self.limits.max_connections + _REFUSED_CONNECTIONS
 
     def abort_all(self) -> None:
         """Break what is left when the server ends."""
@@ -235,6 +243,8 @@ class _KeptProtocol(H11Protocol):
         assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
         self.ds_connection = self.ds_connections.add(transport)
+        if self.ds_connections.are_too_many:
+            self.ds_connection.abort()
 
     def data_received(self, data: bytes) -> None:
         self.ds_connection.bytes_came()
@@ -265,7 +275,7 @@ def prepare(listener: socket.socket) -> None:
 
 async def _refuse(exchange: Exchange) -> None:
     headers = (("retry-after", str(_RETRY_AFTER_SECONDS)), ("connection", "close"))
-    await exchange.refuse(503, "too many connections", headers)
+    await exchange.refuse(503, "too many connections", headers, discard_seconds=_DISCARD_SECONDS)
 
 
 def _address(name: Any) -> _Address:

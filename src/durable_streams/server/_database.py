@@ -139,10 +139,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def space(connection: sqlite3.Connection, path: Path) -> Space:
-    """What the store takes and what is left. Raises `OSError` when the disk cannot be asked."""
+    """What the store takes and what is left. Raises `StoreError` when the disk cannot be asked."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
-    disk = os.statvfs(path)
+    try:
+        disk = os.statvfs(path)
+    except OSError as error:
+        raise StoreError(f"cannot ask the disk of {path} for its space: {error.strerror}") from error
     return Space(pages * _PAGE_BYTES, empty * _PAGE_BYTES, disk.f_bavail * disk.f_frsize)
 
 

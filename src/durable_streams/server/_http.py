@@ -61,6 +61,9 @@ _ON_EVERY_ANSWER: Final = (
     (b"access-control-expose-headers", ", ".join(_EXPOSED).encode()),
 )
 _BODILESS: Final = frozenset({204, 304})
+_SLOWEST_BYTES_PER_SECOND: Final = 1024
+_MAX_LENGTH_DIGITS: Final = 18
+_DISCARD_SECONDS: Final = 30.0
 _MAX_DISCARDED_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -101,28 +104,48 @@ class Exchange:
         """The request's body as it came. Raises `RefusedError` (408, 413) and `DisconnectedError`."""
         refusal = RefusedError(413, f"the body is larger than {max_bytes} bytes")
         length = self.headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length) > max_bytes:
+        if length and not (length.isascii() and length.isdigit() and len(length) <= _MAX_LENGTH_DIGITS):
+            raise RefusedError(400, "Content-Length is not a number")
+        if length and int(length) > max_bytes:
             raise refusal
         chunks: list[bytes] = []
         size = 0
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         while not self._body_ended:
             chunk = await self._next_chunk()
             size += len(chunk)
             if size > max_bytes:
                 raise refusal
             chunks.append(chunk)
+            if loop.time() - started > self._idle_seconds + size / _SLOWEST_BYTES_PER_SECOND:
+                self._body_given_up = True
+                raise RefusedError(408, f"a body comes with {_SLOWEST_BYTES_PER_SECOND} bytes a second at least")
+        if length and size != int(length):
+            # No HTTP server should let this happen; storing a part would be a silent loss.
+            raise RefusedError(400, f"the body has {size} bytes, its Content-Length says {length[:20]}")
         return b"".join(chunks)
 
-    async def refuse(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    async def refuse(
+        self,
+        status: int,
+        reason: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        discard_seconds: float = _DISCARD_SECONDS,
+    ) -> None:
         """Answer with a reason in plain text.
 
-        What is left of the body is read first: a client that still sends when the connection is closed may
-        never see the answer.
+        What is left of the body is read first, for so long at most: a client that still sends when the
+        connection is closed may never see the answer.
         """
         if "expect" not in self.headers and not self._body_given_up:
-            await self._discard_body()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(discard_seconds):
+                    await self._discard_body()
         text = f"{reason}\n".encode()
-        await self.answer(status, (("content-type", "text/plain; charset=utf-8"), *headers), text)
+        plain = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
+        await self.answer(status, (*plain, *headers), text)
 
     async def answer(self, status: int, headers: Iterable[tuple[str, str]], content: bytes = b"") -> None:
         """Send a complete answer."""

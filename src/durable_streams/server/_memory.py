@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_streams.server._store import (
     EARLIEST,
+    MAX_PAGE_MESSAGES,
     Change,
     Kept,
     Page,
@@ -64,7 +65,7 @@ class MemoryStore:
             return Page(stream, first, ())
         begin = end = first - stream.head
         size = 0
-        while end < len(entry.messages):
+        while end < min(len(entry.messages), begin + MAX_PAGE_MESSAGES):
             size += len(entry.messages[end])
             if size > max_bytes and end > begin:
                 break

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
@@ -64,10 +65,14 @@ def page_headers(page: Page) -> Headers:
 def entity_tag(page: Page, *, compressed: bool = False) -> str:
     """The page's ETag; it changes when the stream is closed behind it (PROTOCOL section 10.1).
 
-    Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too.
+    Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too. The checksum is for a server that was
+    restored from a backup: there other messages may come to have the same numbers.
     """
+    checksum = 0
+    for message in page.messages:
+        checksum = zlib.crc32(message, checksum)
     closed, coding = ":c" if page.final else "", ":gzip" if compressed else ""
-    return f'"{page.stream.uid}:{page.start}:{page.end}{closed}{coding}"'
+    return f'"{page.stream.uid}:{page.start}:{page.end}:{checksum:x}{closed}{coding}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:
@@ -94,7 +99,8 @@ def cache_control(page: Page, now: float, *, shared: bool) -> str:
 
 def cursor(now: float, given: int | None, random: RandomSource) -> int:
     """The cursor of a live answer: the current interval, but always greater than the client's."""
-    interval = int(now - _CURSOR_EPOCH_SECONDS) // _CURSOR_INTERVAL_SECONDS
+    # A machine may boot in 1970.
+    interval = max(0, int(now - _CURSOR_EPOCH_SECONDS) // _CURSOR_INTERVAL_SECONDS)
     if given is None or given < interval:
         return interval
     jitter_seconds = random.randint(1, _MAX_JITTER_SECONDS)

@@ -6,7 +6,16 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_streams.server._store import EARLIEST, Change, Kept, Page, ProducerMark, Stream, StreamSettings
+from durable_streams.server._store import (
+    EARLIEST,
+    MAX_PAGE_MESSAGES,
+    Change,
+    Kept,
+    Page,
+    ProducerMark,
+    Stream,
+    StreamSettings,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,7 +35,7 @@ _OVERFULL: Final = (
 _OLDEST: Final = (
     "SELECT length(data), at FROM messages WHERE stream_id = ? AND number >= ? ORDER BY number LIMIT ?"
 )
-_MESSAGES: Final = "SELECT data FROM messages WHERE stream_id = ? AND number >= ? ORDER BY number"
+_MESSAGES: Final = "SELECT data FROM messages WHERE stream_id = ? AND number >= ? ORDER BY number LIMIT ?"
 _PRODUCER: Final = "SELECT epoch, seq FROM producers WHERE stream_id = ? AND producer_id = ?"
 _SET_PRODUCER: Final = (
     "INSERT INTO producers VALUES (?, ?, ?, ?)"
@@ -185,7 +194,7 @@ def _messages(connection: sqlite3.Connection, stream: Stream, first: int, max_by
         return ()
     messages: list[bytes] = []
     size = 0
-    cursor = connection.execute(_MESSAGES, (stream.id, first))
+    cursor = connection.execute(_MESSAGES, (stream.id, first, MAX_PAGE_MESSAGES))
     for (data,) in cursor:
         size += len(data)
         if messages and size > max_bytes:

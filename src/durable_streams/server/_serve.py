@@ -6,7 +6,10 @@ The thread is what the command line, the tests' server and a gateway with a buil
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import logging
+import math
 import socket
 import threading
 from concurrent.futures import wait
@@ -22,11 +25,17 @@ if TYPE_CHECKING:
 
     from durable_streams.server._http import Receive, Scope, Send
 
+logger = logging.getLogger("durable_streams.server")
+
 Result = TypeVar("Result")
+
+_NO_MORE_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _KEEP_ALIVE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 5
-_BACKLOG: Final = 2048
+_BACKLOG: Final = 256
+"""Connections that wait to be accepted. Where none can be, asyncio tries that many times a second."""
+_TOLD_EVERY_SECONDS: Final = 10.0
 
 
 def is_loopback(host: str) -> bool:
@@ -75,6 +84,7 @@ class ServerThread:
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
         self._listeners: list[socket.socket] = []
         self._stopped = False
+        self._told_at = -math.inf
 
     def start(self) -> None:
         """Start the thread and the application."""
@@ -138,8 +148,17 @@ class ServerThread:
         for _, task in self._servers:
             task.result()
 
+    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _NO_MORE_FILES):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told_at > _TOLD_EVERY_SECONDS:
+            self._told_at = loop.time()
+            logger.error("server.no_more_connections: %s: raise the limit of open files", error.strerror)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(self._on_error)
         try:
             self._loop.run_forever()
             self._loop.run_until_complete(self._cancel_the_rest())

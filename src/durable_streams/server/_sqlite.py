@@ -81,15 +81,18 @@ class SqliteStore:
             raise
         self._readers: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="stream-store-reader")
+        self._finder = ThreadPoolExecutor(1, thread_name_prefix="stream-store-finder")
         self._watchers = Watchers()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_until_closed, name="stream-store-writer", daemon=True)
         self._closed = False
+        self._purge_failed = False
         self._writer.start()
 
     async def find(self, path: str) -> Stream | None:
         """See `Store.find`."""
-        return await self._in_reader(lambda connection: _rows.find(connection, path))
+        # In a thread of its own: it must not stand in a queue behind large reads.
+        return await self._in_reader(lambda connection: _rows.find(connection, path), self._finder)
 
     async def read(self, path: str, start: int | None, max_bytes: int) -> Page | None:
         """See `Store.read`."""
@@ -131,6 +134,7 @@ class SqliteStore:
     def _finish(self) -> None:
         self._writer.join()
         self._pool.shutdown()
+        self._finder.shutdown()
         for connection in self._readers:
             connection.close()
         self._connection.close()
@@ -138,10 +142,12 @@ class SqliteStore:
 
     # --- Reading: in the threads of the pool -----------------------------------------------------------
 
-    async def _in_reader(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def _in_reader(
+        self, work: Callable[[sqlite3.Connection], Result], pool: ThreadPoolExecutor | None = None
+    ) -> Result:
         if self._closed:
             raise StoreError("the store is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._with_reader, work)
+        return await asyncio.get_running_loop().run_in_executor(pool or self._pool, self._with_reader, work)
 
     def _with_reader(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
@@ -167,7 +173,7 @@ class SqliteStore:
         while True:
             group, more = self._next_group(wait=not purging)
             if group:
-                purging = self._commit(group) or purging
+                purging = self._commit(group) or purging or self._purge_failed
             elif purging and more:
                 purging = self._purge()
             if not more:
@@ -246,5 +252,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._roll_back()
             logger.warning("store.purge_failed: %s", error)
+            self._purge_failed = True  # tried again with what is written next, a sweep at the latest
             return False
+        self._purge_failed = False
         return more

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+MAX_PAGE_MESSAGES: Final = 10_000
+"""A page ends here, however small its messages are: each costs time and memory of its own."""
+
 EARLIEST: Final = -1
 """Where to read from: the oldest message that is kept, whatever its number."""
 
