@@ -285,7 +285,7 @@ def open_server(options: EmbeddedOptions) -> tuple[int, ServerThread]:
     max_bytes = options.max_bytes or default_max_bytes(used_bytes(directory), free_bytes(directory))
     store = SqliteStore(directory, max_bytes=max_bytes, min_free_bytes=options.min_free_bytes)
     limits = Limits(retain_bytes=options.retain_bytes, retain_seconds=options.retain_seconds)
-    server = ServerThread(StreamApp(store, token=options.token, limits=limits))
+    server = ServerThread(StreamApp(store, token=options.token, local_only=options.token is None, limits=limits))
     server.start()
     return max_bytes, server
 

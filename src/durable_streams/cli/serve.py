@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -21,6 +24,8 @@ MIN_QUOTA: Final = 1024 * 1024
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CHECK_SECONDS: Final = 1.0
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BLOCK_BYTES: Final = 1024 * 1024
 
 
 def serve(
@@ -87,6 +92,8 @@ def serve(
         fail(
             f"refusing to listen on {host} without a token: give --token-file, or --host 127.0.0.1", code=WRONG_USE
         )
+    _allow_many_files()
+    _give_large_blocks_back()
     # Blocked before any thread starts, so that the signals reach `sigtimedwait` below and nothing else.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
@@ -102,17 +109,37 @@ def serve(
         retain_seconds=retain_seconds,
     )
     server = ServerThread(
-        StreamApp(store, token=token, limits=limits),
+        StreamApp(store, token=token, local_only=token is None, limits=limits),
         connections=ConnectionLimits(max_connections=max_connections),
     )
     server.start()
     try:
         typer.echo(server.listen(host, port))
         sys.stdout.flush()
-        while signal.sigtimedwait(_STOP_SIGNALS, _CHECK_SECONDS) is None:
+        while not _stop_is_asked():
             if not server.alive:
                 fail("the server ended unexpectedly")
     except OSError as error:
         fail(f"cannot listen on {host} port {port}: {error.strerror or error}")
     finally:
         server.stop()
+
+
+def _stop_is_asked() -> bool:
+    """Wait for a signal for a while; whether one asked to stop."""
+    info = signal.sigtimedwait(_STOP_SIGNALS, _CHECK_SECONDS)
+    # Behind a SIGSTOP and SIGCONT CPython 3.11 returns something that is no signal of ours.
+    return info is not None and info.si_signo in _STOP_SIGNALS
+
+
+def _allow_many_files() -> None:
+    """Each connection is an open file, and the usual limit of 1024 is a soft one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # more than the kernel allows: it stays as it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _give_large_blocks_back() -> None:
+    """Let the C library return large messages to the system at once, instead of growing with each peak."""
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)

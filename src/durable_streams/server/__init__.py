@@ -3,8 +3,9 @@
 from durable_streams.server._app import Limits, StreamApp
 from durable_streams.server._connections import ConnectionLimits
 from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
+from durable_streams.server._http import is_loopback
 from durable_streams.server._memory import MemoryStore
-from durable_streams.server._serve import ServerThread, is_loopback
+from durable_streams.server._serve import ServerThread
 from durable_streams.server._sqlite import SqliteStore
 
 __all__ = [

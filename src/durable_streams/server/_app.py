@@ -73,9 +73,11 @@ class Limits:
 class StreamApp:
     """An ASGI application that serves the streams of a store.
 
-    With a ``token`` every request needs ``Authorization: Bearer <token>``. `start` and `close` are called by
-    the lifespan protocol, or by whoever runs the application without it. ``clock`` gives seconds since 1970,
-    ``monotonic`` seconds that no change of the clock disturbs.
+    With a ``token`` every request needs ``Authorization: Bearer <token>``. With ``local_only`` requests that a web
+    page of another machine makes a browser send are refused, by their ``Origin`` and ``Host``.
+
+    `start` and `close` are called by the lifespan protocol, or by whoever runs the application without it.
+    ``clock`` gives seconds since 1970, ``monotonic`` seconds that no change of the clock disturbs.
     """
 
     def __init__(
@@ -83,13 +85,15 @@ class StreamApp:
         store: Store,
         *,
         token: str | None = None,
+        local_only: bool = False,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         random_source: _reads.RandomSource | None = None,
     ) -> None:
         self._store = store
-        self._token = token
+        self._token = None if token is None else token.strip()
+        self._local_only = local_only
         self._limits = limits or Limits()
         self._clock = clock
         self._monotonic = monotonic
@@ -167,6 +171,9 @@ class StreamApp:
     async def _route(self, exchange: Exchange) -> None:
         if exchange.method == "OPTIONS":
             await exchange.answer(204, PREFLIGHT)
+            return
+        if self._local_only and not exchange.is_local:
+            await exchange.refuse(403, "without a token only programs and pages of this machine are served")
             return
         if not self._authorized(exchange):
             wanted = [("www-authenticate", "Bearer")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from durable_streams import _wire
 from durable_streams.server._requests import RefusedError
@@ -67,6 +69,16 @@ _DISCARD_SECONDS: Final = 30.0
 _MAX_DISCARDED_BYTES: Final = 256 * 1024 * 1024
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host; a name other than ``localhost`` counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class DisconnectedError(Exception):
     """The client went away before its request was complete: there is nothing to do and nobody to tell."""
 
@@ -99,6 +111,12 @@ class Exchange:
             name, port = self._scope.get("server") or ("localhost", None)
             host = name if port is None else f"{name}:{port}"
         return f"{self._scope['scheme']}://{host}{self.raw_path.decode('latin-1')}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the request names this machine, and no web page of another one made a browser send it."""
+        host, origin = self.headers.get("host", ""), self.headers.get("origin")
+        return is_loopback(_host_of(f"//{host}")) and (origin is None or is_loopback(_host_of(origin)))
 
     async def body(self, max_bytes: int) -> bytes:
         """The request's body as it came. Raises `RefusedError` (408, 413) and `DisconnectedError`."""
@@ -207,6 +225,13 @@ class Exchange:
         with contextlib.suppress(RefusedError):
             while not self._body_ended and left > 0:
                 left -= len(await self._next_chunk())
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

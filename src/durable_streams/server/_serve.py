@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import math
 import socket
@@ -36,16 +35,6 @@ _GRACE_SECONDS: Final = 5
 _BACKLOG: Final = 256
 """Connections that wait to be accepted. Where none can be, asyncio tries that many times a second."""
 _TOLD_EVERY_SECONDS: Final = 10.0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host; a name other than ``localhost`` counts as reachable."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Application(Protocol):

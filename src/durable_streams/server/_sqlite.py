@@ -22,6 +22,7 @@ from durable_streams.server._database import (
     DirectoryLock,
     connect_reader,
     connect_writer,
+    identity,
     make_directory,
     space,
     translated,
@@ -85,6 +86,7 @@ class SqliteStore:
         self._watchers = Watchers()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_until_closed, name="stream-store-writer", daemon=True)
+        self._identity = identity(self._path)
         self._closed = False
         self._purge_failed = False
         self._writer.start()
@@ -195,6 +197,7 @@ class SqliteStore:
     def _commit(self, group: Sequence[_Job]) -> bool:
         """Run a group in one transaction; True when it left something to purge."""
         try:
+            self._check_place()
             self._connection.execute("BEGIN IMMEDIATE")
             transaction = _rows.SqliteTransaction(self._connection, self._room())
             done = [_Done(job, job.work(transaction)) for job in group]
@@ -210,6 +213,14 @@ class SqliteStore:
             return False
         self._deliver(done, transaction.changed)
         return transaction.deleted
+
+    def _check_place(self) -> None:
+        # What is written to a file that has lost its name is gone with the process.
+        if identity(self._path) != self._identity:
+            raise StoreError(
+                f"{self._path} was removed or replaced while it was served: nothing more is stored; stop the "
+                "server, put the right directory there, and start it again"
+            )
 
     def _room(self) -> Room:
         if self._space_limits == SpaceLimits():

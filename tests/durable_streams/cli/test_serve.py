@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from durable_streams.cli.serve import _stop_is_asked
 from durable_streams.server import ServerThread, SqliteStore, StreamApp
 from harness import plain_http
 from harness.processes import Processes, console_script
@@ -186,3 +187,21 @@ class TestLimits:
         assert ended.code == 2
         assert option in ended.stderr
         assert not data.exists()
+
+
+def test_it_goes_on_when_it_was_stopped_and_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11 then returns something that is no signal at all; the server took it for one and ended."""
+    answers: list[signal.struct_siginfo | None] = [
+        signal.struct_siginfo((number, 0, 0, 0, 0, 0, 0)) for number in (0, signal.SIGCONT, signal.SIGTERM)
+    ]
+    monkeypatch.setattr(signal, "sigtimedwait", lambda _signals, _seconds: answers.pop(0))
+    assert [_stop_is_asked() for _ in range(3)] == [False, False, True]
+
+
+def test_only_this_machine_is_served_without_a_token(processes: Processes, data: Path, served: str) -> None:
+    foreign = {"origin": "http://evil.example"}
+    url = url_of(serve(processes, data))
+    assert plain_http.put(f"{url}/s", headers=TEXT | foreign).status_code == 403
+    assert plain_http.put(f"{url}/s", headers=TEXT | {"host": "evil.example"}).status_code == 403
+    assert plain_http.put(f"{url}/s", headers=TEXT | {"origin": "http://localhost:3000"}).status_code == 201
+    assert plain_http.put(f"{served}/foreign", headers=TEXT | TOKEN | foreign).status_code == 201
