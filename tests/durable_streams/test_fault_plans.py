@@ -106,6 +106,26 @@ class TestWhatHappensToARequest:
             client.request("GET")
         assert client.content() == b"0123456789", "a body that is not longer passes"
 
+    @pytest.mark.parametrize("kept", [0, 4, 9])
+    def test_exactly_so_many_bytes_come_before_its_answer_breaks_off(
+        self, server: InMemoryStreamServer, kept: int
+    ) -> None:
+        for options in ({"base_url": server.url()}, {"base_url": HOST, "transport": server.transport()}):
+            received: list[bytes] = []
+            server.inject(Truncate(kept))
+            with httpx.Client(**options) as client, client.stream("GET", "/s") as answer:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    received.extend(answer.iter_raw())
+            assert b"".join(received) == b"0123456789"[:kept]
+
+    def test_its_answer_may_be_awaited_and_then_be_lost(
+        self, server: InMemoryStreamServer, client: Client
+    ) -> None:
+        server.inject((Delay(0, after=True), DropAfter()))
+        with pytest.raises(httpx.ReadError):
+            client.append()
+        assert client.content() == b"0123456789!"
+
     def test_it_is_late(self, server: InMemoryStreamServer, client: Client) -> None:
         server.inject(Delay(60), (Delay(60, after=True),), Delay(0), Delay(0.001, after=True))
         for content in (b"late", b"unanswered"):
@@ -227,6 +247,7 @@ class TestPlans:
             plan = server.inject(fault)
             waiting = threads.submit(Client(server, way).request, "HEAD")
             wait_until(lambda: plan.requests, what="the request waits")
+            server.inject(None)
             server.close()
             assert isinstance(waiting.exception(20), httpx.TransportError)
             plan.release()  # has no effect
