@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
@@ -18,13 +16,11 @@ from durable_streams._effects import CloseBody, Consult, Effect, Flow, NextChunk
 from durable_streams._exchange import RetryPolicy
 from durable_streams._wire import Answer, Reply, Request
 from durable_streams.testing import Hold
-from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from durable_streams.testing import Fault as Planned
-    from durable_streams.testing import FaultPlan, InMemoryStreamServer, RecordedRequest
+    from durable_streams.testing import Fault, FaultPlan, InMemoryStreamServer, RecordedRequest
 
 T = TypeVar("T")
 
@@ -107,146 +103,6 @@ def page(next_offset: str, **headers: str) -> Reply:
     return Reply(200, {"stream-next-offset": next_offset, **named})
 
 
-# -- Transports that misbehave ---------------------------------------------------------------------
-
-
-class Fault(Enum):
-    """What happens to a request instead of the normal course."""
-
-    REFUSED = "the connection is refused"
-    DROPPED = "the connection drops before the server sees the request"
-    UNANSWERED = "the server does what it is told, but its answer is lost"
-    FAILED = "the server does what it is told, but answers 500"
-    CUT = "the connection breaks behind the first piece of the answer's body"
-
-
-class _CutBody(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The first piece of a body, and then a broken connection."""
-
-    def __init__(self, whole: Any) -> None:
-        self._whole = whole
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._whole:
-            yield piece
-            raise httpx.ReadError("cut")
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._whole:
-            yield piece
-            raise httpx.ReadError("cut")
-
-    def close(self) -> None:
-        self._whole.close()
-
-    async def aclose(self) -> None:
-        await self._whole.aclose()
-
-
-class FaultyTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Passes requests to another transport; ``faults`` of a method are used up, one a request.
-
-    A fault may be a status code, which is answered without the server, or a ready response. None passes.
-    """
-
-    def __init__(
-        self, inner: Any, faults: dict[str, list[Fault | int | httpx.Response | None]] | None = None
-    ) -> None:
-        self._inner = inner
-        self.faults = {method: list(each) for method, each in (faults or {}).items()}
-        self.requests: list[httpx.Request] = []
-        self.statuses: list[int] = []
-        """Of the answers that came through, in order."""
-
-    def count(self, method: str) -> int:
-        """How many requests with this method there were."""
-        return sum(request.method == method for request in self.requests)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport`."""
-        request.read()
-        fault = self._fault(request)
-        if isinstance(fault, httpx.Response):
-            return fault
-        response: httpx.Response = self._inner.handle_request(request)
-        if fault is Fault.UNANSWERED:
-            response.read()
-            response.close()
-            raise httpx.ReadError("lost", request=request)
-        if fault is Fault.FAILED:
-            response.read()
-            response.close()
-            return httpx.Response(500)
-        self.statuses.append(response.status_code)
-        if fault is Fault.CUT:
-            response.stream = _CutBody(response.stream)
-        return response
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.AsyncBaseTransport`."""
-        await request.aread()
-        fault = self._fault(request)
-        if isinstance(fault, httpx.Response):
-            return fault
-        response: httpx.Response = await self._inner.handle_async_request(request)
-        if fault is Fault.UNANSWERED:
-            await response.aread()
-            await response.aclose()
-            raise httpx.ReadError("lost", request=request)
-        if fault is Fault.FAILED:
-            await response.aread()
-            await response.aclose()
-            return httpx.Response(500)
-        self.statuses.append(response.status_code)
-        if fault is Fault.CUT:
-            response.stream = _CutBody(response.stream)
-        return response
-
-    def _fault(self, request: httpx.Request) -> Fault | httpx.Response | None:
-        self.requests.append(request)
-        planned = self.faults.get(request.method)
-        fault = planned.pop(0) if planned else None
-        match fault:
-            case Fault.REFUSED:
-                raise httpx.ConnectError("refused", request=request)
-            case Fault.DROPPED:
-                raise httpx.ReadError("dropped", request=request)
-            case int():
-                return httpx.Response(fault)
-            case _:
-                return fault
-
-
-class Gate(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Holds every POST back until it is opened."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self._open = threading.Event()
-        self.bodies: list[bytes] = []
-        """Of the POSTs that came so far."""
-
-    def open(self) -> None:
-        """Let everything pass."""
-        self._open.set()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport`."""
-        if request.method == "POST":
-            self.bodies.append(request.read())
-            assert self._open.wait(20)
-        response: httpx.Response = self._inner.handle_request(request)
-        return response
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.AsyncBaseTransport`."""
-        if request.method == "POST":
-            self.bodies.append(await request.aread())
-            await await_until(self._open.is_set, what="the gate is open")
-        response: httpx.Response = await self._inner.handle_async_request(request)
-        return response
-
-
 # -- The way to a server ---------------------------------------------------------------------------
 
 
@@ -270,7 +126,7 @@ class Wire:
 
     def inject(
         self,
-        *faults: Planned | tuple[Planned, ...] | None,
+        *faults: Fault | tuple[Fault, ...] | None,
         method: str | None = "POST",
         where: Callable[[RecordedRequest], object] | None = None,
         times: int | None = 1,
