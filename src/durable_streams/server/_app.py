@@ -248,8 +248,9 @@ class StreamApp:
         if must_exist and await self._store.find(path) is None:
             raise _NOT_FOUND
         async with self._parsing:
-            plain = await asyncio.to_thread(_encoding.decoded, raw, encoding, limit)
-            body = _requests.body(content_type, plain)
+            if encoding:
+                raw = await asyncio.to_thread(_encoding.decoded, raw, encoding, limit)
+            body = _requests.body(content_type, raw)
             await asyncio.sleep(0)
         return body
 
