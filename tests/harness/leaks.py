@@ -15,8 +15,8 @@ from typing import Self
 from harness.waiting import wait_until
 
 _GRACE_SECONDS = 5.0
-# trio keeps an idle worker thread for ten seconds; one that works bears its job's name. asyncio keeps those of a loop
-# until the loop ends, as that of a server which tests share.
+# trio keeps an idle worker thread for ten seconds; one that works bears its job's name. asyncio keeps those of a
+# loop until the loop ends, as that of a server which tests share.
 _IDLE_WORKER = re.compile(r"Trio thread \d+|asyncio_\d+")
 
 
