@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +55,8 @@ RETRY_SECONDS: Final = 3.0
 TURN_SECONDS: Final = 1.0
 DEAD_SECONDS: Final = 10.0
 """So long without a turn of its event loop, and the status calls it dead."""
+UNEXPECTED: Final = (OSError, RuntimeError, sqlite3.Error, TypeError, ValueError)
+"""What opening raises beside `StoreError`: no files or threads left, or rows that nobody has foreseen."""
 WHY_DEAD: Final = "its thread has ended or hangs: restart the gateway, nothing is lost by that"
 
 
@@ -108,7 +112,7 @@ def default_max_bytes(used_bytes: int, free_bytes: int) -> int:
     return used_bytes + free_bytes // 2
 
 
-def why_closed(error: StoreError, directory: Path) -> str:
+def why_closed(error: Exception, directory: Path) -> str:
     """Why the store is not open, and the way out."""
     wait = "records wait in the journal meanwhile"
     match error:
@@ -116,6 +120,11 @@ def why_closed(error: StoreError, directory: Path) -> str:
             return f"another process serves {directory}: stop it (durable-streams serve?); {wait}"
         case StoreFormatError():
             return f"{error}; restore {directory} from a copy, or run the program that wrote it; {wait}"
+        case OSError() | RuntimeError():
+            limits = "raise LimitNOFILE, TasksMax or the memory of the service"
+            return f"{directory} cannot be served: {error}; if something is used up, {limits}; {wait}"
+        case sqlite3.Error() | TypeError() | ValueError():
+            return f"{directory} cannot be served: {error} (see the log); restore it from a copy; {wait}"
         case _:
             return f"{error}; give {directory} to the user that the gateway runs as, and room; {wait}"
 
@@ -222,8 +231,10 @@ class EmbeddedServer:
         directory = self._options.directory
         try:
             max_bytes, self._server = await asyncio.to_thread(open_server, self._options)
-        except StoreError as error:
-            self._tell("error", "embedded.closed", why_closed(error, directory))
+        except (StoreError, *UNEXPECTED) as error:
+            # Where the reason is none that the store has foreseen, the way to it helps.
+            trace = error if isinstance(error, UNEXPECTED) else None
+            self._tell("error", "embedded.closed", why_closed(error, directory), trace)
         else:
             self._max_bytes, self._reason = max_bytes, ""
             event(_log, "info", "embedded.open", directory=str(directory), max_bytes=max_bytes)
@@ -240,9 +251,9 @@ class EmbeddedServer:
             self._url, self._reason = self._options.base_url, ""
             event(_log, "info", "embedded.listening", url=self._url)
 
-    def _tell(self, level: str, name: str, reason: str) -> None:
+    def _tell(self, level: str, name: str, reason: str, trace: Exception | None = None) -> None:
         if reason != self._reason:
-            event(_log, level, name, reason=reason)
+            event(_log, level, name, reason=reason, exc=trace)
         self._reason = reason
 
     def _follow(self) -> None:
@@ -280,14 +291,33 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
 
 
 def open_server(options: EmbeddedOptions) -> tuple[int, ServerThread]:
-    """Open the store and start the server's thread; return its quota, too. Raises `StoreError`."""
+    """Open the store and start the server's thread; return its quota, too.
+
+    Raises `StoreError`, or one of `UNEXPECTED`. What was opened by then is closed: a lock that is kept would
+    make the next try say that another process serves the folder.
+    """
     directory = options.directory
     max_bytes = options.max_bytes or default_max_bytes(used_bytes(directory), free_bytes(directory))
-    store = SqliteStore(directory, max_bytes=max_bytes, min_free_bytes=options.min_free_bytes)
     limits = Limits(retain_bytes=options.retain_bytes, retain_seconds=options.retain_seconds)
-    server = ServerThread(StreamApp(store, token=options.token, local_only=options.token is None, limits=limits))
-    server.start()
+    with ExitStack() as opened:
+        store = SqliteStore(directory, max_bytes=max_bytes, min_free_bytes=options.min_free_bytes)
+        opened.callback(_close, store)
+        server = ServerThread(
+            StreamApp(store, token=options.token, local_only=options.token is None, limits=limits)
+        )
+        opened.callback(_stop, server)
+        server.start()
+        opened.pop_all()
     return max_bytes, server
+
+
+def _stop(server: ServerThread) -> None:
+    if server.alive:  # a thread that could not be started cannot be stopped
+        server.stop()
+
+
+def _close(store: SqliteStore) -> None:
+    asyncio.run(store.close())  # without effect where the server has done it
 
 
 def used_bytes(directory: Path) -> int:

@@ -33,6 +33,7 @@ from durable_streams.server import (
     StoreError,
     StoreFormatError,
     StoreLockedError,
+    StreamApp,
 )
 from harness.ports import free_port
 from harness.waiting import await_until
@@ -99,9 +100,11 @@ class TestWhy:
             (StoreLockedError("x"), "another process serves /d/streams: stop it"),
             (StoreFormatError("/d/streams/streams.db is damaged"), "is damaged; restore /d/streams from a copy"),
             (StoreError("cannot create /d: Permission denied"), "denied; give /d/streams to the user"),
+            (RuntimeError("can't start new thread"), "can't start new thread; if something is used up, raise"),
+            (ValueError("no number: 'x'"), "no number: 'x' (see the log); restore it from a copy"),
         ],
     )
-    async def test_the_store_is_closed(self, error: StoreError, words: str) -> None:
+    async def test_the_store_is_closed(self, error: Exception, words: str) -> None:
         told = why_closed(error, DIRECTORY)
         assert words in told
         assert told.endswith("; records wait in the journal meanwhile")
@@ -276,6 +279,43 @@ class TestTrouble:
     async def put_until_open(bench: Bench) -> httpx.Response:
         await bench.wait("unheard")
         return await bench.client.put(bench.url, headers=JSON)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            StoreError("the disk is away"),
+            OSError(errno.EMFILE, "Too many open files"),
+            ValueError("no number: 'x'"),
+        ],
+    )
+    async def test_a_start_that_fails_gives_the_lock_back(
+        self, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        async def fail(_app: StreamApp) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(StreamApp, "start", fail)
+            bench = make()
+            earlier = (await bench.wait("closed")).reason
+            assert str(error) in earlier
+            tried_at = bench.server.alive_at
+            await await_until(lambda: bench.server.alive_at > tried_at, what="it tries again")
+            assert bench.server.snapshot().reason == earlier, "no other process serves it"
+        assert (await self.put_until_open(bench)).status_code == 201
+
+    async def test_a_thread_that_cannot_be_started_gives_the_lock_back(
+        self, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(server: ServerThread) -> None:
+            server._loop.close()  # or the garbage collector would warn of it in some later test
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ServerThread, "start", fail)
+            bench = make()
+            assert "can't start new thread" in (await bench.wait("closed")).reason
+        assert (await self.put_until_open(bench)).status_code == 201
 
     async def test_a_damaged_store_is_told_and_left_alone(
         self, make: Callable[..., Bench], tmp_path: Path
