@@ -26,7 +26,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 
@@ -44,9 +44,12 @@ from durable_streams.server import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from ds_gateway.config.models import JournalSettings, ServerSettings
+
+_R = TypeVar("_R")
 
 _log = logger("embedded")
 
@@ -230,7 +233,7 @@ class EmbeddedServer:
     async def _open(self) -> None:
         directory = self._options.directory
         try:
-            max_bytes, self._server = await asyncio.to_thread(open_server, self._options)
+            max_bytes, self._server = await self._in_thread(open_server, self._options)
         except (StoreError, *UNEXPECTED) as error:
             # Where the reason is none that the store has foreseen, the way to it helps.
             trace = error if isinstance(error, UNEXPECTED) else None
@@ -244,12 +247,20 @@ class EmbeddedServer:
         if not server.alive:
             return
         try:
-            await asyncio.to_thread(server.listen, host, port)
+            await self._in_thread(server.listen, host, port)
         except OSError as error:
             self._tell("error", "embedded.unheard", why_unheard(error, host, port))
         else:
             self._url, self._reason = self._options.base_url, ""
             event(_log, "info", "embedded.listening", url=self._url)
+
+    async def _in_thread(self, function: Callable[..., _R], *arguments: object) -> _R:
+        """Run what may take minutes (a large store that is converted), which is no reason to call it dead."""
+        working = asyncio.create_task(asyncio.to_thread(function, *arguments))
+        while not working.done():
+            self._follow()
+            await asyncio.wait({working}, timeout=TURN_SECONDS)
+        return working.result()
 
     def _tell(self, level: str, name: str, reason: str, trace: Exception | None = None) -> None:
         if reason != self._reason:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ds_gateway.embedded import (
     EmbeddedServer,
     default_max_bytes,
     free_bytes,
+    open_server,
     options,
     used_bytes,
     why_closed,
@@ -39,7 +41,7 @@ from harness.ports import free_port
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from ds_gateway.embedded import EmbeddedSnapshot
 
@@ -347,6 +349,58 @@ class TestTrouble:
         await bench.wait("closed")
         earlier = bench.server.alive_at
         await await_until(lambda: bench.server.alive_at > earlier, what="it tries again")
+
+
+class TestPatience:
+    """What takes long in a thread does not count as stalled: a restart would begin it anew, for ever."""
+
+    @pytest.fixture
+    def held(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        monkeypatch.setattr(module, "DEAD_SECONDS", 0.05)
+        event = threading.Event()
+        yield event
+        event.set()
+
+    async def lives_on(self, bench: Bench) -> None:
+        begun = bench.server.alive_at
+        long = begun + 3 * module.DEAD_SECONDS
+        await await_until(lambda: bench.server.alive_at > long, what="it lives")
+
+    async def test_with_a_store_that_takes_long_to_open(
+        self, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, held: threading.Event
+    ) -> None:
+        def slowly(options: EmbeddedOptions) -> tuple[int, ServerThread]:
+            held.wait()
+            return open_server(options)
+
+        monkeypatch.setattr(module, "open_server", slowly)
+        bench = make()
+        await self.lives_on(bench)
+        assert bench.server.snapshot().state == "opening"
+        held.set()
+        await bench.wait("unheard")
+
+    async def test_with_an_address_that_takes_long_to_be_had(
+        self, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, held: threading.Event
+    ) -> None:
+        listen = ServerThread.listen
+
+        def slowly(server: ServerThread, host: str, port: int) -> str:
+            held.wait()
+            return listen(server, host, port)
+
+        monkeypatch.setattr(ServerThread, "listen", slowly)
+        bench = make(free_port())
+        await bench.wait("unheard")
+        await self.lives_on(bench)
+        assert bench.server.snapshot().state == "unheard"
+        hanging = HangingLoop(await bench.server.serving())
+        try:
+            await bench.wait("dead")
+        finally:
+            hanging.release()
+        held.set()
+        await bench.wait("listening")
 
 
 class TestDead:
