@@ -28,6 +28,31 @@ def is_host_and_port(text: str) -> bool:
     return _HOST_AND_PORT.fullmatch(text) is not None
 
 
+def listening_address(text: str) -> tuple[str, int]:
+    """Host (IPv6 in its brackets) and port of something to listen on. Raises ValueError.
+
+    Other names than ``localhost`` are refused: what they mean depends on the network, which may be slow to say.
+    """
+    host, port = host_and_port(text)
+    if port is None or not (host == "localhost" or _is_address(host)):
+        raise ValueError(
+            "must be an IP address of this machine (IPv6 in brackets) or localhost, : and a port, as "
+            "127.0.0.1:4437 for this machine alone or 0.0.0.0:4437 for all"
+        )
+    return host, port
+
+
+def _is_address(host: str) -> bool:
+    try:
+        if host.startswith("["):
+            ipaddress.IPv6Address(host.strip("[]"))
+        else:
+            ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def host_and_port(text: str) -> tuple[str, int | None]:
     """Host (IPv6 in its brackets) and port; None if the text has none. Raises ValueError."""
     match = _HOST_AND_PORT.fullmatch(text)

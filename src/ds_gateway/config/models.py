@@ -22,7 +22,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ds_gateway.config.addresses import host_and_port, is_host_and_port, is_loopback, reachable_host
+from ds_gateway.config.addresses import (
+    host_and_port,
+    is_host_and_port,
+    is_loopback,
+    listening_address,
+    reachable_host,
+)
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
 
@@ -63,8 +69,7 @@ def _header_value(value: Credential) -> Credential:
 
 
 def _address_and_port(value: str) -> str:
-    if host_and_port(value)[1] is None:
-        raise ValueError("must be an address, : and a port")
+    listening_address(value)
     return value
 
 
@@ -115,7 +120,9 @@ class ServerSettings(_Model):
     tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
     create: bool = Field(True, description="Create streams that do not exist yet.")
     listen: str = Field(
-        "127.0.0.1:4437", description="Address and port where others read the embedded server's streams."
+        "127.0.0.1:4437",
+        description="IP address (or localhost) and port where others read the embedded server's "
+        "streams; without a token everybody on this machine can also write and delete there.",
     )
     max_bytes: Bytes | None = Field(
         None,

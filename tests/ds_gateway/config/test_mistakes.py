@@ -403,7 +403,26 @@ class TestTheEmbeddedServer:
                     "own process; a bearer token is server.token: remove it"
                 ),
             ),
-            ("listen", "127.0.0.1", "must be an address, : and a port, not '127.0.0.1'"),
+            *(
+                (
+                    "listen",
+                    f"'{listen}'",
+                    (
+                        "must be an IP address of this machine (IPv6 in brackets) or localhost, : and a port, as "
+                        f"127.0.0.1:4437 for this machine alone or 0.0.0.0:4437 for all, not '{listen}'"
+                    ),
+                )
+                for listen in (
+                    "127.0.0.1",
+                    "[1:2:3]:4437",
+                    "[127.0.0.1]:4437",
+                    "300.1.1.1:4437",
+                    "127.1:4437",
+                    "[.]:4437",
+                    "gateway.local:4437",
+                    "localhost",
+                )
+            ),
             ("listen", "127.0.0.1:0", "must have a port from 1 to 65535, not '127.0.0.1:0'"),
             ("max_bytes", "1", "must be at least 1048576, not 1"),
             ("retain_age", "30s", "must be at least 60, not '30s'"),
@@ -413,7 +432,7 @@ class TestTheEmbeddedServer:
     def test_what_does_not(self, tmp_path: Path, key: str, value: str, told: str) -> None:
         assert self.mistakes(tmp_path, f"url: embedded\n  {key}: {value}") == [f"5: server.{key}: {told}"]
 
-    @pytest.mark.parametrize("listen", ["0.0.0.0:4437", "[::]:4437", "192.0.2.1:4437", "gateway.local:4437"])
+    @pytest.mark.parametrize("listen", ["0.0.0.0:4437", "[::]:4437", "192.0.2.1:4437", "[2001:db8::1]:4437"])
     def test_others_than_this_machine_need_a_token(self, tmp_path: Path, listen: str) -> None:
         [told] = self.mistakes(tmp_path, f"url: embedded\n  listen: '{listen}'")
         assert told == (
@@ -438,7 +457,7 @@ class TestTheEmbeddedServer:
             ("127.0.0.1:4437", "http://127.0.0.1:4437/v1/stream"),
             ("0.0.0.0:80", "http://127.0.0.1:80/v1/stream"),
             ("[::]:80", "http://[::1]:80/v1/stream"),
-            ("gateway.local:80", "http://gateway.local:80/v1/stream"),
+            ("localhost:80", "http://localhost:80/v1/stream"),
         ],
     )
     def test_where_people_find_its_streams(self, tmp_path: Path, listen: str, url: str) -> None:
