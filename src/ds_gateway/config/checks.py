@@ -69,7 +69,22 @@ def _server(values: Any, findings: Findings) -> None:
     for key in values.keys() & _NOT_EMBEDDED.keys():
         findings.add(("server", key), f"has no use with server.url: {EMBEDDED}: {_NOT_EMBEDDED[key]}: remove it")
     settings = validated(ServerSettings, values)
-    if settings is not None and settings.token is None and not is_loopback(host_and_port(settings.listen)[0]):
+    if settings is None:
+        return
+    if not settings.create:
+        findings.add(
+            ("server", "create"),
+            "nobody else creates the streams of a server in this process, and false would keep every record in "
+            f"the journal: remove it, or set server.url to another server than {EMBEDDED}",
+        )
+    if settings.retain_bytes and settings.max_bytes and settings.retain_bytes >= settings.max_bytes:
+        findings.add(
+            ("server", "retain_bytes"),
+            f"is {values['retain_bytes']} of each stream, and the store is full with server.max_bytes: "
+            f"{values['max_bytes']}, before anything is dropped: set it well below that, at most to that divided "
+            "by the number of streams",
+        )
+    if settings.token is None and not is_loopback(host_and_port(settings.listen)[0]):
         findings.add(
             ("server", "listen"),
             f"others than this machine could read and write the streams on {settings.listen!r}: set server.token, "

@@ -65,6 +65,10 @@ def _header_value(value: Credential) -> Credential:
     text = value.get()
     if not text or not text.isascii() or _CONTROL_CHARACTERS.search(text):
         raise ValueError("a header's value is not empty, and has only printable ASCII characters")
+    if text != text.strip():
+        # HTTP strips a header's value: the embedded server would wait for what no reader can send. Not stripped
+        # here, because a changed file is read later, and because a broker's password may end with a blank.
+        raise ValueError("a header's value has no blanks around it: remove them here, or in its file or variable")
     return value
 
 

@@ -44,6 +44,13 @@ class TestAReference:
     def test_to_a_variable(self, tmp_path: Path) -> None:
         assert token_of(tmp_path, "${env:TOKEN}", {"TOKEN": SECRET}).get() == SECRET
 
+    @pytest.mark.parametrize("content", [" secret", "secret ", "secret \n"])
+    def test_to_a_token_with_blanks_around_it(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "token.txt").write_text(content)
+        [told] = mistakes_in(tmp_path, with_token("${file:token.txt}"))
+        assert "server.token: a header's value has no blanks around it: remove them here, or in its file" in told
+        assert "secret" not in told.replace("token.txt", "")
+
     def test_inside_a_text(self, tmp_path: Path) -> None:
         environ = {"HALL": "h7", "N": "3"}
         settings = load_text(

@@ -425,12 +425,31 @@ class TestTheEmbeddedServer:
             ),
             ("listen", "127.0.0.1:0", "must have a port from 1 to 65535, not '127.0.0.1:0'"),
             ("max_bytes", "1", "must be at least 1048576, not 1"),
+            (
+                "create",
+                "false",
+                (
+                    "nobody else creates the streams of a server in this process, and false would keep every "
+                    "record in the journal: remove it, or set server.url to another server than embedded"
+                ),
+            ),
             ("retain_age", "30s", "must be at least 60, not '30s'"),
             ("retain_bytes", "1KiB", "must be at least 1048576, not '1KiB'"),
         ],
     )
     def test_what_does_not(self, tmp_path: Path, key: str, value: str, told: str) -> None:
         assert self.mistakes(tmp_path, f"url: embedded\n  {key}: {value}") == [f"5: server.{key}: {told}"]
+
+    @pytest.mark.parametrize("retain_bytes", ["64MiB", "65MiB"])
+    def test_a_store_that_is_full_before_anything_is_dropped(self, tmp_path: Path, retain_bytes: str) -> None:
+        more = f"max_bytes: 64MiB\n  retain_bytes: {retain_bytes}"
+        assert self.mistakes(tmp_path, f"url: embedded\n  {more}") == [
+            (
+                f"6: server.retain_bytes: is {retain_bytes} of each stream, and the store is full with "
+                "server.max_bytes: 64MiB, before anything is dropped: set it well below that, at most to that "
+                "divided by the number of streams"
+            )
+        ]
 
     @pytest.mark.parametrize("listen", ["0.0.0.0:4437", "[::]:4437", "192.0.2.1:4437", "[2001:db8::1]:4437"])
     def test_others_than_this_machine_need_a_token(self, tmp_path: Path, listen: str) -> None:
