@@ -140,6 +140,18 @@ def why_unheard(error: OSError, host: str, port: int) -> str:
     )
 
 
+def why_unstored(status: int, directory: Path) -> str:
+    """Why the server could not store what it was sent, and the way out; empty for other answers."""
+    if status == httpx.codes.INSUFFICIENT_STORAGE:
+        return WHY_FULL
+    if not httpx.codes.is_server_error(status):
+        return ""
+    return (
+        f"the store fails (HTTP {status}, see the log): stop the gateway, check the disk, restore {directory} "
+        "from a copy; records wait in the journal meanwhile"
+    )
+
+
 WHY_FULL: Final = (
     "the store is full: raise server.max_bytes, set server.retain_bytes or server.retain_age, delete streams that "
     "nobody needs, or free space on the disk; records wait in the journal meanwhile"
@@ -157,7 +169,8 @@ class EmbeddedServer:
         self._max_bytes: int | None = None
         self._reason = ""
         self._url = ""
-        self._is_full = False
+        self._unstored = ""
+        """Why the newest record could not be stored; empty when it could."""
         self._tried = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._beat: Future[None] | None = None
@@ -189,14 +202,19 @@ class EmbeddedServer:
 
     def answered(self, request: httpx.Request, response: httpx.Response) -> None:
         """Take note of an answer to a request of this process."""
-        if request.method in {"PUT", "POST"}:
-            self._is_full = response.status_code == httpx.codes.INSUFFICIENT_STORAGE
+        if request.method not in {"PUT", "POST"}:
+            return
+        why = why_unstored(response.status_code, self._options.directory)
+        if why and why != self._unstored:
+            event(_log, "error", "embedded.unstored", status=response.status_code, reason=why)
+        if why or response.is_success:  # a refusal of one request says nothing about the store
+            self._unstored = why
 
     def snapshot(self) -> EmbeddedSnapshot:
         """How it is now."""
         directory = self._options.directory
         state = self._state()
-        reasons = [WHY_DEAD if state == "dead" else self._reason, WHY_FULL if self._is_full else ""]
+        reasons = [WHY_DEAD if state == "dead" else self._reason, self._unstored]
         return EmbeddedSnapshot(
             state=state,
             url=self._url,

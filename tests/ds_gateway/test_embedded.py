@@ -230,6 +230,28 @@ class TestServing:
         assert (await larger.client.post(larger.url, headers=JSON, content=body)).status_code == 204
         assert larger.server.snapshot().reason == ""
 
+    async def test_a_store_that_fails_says_so_until_it_stores_again(
+        self, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        async def fail(_store: SqliteStore, _work: object) -> None:
+            raise StoreError("disk I/O error")
+
+        bench = make()
+        await bench.client.put(bench.url, headers=JSON)
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteStore, "transact", fail)
+            assert (await bench.client.post(bench.url, headers=JSON, content=b"[1]")).status_code == 500
+        told = (
+            f"the store fails (HTTP 500, see the log): stop the gateway, check the disk, restore {tmp_path}"
+            "/streams from a copy; records wait in the journal meanwhile"
+        )
+        assert bench.server.snapshot().reason == told
+        assert (await bench.client.get(bench.url, params={"offset": "-1"})).status_code == 200
+        assert (await bench.client.post(f"{bench.url}/none", headers=JSON, content=b"[1]")).status_code == 404
+        assert bench.server.snapshot().reason == told, "neither says that it stores again"
+        assert (await bench.client.post(bench.url, headers=JSON, content=b"[1]")).status_code == 204
+        assert bench.server.snapshot().reason == ""
+
     async def test_a_disk_that_is_nearly_full_is_left_alone(self, make: Callable[..., Bench]) -> None:
         bench = make(min_free_bytes=2**60)
         assert (await bench.client.put(bench.url, headers=JSON)).status_code == 507
