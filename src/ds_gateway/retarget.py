@@ -72,10 +72,20 @@ def request_of(arguments: Mapping[str, Any]) -> Request:
 
 
 def chosen(standings: Sequence[Standing], request: Request) -> list[Standing]:
-    """The streams that are asked for. Raises `ControlError` for a name that there is not."""
+    """The streams that are asked for. Raises `ControlError` for a name that there is not.
+
+    And for a token that more than one server would get: each but one would learn another's secret.
+    """
     if request.stream is None:
         if request.retarget:
-            return [each for each in standings if each.old_url is not None]
+            stranded = [each for each in standings if each.old_url is not None]
+            servers = dict.fromkeys(str(each.old_url) for each in stranded)
+            if request.token is not None and len(servers) > 1:
+                raise ControlError(
+                    f"--token-file is for one old server, and these streams have {len(servers)}: "
+                    f"{', '.join(servers)}; name one STREAM at a time instead of --all"
+                )
+            return stranded
         return [each for each in standings if each.uplink.state in {"halted", "parked", "settling"}]
     found = [each for each in standings if each.name == request.stream]
     if not found:

@@ -77,6 +77,18 @@ class TestChosen:
     def test_all_that_can_be_moved(self) -> None:
         assert self.names(replace(ALL, retarget=True)) == ["stranded"]
 
+    def test_all_with_a_token_that_several_servers_would_get(self) -> None:
+        request = replace(ALL, retarget=True, token="theirs")
+        assert len(chosen([STANDINGS[0], standing("second", "halted", OLD)], request)) == 2
+        several = [*STANDINGS, standing("elsewhere", "halted", "http://older.test")]
+        with pytest.raises(
+            ControlError,
+            match=f"is for one old server, and these streams have 2: {OLD}, http://older.test; name one STREAM",
+        ):
+            chosen(several, request)
+        assert len(chosen(several, replace(request, token=None))) == 2
+        assert len(chosen(several, replace(request, stream="elsewhere"))) == 1
+
     def test_one(self) -> None:
         assert self.names(replace(ALL, stream="well", retarget=True)) == ["well"]
 

@@ -45,11 +45,13 @@ def resolve(  # noqa: PLR0917 - typer's options
     ] = False,
     timeout: Annotated[
         float,
-        typer.Option(help="How long the old server may take, in seconds.", min=1.0, max=MAX_TIMEOUT_SECONDS),
+        typer.Option(help="How long each old server may take, in seconds.", min=1.0, max=MAX_TIMEOUT_SECONDS),
     ] = DEFAULT_TIMEOUT_SECONDS,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the bearer token of the old server; default: server.token.", dir_okay=False),
+        typer.Option(
+            help="File with the bearer token of the one old server; default: server.token.", dir_okay=False
+        ),
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,  # noqa: FBT002
@@ -63,23 +65,23 @@ def resolve(  # noqa: PLR0917 - typer's options
         raise typer.BadParameter("--old-server-gone asks no old server: leave --token-file out")
     token = None if token_file is None else read_token(token_file)
     data_dir, sockets = find_control_sockets(config, os.environ)
-    answer = ask(
-        data_dir,
-        sockets,
-        "resolve",
-        timeout + _ANSWER_SECONDS,
-        stream=stream,
-        retarget=retarget,
-        old_server_gone=old_server_gone,
-        seconds=timeout,
-        token=token,
-    )
+    request = {"stream": stream, "old_server_gone": old_server_gone, "seconds": timeout}
+    wait = timeout
+    if every and retarget and not old_server_gone:
+        shown = ask(data_dir, sockets, "resolve", _ANSWER_SECONDS, **request, retarget=False, token=None)
+        wait = timeout * old_servers(shown)
+    answer = ask(data_dir, sockets, "resolve", wait + _ANSWER_SECONDS, **request, retarget=retarget, token=token)
     if json:
         print_json(answer)
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines_of(answer, retarget=retarget)))
     if any(not row.get("done", True) for row in answer["streams"]):
         raise typer.Exit(1)
+
+
+def old_servers(answer: Mapping[str, Any]) -> int:
+    """How many servers are asked, one after the other, each of which may take the whole time."""
+    return max(1, len({row["old_url"] for row in answer["streams"] if row["old_url"] is not None}))
 
 
 def read_token(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from ds_gateway.cli.resolve import resolve
 from ds_gateway.control import ControlServer
 
 if TYPE_CHECKING:
@@ -104,9 +105,26 @@ def test_retarget_says_what_became_of_it(
     with gateway_at(config.parent / "control.sock", {**ROW, "done": done, "told": "moved"}) as asked:
         ended = command("resolve", "--all", *arguments)
     assert (ended.code, ended.stdout, ended.stderr) == (code, "telemetry/a: moved\n", "")
-    assert asked == [
+    assert asked[-1] == (
         {"stream": None, "retarget": True, "old_server_gone": False, "seconds": 3.0, "token": "secret"}
-    ]
+    )
+
+
+def test_each_old_server_has_the_whole_time(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    waits: list[tuple[bool, float]] = []
+    rows = [{**ROW, "old_url": url} for url in ("http://old", "http://old", "http://older", None)]
+
+    def answer(
+        _data_dir: str, _sockets: object, _verb: str, wait: float, *, retarget: bool, **_arguments: object
+    ) -> dict[str, Any]:
+        waits.append((retarget, wait))
+        return {"streams": [{**row, "done": True, "told": "moved"} for row in rows]}
+
+    monkeypatch.setitem(resolve.__globals__, "ask", answer)  # the module has its function's name
+    resolve(every=True, retarget=True, timeout=100.0, config=config)
+    resolve("s", retarget=True, timeout=100.0, config=config)
+    resolve(every=True, retarget=True, old_server_gone=True, timeout=100.0, config=config)
+    assert waits == [(False, 60.0), (True, 260.0), (True, 160.0), (True, 160.0)]
 
 
 @pytest.mark.parametrize(
