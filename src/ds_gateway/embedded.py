@@ -154,7 +154,7 @@ def why_unstored(status: int, directory: Path) -> str:
 
 WHY_FULL: Final = (
     "the store is full: raise server.max_bytes, set server.retain_bytes or server.retain_age, delete streams that "
-    "nobody needs, or free space on the disk; records wait in the journal meanwhile"
+    "no device feeds any more, or free space on the disk; records wait in the journal meanwhile"
 )
 
 

@@ -106,7 +106,9 @@ def choices(standing: Standing, new_url: str) -> list[str]:
             ),
             (
                 f"--retarget --old-server-gone: ask nobody, and send the last batch to {new_url}. There all of it "
-                f"is once; that batch may be at {old_url}, too. Only when that server will never be back"
+                f"is once; that batch may be at {old_url}, too. Only when that server will never be back, "
+                f"not when it has another address now: then {new_url} may have the batch already, and would store "
+                "it twice; set server.url back or settle at the old address first"
             ),
             f"set server.url back to {old_url} and restart: everything goes on there",
         ]

@@ -112,6 +112,26 @@ class TestOneMachine:
             gateway.start()
             assert next(readings) == "2", "the read goes on over the restart"
 
+    def test_a_stream_that_was_deleted_or_lost_with_its_store_is_waited_for(
+        self, processes: Processes, tmp_path: Path, device: PtyDevice, streams: EmbeddedStreams
+    ) -> None:
+        gateway = GatewayProcess(processes, tmp_path, settings(streams.settings(), device))
+        gateway.start()
+        gateway.wait_connected()
+        device.send(b"\n1\n")
+        gateway.wait_delivered(1)
+        assert httpx.delete(f"{streams.base_url}/{SCALE_STREAM}", trust_env=False).status_code == 204
+        send(device, gateway, "2")
+        waiting = gateway.wait_stream(SCALE_STREAM, "waiting")
+        assert "HTTP 404" in waiting["reason"] + waiting["last_error"]
+        assert waiting["in_journal"] > 0
+        assert gateway.terminate() == 0
+        (gateway.data_dir / "streams").rename(tmp_path / "aside")
+        gateway.start()
+        waiting = gateway.wait_stream(SCALE_STREAM, "waiting")
+        assert "HTTP 404" in waiting["reason"] + waiting["last_error"]
+        assert gateway.terminate() == 0
+
     def test_a_store_that_another_process_serves(
         self, processes: Processes, tmp_path: Path, device: PtyDevice, streams: EmbeddedStreams
     ) -> None:

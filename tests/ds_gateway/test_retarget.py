@@ -106,6 +106,8 @@ class TestTold:
         assert f"go on at {NEW}" in retarget
         assert gone.startswith("--retarget --old-server-gone: ask nobody")
         assert f"that batch may be at {OLD}, too" in gone
+        assert f"not when it has another address now: then {NEW} may have the batch already" in gone
+        assert "set server.url back or settle at the old address first" in gone
         assert back.startswith(f"set server.url back to {OLD}")
 
     def test_the_choices_of_others(self) -> None:

@@ -40,7 +40,8 @@ def resolve(  # noqa: PLR0917 - typer's options
         typer.Option(
             "--old-server-gone",
             help="With --retarget: the old server will never be back. The last batch is sent to the new one, and "
-            "may be at the old one, too.",
+            "may be at the old one, too. Not for a server that merely has another address now: it could store "
+            "that batch twice.",
         ),
     ] = False,
     timeout: Annotated[
