@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ RETRY_SECONDS: Final = 3.0
 TURN_SECONDS: Final = 1.0
 DEAD_SECONDS: Final = 10.0
 """So long without a turn of its event loop, and the status calls it dead."""
-UNEXPECTED: Final = (OSError, RuntimeError, sqlite3.Error, TypeError, ValueError)
+UNEXPECTED: Final = (OSError, RuntimeError, TypeError, ValueError)
 """What opening raises beside `StoreError`: no files or threads left, or rows that nobody has foreseen."""
 WHY_DEAD: Final = "its thread has ended or hangs: restart the gateway, nothing is lost by that"
 
@@ -126,7 +125,7 @@ def why_closed(error: Exception, directory: Path) -> str:
         case OSError() | RuntimeError():
             limits = "raise LimitNOFILE, TasksMax or the memory of the service"
             return f"{directory} cannot be served: {error}; if something is used up, {limits}; {wait}"
-        case sqlite3.Error() | TypeError() | ValueError():
+        case TypeError() | ValueError():
             return f"{directory} cannot be served: {error} (see the log); restore it from a copy; {wait}"
         case _:
             return f"{error}; give {directory} to the user that the gateway runs as, and room; {wait}"

@@ -24,7 +24,8 @@ Result = TypeVar("Result")
 class Snapshot:
     """All streams of a server at one instant, with their producers; see `InMemoryStreamServer.restore`."""
 
-    _streams: dict[str, Any] = field(repr=False)
+    contents: dict[str, Any] = field(repr=False)
+    """Opaque; not to be changed."""
 
 
 class InMemoryStreamServer:
@@ -109,7 +110,7 @@ class InMemoryStreamServer:
         """
 
         def restore() -> None:
-            self._store.restore(snapshot._streams)  # noqa: SLF001 - opaque to others
+            self._store.restore(snapshot.contents)
             self._layer.break_connections()
 
         self._on_the_loop(restore)
