@@ -25,7 +25,8 @@ MIN_QUOTA: Final = 1024 * 1024
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CHECK_SECONDS: Final = 1.0
 _M_MMAP_THRESHOLD: Final = -3
-_LARGE_BLOCK_BYTES: Final = 1024 * 1024
+_LARGE_BLOCK_BYTES: Final = 4 * 1024 * 1024
+"""Above the size of a page, which would otherwise be mapped anew for each read."""
 
 
 def serve(

@@ -334,9 +334,10 @@ class StreamApp:
 
     async def _send_page(self, exchange: Exchange, headers: Headers, page: Page) -> None:
         limit = self._limits.compress_bytes
-        compressible = limit is not None and page.size >= limit
+        content = _reads.content(page)
+        compressible = limit is not None and len(content) >= limit
         compress = compressible and _encoding.accepts_gzip(exchange.headers.get("accept-encoding"))
-        tag = _reads.entity_tag(page, compressed=compress)
+        tag = _reads.entity_tag(page, content, compressed=compress)
         control = _reads.cache_control(page, self._clock(), shared=self._token is None)
         headers = (*headers, ("etag", tag), ("cache-control", control))
         if compressible:
@@ -345,9 +346,9 @@ class StreamApp:
             await exchange.answer(304, headers)
         elif compress:
             headers += (("content-encoding", _encoding.GZIP),)
-            await exchange.answer(200, headers, await self._compressed(_reads.content(page)))
+            await exchange.answer(200, headers, await self._compressed(content))
         else:
-            await exchange.answer(200, headers, _reads.content(page))
+            await exchange.answer(200, headers, content)
 
     async def _compressed(self, content: bytes) -> bytes:
         if len(content) > _encoding.LARGE_BYTES:

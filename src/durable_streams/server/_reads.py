@@ -62,17 +62,14 @@ def page_headers(page: Page) -> Headers:
     return headers
 
 
-def entity_tag(page: Page, *, compressed: bool = False) -> str:
-    """The page's ETag; it changes when the stream is closed behind it (PROTOCOL section 10.1).
+def entity_tag(page: Page, plain: bytes, *, compressed: bool = False) -> str:
+    """The ETag of a page with this content (PROTOCOL section 10.1).
 
-    Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too. The checksum is for a server that was
+    It changes when the stream is closed behind it. Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too. The checksum is for a server that was
     restored from a backup: there other messages may come to have the same numbers.
     """
-    checksum = 0
-    for message in page.messages:
-        checksum = zlib.crc32(message, checksum)
     closed, coding = ":c" if page.final else "", ":gzip" if compressed else ""
-    return f'"{page.stream.uid}:{page.start}:{page.end}:{checksum:x}{closed}{coding}"'
+    return f'"{page.stream.uid}:{page.start}:{page.end}:{zlib.crc32(plain):x}{closed}{coding}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:

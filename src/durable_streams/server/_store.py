@@ -125,11 +125,6 @@ class Page:
         return self.start + len(self.messages)
 
     @property
-    def size(self) -> int:
-        """Bytes of its messages."""
-        return sum(map(len, self.messages))
-
-    @property
     def gone(self) -> bool:
         """Whether messages that the page should begin with are no longer kept."""
         return self.start < self.stream.head
