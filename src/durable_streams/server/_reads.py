@@ -65,8 +65,9 @@ def page_headers(page: Page) -> Headers:
 def entity_tag(page: Page, plain: bytes, *, compressed: bool = False) -> str:
     """The ETag of a page with this content (PROTOCOL section 10.1).
 
-    It changes when the stream is closed behind it. Other bytes need another tag (RFC 9110, 8.8.3), compressed ones too. The checksum is for a server that was
-    restored from a backup: there other messages may come to have the same numbers.
+    It changes when the stream is closed behind it. Other bytes need another tag (RFC 9110, 8.8.3), compressed
+    ones too. The checksum is for a server that was restored from a backup: there other messages may come to have
+    the same numbers.
     """
     closed, coding = ":c" if page.final else "", ":gzip" if compressed else ""
     return f'"{page.stream.uid}:{page.start}:{page.end}:{zlib.crc32(plain):x}{closed}{coding}"'
