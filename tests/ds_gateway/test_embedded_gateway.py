@@ -50,6 +50,14 @@ def settings(server: dict[str, Any], device: PtyDevice, **more: Any) -> dict[str
     }
 
 
+def deliver_first(gateway: GatewayProcess, device: PtyDevice) -> None:
+    """Start it, and wait until the device's first line is in the stream."""
+    gateway.start()
+    gateway.wait_connected()
+    device.send(b"\n1\n")
+    gateway.wait_delivered(1)
+
+
 def send(device: PtyDevice, gateway: GatewayProcess, *values: str) -> None:
     """Send lines, and wait until they are read: a line is lost with the process that has not read it."""
     status = gateway.status()
@@ -96,10 +104,7 @@ class TestOneMachine:
         self, processes: Processes, tmp_path: Path, device: PtyDevice, streams: EmbeddedStreams
     ) -> None:
         gateway = GatewayProcess(processes, tmp_path, settings(streams.settings(), device))
-        gateway.start()
-        gateway.wait_connected()
-        device.send(b"\n1\n")
-        gateway.wait_delivered(1)
+        deliver_first(gateway, device)
         with stream(f"{streams.base_url}/{SCALE_STREAM}", live="long-poll") as res:
             readings = (record["data"]["value"] for record in res.iter_json() if "data" in record)
             assert next(readings) == "1"
@@ -116,10 +121,7 @@ class TestOneMachine:
         self, processes: Processes, tmp_path: Path, device: PtyDevice, streams: EmbeddedStreams
     ) -> None:
         gateway = GatewayProcess(processes, tmp_path, settings(streams.settings(), device))
-        gateway.start()
-        gateway.wait_connected()
-        device.send(b"\n1\n")
-        gateway.wait_delivered(1)
+        deliver_first(gateway, device)
         assert httpx.delete(f"{streams.base_url}/{SCALE_STREAM}", trust_env=False).status_code == 204
         send(device, gateway, "2")
         waiting = gateway.wait_stream(SCALE_STREAM, "waiting")
@@ -248,10 +250,7 @@ def test_the_server_is_stopped_behind_the_uplinks_and_its_lock_is_given_back(
     processes: Processes, tmp_path: Path, device: PtyDevice, streams: EmbeddedStreams
 ) -> None:
     gateway = GatewayProcess(processes, tmp_path, settings(streams.settings(), device))
-    gateway.start()
-    gateway.wait_connected()
-    device.send(b"\n1\n")
-    gateway.wait_delivered(1)
+    deliver_first(gateway, device)
     send(device, gateway, *map(str, range(2, 200)))
     assert gateway.terminate() == 0
     assert gateway.events("uplink.waiting") == [], "no uplink lost its server on the way down"

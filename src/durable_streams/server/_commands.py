@@ -69,10 +69,11 @@ def append(
     ruling = _rules.rule_append(request, body, stream, known, now=moment.now, at=moment.at)
     if ruling.change is not None:
         transaction.apply(stream, ruling.change)
-        after = stream.after(ruling.change)
         # What is too old waits for the sweep.
-        if retention.max_bytes is not None and after.size > retention.max_bytes:
-            _trim(transaction, after, retention, moment.at)
+        if retention.max_bytes is not None:
+            after = stream.after(ruling.change)
+            if after.size > retention.max_bytes:
+                _trim(transaction, after, retention, moment.at)
     return ruling.answer
 
 
