@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -52,6 +52,44 @@ class Rejected:
     time_ns: int
 
 
+LossCause = Literal[
+    "shed_oldest",  # the journal was full, and the oldest unsent records gave way
+    "shed_newest",  # the journal was full, and what came then was not kept
+    "max_age",  # not sent within journal.max_age
+    "quarantined",  # refused by the server, kept aside
+    "skipped",  # an operator skipped it, kept aside
+    "corrupt",  # a row of the journal could not be read any more
+    "server_lost",  # the server lost what it had confirmed, and the kept copy was trimmed
+    "session_lost",  # the broker forgot the session, and what it held for it
+    "id_gap",  # the broker skipped packet ids: it dropped messages from its queue
+    "qos0",  # QoS 0 messages that found no room
+    "serial_overrun",  # bytes of a serial port that nobody could take in time
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that is missing or may be, for the loss ledger: what a source noticed goes to `ledger_stream`."""
+
+    cause: LossCause
+    certain: bool
+    """False: something may be missing, nobody can know."""
+    count: int | None
+    """Records (for a serial overrun: bytes) that are missing; None when that is not known."""
+    first_ns: int
+    """When it began, as well as that is known; UTC, nanoseconds since 1970."""
+    last_ns: int
+    source: str = ""
+    device: str = ""
+    detail: str = ""
+    """For people."""
+
+
+def ledger_stream(gateway: str) -> str:
+    """Name of the stream with losses that belong to no other stream."""
+    return f"gateway/{gateway}"
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One thing that a source hands to the journal.
@@ -60,7 +98,7 @@ class Item:
     back after the commit. ``payload`` is None for a token that only has to keep its place in the order.
     """
 
-    payload: Record | Rejected | None
+    payload: Record | Rejected | Loss | None
     token: object = None
     is_barrier: bool = False
     """Whether it begins a transaction of its own: nothing before it shares one with it."""
@@ -130,6 +168,24 @@ def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: by
         orjson.dumps(kind),
         info,
     )
+
+
+def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
+    """The ``info`` of a loss record. ``positions``: first and last position that it stands for, in its own stream."""
+    info: dict[str, Any] = {"cause": loss.cause, "certain": loss.certain}
+    if loss.count is not None:
+        info["count"] = loss.count
+    if positions is not None:
+        info["first_position"], info["last_position"] = positions
+    info["first_time"], info["last_time"] = rfc3339(loss.first_ns), rfc3339(loss.last_ns)
+    info.update({key: text for key in ("source", "device", "detail") if (text := getattr(loss, key))})
+    return orjson.dumps(info)
+
+
+def loss_tail(loss: Loss, *, gateway: str, time_ns: int, positions: tuple[int, int] | None = None) -> bytes:
+    """Render a loss record without its id. With ``positions`` its id is that of the first of them."""
+    info = loss_info(loss, positions=positions)
+    return control_tail(gateway=gateway, device=loss.device or "@gateway", time_ns=time_ns, kind="loss", info=info)
 
 
 def element(record_id: str, tail: bytes) -> bytes:

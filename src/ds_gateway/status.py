@@ -85,6 +85,10 @@ def document(
             "full": journal.full,
             "quarantined": journal.quarantined,
             "lost": sum(_lost(source.snapshot) for source in sources),
+            "losses": {
+                cause: {"entries": entries, "records": records}
+                for cause, (entries, records) in sorted(journal.losses.items())
+            },
         },
     }
 

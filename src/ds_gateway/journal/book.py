@@ -4,7 +4,8 @@
     |  resolved,       |  in         |  accepted,  |
     |  kept for repair |  flight     |  unsealed   |
 
-Positions and segment numbers are dense; they are counted here and nowhere else.
+Positions and segment numbers are dense; they are counted here and nowhere else. A batch is a run of whole segments,
+except where a server refused a batch as too large: then it may end within a segment, and the next one begins there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A sealed run of whole segments: one batch."""
+    """A sealed run of segments: one batch."""
 
     seq: int
     first_segment: int
@@ -23,7 +24,28 @@ class Run:
     first_position: int
     count: int
     size: int
-    """Bytes of its segment rows."""
+    """Bytes of its segment rows; those of a segment that it does not finish count with the run that does."""
+    first_skip: int = 0
+    """Records of the first segment that earlier batches had."""
+    last_end: int | None = None
+    """Where in the last segment it ends, counted in records from the segment's beginning; None: at its end."""
+
+    @property
+    def last_whole(self) -> int:
+        """The last segment that is finished with this batch."""
+        return self.last_segment if self.last_end is None else self.last_segment - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What is to be sealed, as it was found in the open segments."""
+
+    last_segment: int
+    last_end: int | None
+    first_position: int
+    last_position: int
+    count: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -43,6 +65,8 @@ class Book:
     next_position: int = 1
     next_segment: int = 1
     open_segment: int = 1
+    open_skip: int = 0
+    """Records of the first open segment that are sealed or resolved already."""
     open_records: int = 0
     open_size: int = 0
     sealed: Run | None = None
@@ -51,6 +75,16 @@ class Book:
     first_kept: int = 1
     next_kept: int = 1
     resolved_records: int = 0
+    high_water: int = 0
+    """The last position that was ever sealed. A record of ours beyond it was written by somebody else."""
+    kept_anchor: str | None = None
+    """Offset that lies before everything that is kept of this server's."""
+    floor_kept: int = 1
+    """Kept batches from here on carry offsets of this server that `kept_anchor` may move to."""
+    own_segment: int = 1
+    """Segments from here on were never sent to another server than this one."""
+    lost_positions: int = 0
+    """Positions without a record of their own: a loss record at an earlier position stands for them."""
 
     def to_row(self) -> dict[str, Any]:
         """As JSON."""
@@ -60,6 +94,13 @@ class Book:
     def from_row(cls, row: dict[str, Any]) -> Book:
         """From JSON."""
         sealed = row.pop("sealed")
+        if "high_water" not in row:
+            # Format 1 sealed and numbered without gaps; what it kept has no anchor before it.
+            row["high_water"] = row["next_position"] - 1 - row["open_records"]
+            row["floor_kept"], row["own_segment"] = row["next_kept"], row["open_segment"]
+            row["kept_anchor"] = row["anchor"]
+            if sealed is not None:
+                row["own_segment"] = sealed["first_segment"]
         return cls(**row, sealed=None if sealed is None else Run(**sealed))
 
     @property
@@ -71,11 +112,6 @@ class Book:
     def unresolved_records(self) -> int:
         """Accepted, and not yet known to be in the stream."""
         return self.open_records + (self.sealed.count if self.sealed else 0)
-
-    @property
-    def high_water(self) -> int:
-        """The last position that was ever sealed."""
-        return self.next_position - 1 - self.open_records
 
     def record_id(self, install: str, position: int) -> str:
         """Id of the record at a position: unique for ever, because an incarnation counts only once."""
@@ -90,21 +126,25 @@ class Book:
         self.open_size += size
         return segment, position
 
-    def seal(self, last_segment: int, count: int, size: int) -> Run:
-        """Seal the oldest open segments up to and including ``last_segment``."""
+    def seal(self, portion: Portion) -> Run:
+        """Seal the oldest open records."""
         assert self.sealed is None, "one batch in flight"
-        assert self.open_segment <= last_segment < self.next_segment
+        assert self.open_segment <= portion.last_segment < self.next_segment
         run = Run(
             seq=self.resolved_seq + 1,
             first_segment=self.open_segment,
-            last_segment=last_segment,
-            first_position=self.high_water + 1,
-            count=count,
-            size=size,
+            last_segment=portion.last_segment,
+            first_position=portion.first_position,
+            count=portion.count,
+            size=portion.size,
+            first_skip=self.open_skip,
+            last_end=portion.last_end,
         )
-        self.open_segment = last_segment + 1
-        self.open_records -= count
-        self.open_size -= size
+        self.open_segment = run.last_whole + 1
+        self.open_skip = portion.last_end or 0
+        self.open_records -= run.count
+        self.open_size -= run.size
+        self.high_water = max(self.high_water, portion.last_position)
         self.sealed = run
         return run
 
@@ -120,8 +160,10 @@ class Book:
         self.kept_size += run.size
         return number, run
 
-    def drop_kept(self, last_segment: int, size: int) -> None:
-        """Forget the oldest kept batch."""
+    def drop_kept(self, last_segment: int, size: int, offset: str) -> None:
+        """Forget the oldest kept batch, which ended with this segment and before this offset."""
+        if self.first_kept >= self.floor_kept:
+            self.kept_anchor = offset
         self.kept_segment = last_segment + 1
         self.kept_size -= size
         self.skip_kept()
@@ -156,6 +198,7 @@ class Book:
             return
         self.sealed = None
         self.open_segment = run.first_segment
+        self.open_skip = run.first_skip
         self.open_records += run.count
         self.open_size += run.size
 
@@ -167,5 +210,8 @@ class Book:
         self.epoch += 1
         self.claimed = False
         self.anchor = None
+        self.kept_anchor = None
+        self.floor_kept = self.next_kept
+        self.own_segment = self.open_segment
         self.resolved_seq = 0
         return True

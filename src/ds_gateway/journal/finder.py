@@ -19,9 +19,9 @@ class IdFinder:
     Memory is bounded by the batch, not by what is read.
     """
 
-    def __init__(self, prefix: str, first_position: int, count: int, high_water: int) -> None:
+    def __init__(self, prefix: str, batch: bytes, high_water: int) -> None:
         self._prefix = prefix
-        self._wanted = range(first_position, first_position + count)
+        self._wanted = {position for each in orjson.loads(batch) if (position := self._position(each)) is not None}
         self._high_water = high_water
         self._found: set[int] = set()
         self._foreign = False

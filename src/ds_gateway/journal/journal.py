@@ -175,6 +175,7 @@ class Journal:
             free_bytes=self._disk.free_bytes(),
             full=self._writer.full,
             quarantined=self._writer.committed_quarantined,
+            losses=self._writer.committed_losses,
             streams=tuple(self._writer.committed.values()),
         )
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
-from ds_gateway.records import Record, Rejected, control_tail, element
+from ds_gateway.journal.book import Portion, Run
+from ds_gateway.records import Loss, Record, Rejected, control_tail, element, ledger_stream, loss_tail
 from durable_streams import SealedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ds_gateway.journal.book import Book, Run
+    from ds_gateway.journal.book import Book
     from ds_gateway.journal.state import State
     from ds_gateway.records import Item
 
@@ -45,6 +46,8 @@ class Plan:
         self.new_books: list[Book] = []
         self.rejected: list[Rejected] = []
         """What was put into the quarantine."""
+        self.losses: list[Loss] = []
+        """What was entered into the loss ledger."""
         self.damaged: list[str] = []
         """Rows that did not carry what was written, and were not needed."""
         self._state = state
@@ -81,10 +84,25 @@ class Plan:
                     self._render(record, elements)
                 case Rejected() as rejected:
                     self._quarantine(rejected)
+                case Loss() as loss:
+                    self._render(self._loss_record(loss), elements)
                 case None:
                     pass
         for number, rendered in elements.items():
             self._write_segments(self._state.books[number], rendered)
+
+    def _loss_record(self, loss: Loss) -> Record:
+        """A source's loss, as a record of the gateway's own stream."""
+        self._count_loss(loss)
+        gateway = self._state.identity.gateway
+        tail = loss_tail(loss, gateway=gateway, time_ns=self._now_ns())
+        return Record(ledger_stream(gateway), loss.device or "@gateway", tail)
+
+    def _count_loss(self, loss: Loss) -> None:
+        counted = self._state.counters.losses.setdefault(loss.cause, [0, 0])
+        counted[0] += 1
+        counted[1] += loss.count or 0
+        self.losses.append(loss)
 
     def _render(self, record: Record, elements: dict[int, list[bytes]]) -> None:
         state = self._state
@@ -170,21 +188,33 @@ class Plan:
 
     # -- B: seal
 
-    def seal(self, book: Book, max_bytes: int) -> SealedBatch:
-        """Seal as many of the oldest open segments as fit; at least one."""
+    def seal(self, book: Book, max_bytes: int, *, max_records: int | None = None) -> SealedBatch:
+        """Seal as many of the oldest open segments as fit; at least one.
+
+        ``max_records`` is for a batch that was refused: it may end within a segment.
+        """
         joined: list[bytes] = []
         size, length, count = 0, 1, 0
-        number = book.open_segment
-        while number < book.next_segment:
+        first = last = 0
+        number, skip, end = book.open_segment, book.open_skip, None
+        while number < book.next_segment and end is None:
             row, segment = self._segment(book, number)
-            if joined and length + len(segment.joined) + 1 > max_bytes:
+            if max_records is not None and segment.count - skip > max_records - count:
+                end = skip + max_records - count
+            part = segment.part(skip, end)
+            if joined and (end == skip or length + len(part) + 1 > max_bytes):
+                end = None
                 break
-            joined.append(segment.joined)
-            length += len(segment.joined) + 1
-            size += len(row) + rows.ROW_OVERHEAD_BYTES
-            count += segment.count
-            number += 1
-        run = book.seal(number - 1, count, size)
+            if segment.count > skip:
+                joined.append(part)
+                length += len(part) + 1
+                count += (segment.count if end is None else end) - skip
+                last = segment.first_position + (segment.count if end is None else end) - 1
+                first = first or segment.first_position + skip
+            if end is None:
+                size += len(row) + rows.ROW_OVERHEAD_BYTES
+            number, skip = number + 1, 0
+        run = book.seal(Portion(number - 1, end, first, last, count, size))
         self.touch(book)
         self.parts.add("B")
         return _batch(book, run, joined)
@@ -194,10 +224,19 @@ class Plan:
         run = book.sealed
         if run is None:
             return None
-        joined = [
-            self._segment(book, number)[1].joined for number in range(run.first_segment, run.last_segment + 1)
-        ]
+        joined: list[bytes] = []
+        for number in range(run.first_segment, run.last_segment + 1):
+            segment = self._segment(book, number)[1]
+            skip = run.first_skip if number == run.first_segment else 0
+            end = run.last_end if number == run.last_segment else None
+            if segment.count > skip:
+                joined.append(segment.part(skip, end))
         return _batch(book, run, joined)
+
+    def reseal(self, book: Book, max_records: int) -> SealedBatch:
+        """Seal a smaller batch under the same number. Only for one that the server provably refused."""
+        book.unseal()
+        return self.seal(book, self._segment_max_bytes, max_records=max_records)
 
     def _segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
         key = rows.segment_key(book.number, number)
@@ -237,10 +276,12 @@ class Plan:
                 self.rows[key] = None
                 deleted += 1
                 continue
-            for number in range(book.kept_segment, kept["last_segment"] + 1):
+            offset = kept.pop("offset")
+            run = Run(**kept)
+            for number in range(book.kept_segment, run.last_whole + 1):
                 self.rows[rows.segment_key(book.number, number)] = None
                 deleted += 1
-            book.drop_kept(kept["last_segment"], kept["size"])
+            book.drop_kept(run.last_whole, run.size, offset)
             self.rows[key] = None
         if deleted:
             self.touch(book)

@@ -29,7 +29,7 @@ from ds_gateway.errors import JournalDamagedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 META: Final = "a/meta"
 COUNTERS: Final = "c/counters"
 ROW_OVERHEAD_BYTES: Final = 150
@@ -110,6 +110,22 @@ class Segment:
     def count(self) -> int:
         """Number of records."""
         return len(self.lengths)
+
+    def part(self, skip: int, end: int | None) -> bytes:
+        """The elements from one record to before another, joined by commas. ``end`` None: to the last."""
+        if skip == 0 and end is None:
+            return self.joined
+        start = sum(self.lengths[:skip]) + skip
+        lengths = self.lengths[skip:end]
+        return self.joined[start : start + sum(lengths) + len(lengths) - 1]
+
+    def elements(self) -> list[bytes]:
+        """The records, each in its final bytes."""
+        elements, start = [], 0
+        for length in self.lengths:
+            elements.append(self.joined[start : start + length])
+            start += length + 1
+        return elements
 
 
 def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:

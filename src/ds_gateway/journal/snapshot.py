@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ds_gateway.journal.book import Book
 
 
@@ -48,4 +50,6 @@ class JournalSnapshot:
     free_bytes: int
     full: bool
     quarantined: int
+    losses: Mapping[str, tuple[int, int]]
+    """For each cause: entries in the loss ledger, and records that they count."""
     streams: tuple[StreamSnapshot, ...]

@@ -47,6 +47,8 @@ class Counters:
     quarantine_next: int = 1
     quarantine_size: int = 0
     quarantined: int = 0
+    losses: dict[str, list[int]] = field(default_factory=dict)
+    """For each cause: entries in the loss ledger, and records that they count."""
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class StreamStore:
         """Commit the first anchor."""
 
         def apply(book: Book, plan: Plan) -> None:
-            book.anchor = offset
+            book.anchor = book.kept_anchor = offset
             plan.touch(book)
 
         await self._change(apply)
@@ -136,7 +136,7 @@ class StreamStore:
         book = self._book
         assert book.sealed is not None and book.sealed.seq == batch.seq, "only the sealed batch is looked for"  # noqa: PT018
         prefix = book.record_id(self._writer.state.identity.short_install, 0)[:-1]
-        return IdFinder(prefix, book.sealed.first_position, book.sealed.count, book.high_water)
+        return IdFinder(prefix, batch.body, book.high_water)
 
     async def _change(self, apply: Callable[[Book, Plan], None]) -> None:
         done: Future[None] = Future()

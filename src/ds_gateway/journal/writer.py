@@ -108,6 +108,7 @@ class Writer:
         self.committed = {book.number: StreamSnapshot.of(book) for book in state.books.values()}
         """Each stream as it was after the last commit that changed it: what may be told to anybody."""
         self.committed_quarantined = state.counters.quarantined
+        self.committed_losses = _losses_of(state)
         self.full = False
         self.failure: BaseException | None = None
         self.alive_at = clock()
@@ -403,11 +404,24 @@ class Writer:
                 device=rejected.device,
                 reason=rejected.reason,
             )
+        for loss in plan.losses[:MAX_REJECTED_TOLD]:
+            event(
+                _log,
+                "warning",
+                "journal.loss",
+                cause=loss.cause,
+                count=loss.count,
+                certain=loss.certain,
+                source=loss.source,
+                device=loss.device,
+                detail=loss.detail,
+            )
         for key in plan.damaged:
             event(_log, "error", "journal.row.damaged", row=key)
         for book in plan.touched:
             self.committed[book.number] = StreamSnapshot.of(book)
         self.committed_quarantined = self.state.counters.quarantined
+        self.committed_losses = _losses_of(self.state)
         for intake, items in taken:
             if intake.on_committed is not None:
                 intake.on_committed(items, self.state.counters.commit)
@@ -428,3 +442,7 @@ class Writer:
                 demand.batch.set_result(batch)
         for book in plan.new_books:
             self._on_stream(book)
+
+
+def _losses_of(state: State) -> dict[str, tuple[int, int]]:
+    return {cause: (entries, count) for cause, (entries, count) in state.counters.losses.items()}
