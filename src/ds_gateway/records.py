@@ -171,7 +171,7 @@ def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: by
 
 
 def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
-    """The ``info`` of a loss record. ``positions``: first and last position that it stands for, in its own stream."""
+    """The ``info`` of a loss record. ``positions``: the first and last that it stands for, in its own stream."""
     info: dict[str, Any] = {"cause": loss.cause, "certain": loss.certain}
     if loss.count is not None:
         info["count"] = loss.count

@@ -117,7 +117,7 @@ class MemoryJournal:
             else:
                 self.disk.rows[name] = row
         self.disk.commit = commit
-        self.disk.accepted += [item.payload for item in admitted if item.payload is not None]
+        self.disk.accepted += [item.payload for item in admitted if isinstance(item.payload, Record | Rejected)]
         if intake.on_committed is not None and not self.mute:
             intake.on_committed(items, commit)
         return True

@@ -4,8 +4,8 @@
     |  resolved,       |  in         |  accepted,  |
     |  kept for repair |  flight     |  unsealed   |
 
-Positions and segment numbers are dense; they are counted here and nowhere else. A batch is a run of whole segments,
-except where a server refused a batch as too large: then it may end within a segment, and the next one begins there.
+Positions and segment numbers are dense; they are counted here and nowhere else. A batch is a run of whole
+segments, except where a server refused a batch: then it may end within a segment, and the next begins there.
 """
 
 from __future__ import annotations
