@@ -121,7 +121,9 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self._embedded = self._embedded_server()
         client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
-        self._uplinks = Uplinks(settings.server, settings.batch, settings.exactly_once, client)
+        self._uplinks = Uplinks(
+            settings.server, settings.batch, settings.exactly_once, client, gateway=settings.gateway.id
+        )
         try:
             self._journal = self._open_journal(loop)
         except BaseException:

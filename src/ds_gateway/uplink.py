@@ -9,6 +9,7 @@ stream goes where, with which credentials, and what an operator is told about it
 | idle     | everything accepted is in the stream                                                      |
 | sending  | a batch is on its way                                                                     |
 | waiting  | the server or the way to it is in trouble; tried again for ever                           |
+| repairing | the server forgot or lost something: everything kept is read back, what is missing is sent  |
 | halted   | only this stream stopped: sending on could lose or repeat records. Its records are kept   |
 | settling | an operator moves it: what became of its last batch is being found out at the old server  |
 | parked   | the stream itself has ended (closed, deleted)                                             |
@@ -22,21 +23,27 @@ import ssl
 import time
 from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
 from ds_gateway.errors import JournalDamagedError, UplinkError
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import stream_path
+from ds_gateway.records import ledger_stream
 from durable_streams import (
+    AsyncDurableStream,
+    BeginRepair,
     Command,
+    DurableStreamError,
     Halt,
     Policy,
     PostBatch,
-    ProducerStore,
     Pull,
+    RepairStore,
     Resolve,
+    SaveRepair,
+    SetAside,
     Stage,
     Stop,
     StoreProducer,
@@ -44,7 +51,7 @@ from durable_streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
 
@@ -53,10 +60,16 @@ _log = logger("uplink")
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 DEFECT_PAUSE_SECONDS: Final = 30.0
+CONFIRMING_STREAMS: Final = 3
+"""Streams that are asked for before a refusal counts which anybody on the way could have made."""
 
 
-class StreamStore(ProducerStore, Protocol):
+class StreamStore(RepairStore, Protocol):
     """What is needed of the journal for one stream."""
+
+    async def mark_for_repair(self) -> None:
+        """Commit that everything is to be read back, because the sealed batch cannot be read here."""
+        ...  # pragma: no cover
 
     async def move(self, url: str, *, give_up: bool = False) -> bool:
         """Commit that the stream goes on at another server; False while a batch is unresolved at the old one."""
@@ -76,6 +89,8 @@ class UplinkSnapshot:
     """When the server last took a batch; seconds since 1970."""
     failures: int
     epoch: int
+    stop: str = ""
+    """Why it is halted or parked, as one word (`durable_streams.Stop`)."""
 
 
 def http_client(settings: ServerSettings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -127,26 +142,39 @@ class Uplink:
         self.last_ok_time: float | None = None
         self.failures = 0
         self.epoch = 0
+        self.why = ""
 
-    async def run(self, make_producer: Callable[[Uplink], StoreProducer]) -> None:
-        """Work until cancelled. A stream that stopped stays stopped; the rest of the gateway goes on."""
+    async def run(
+        self,
+        make_producer: Callable[[Uplink], StoreProducer],
+        mark_for_repair: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        """Work until cancelled. A stream that stopped stays stopped; the rest of the gateway goes on.
+
+        ``mark_for_repair`` is for a damaged batch, if repairing is allowed.
+        """
         while True:
             try:
                 halt = await make_producer(self).run()
             except JournalDamagedError as error:
-                self.stop("halted", f"{error}; its records cannot be sent, restore the journal from a copy")
-                return
+                if mark_for_repair is None:
+                    self.stop("halted", f"{error}; ds-gateway resolve shows what can be done")
+                    return
+                event(_log, "error", "uplink.batch.damaged", stream=self.name, error=str(error))
+                await mark_for_repair()
+                continue
             except Exception as error:  # noqa: BLE001 - supervision boundary: a defect here must not stop the others
                 # Starting over is safe: whatever the producer believed is read from the journal again.
                 self.state, self.last_error = "waiting", f"defect: {error!r}"
                 event(_log, "error", "uplink.defect", stream=self.name, error=repr(error), exc=error)
                 await asyncio.sleep(DEFECT_PAUSE_SECONDS)
                 continue
-            self.stop("parked" if halt.stop.parked else "halted", halt.reason)
+            self.stop("parked" if halt.stop.parked else "halted", halt.reason, halt.stop)
             return
 
-    def stop(self, state: str, reason: str) -> None:
+    def stop(self, state: str, reason: str, stop: Stop | None = None) -> None:
         """Say that the stream's uplink has stopped, and why."""
+        self.why = "" if stop is None else stop.value
         self.state, self.reason, self.last_error = state, reason, reason
         event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
 
@@ -169,6 +197,16 @@ class Uplink:
                 self.last_ok_time = time.time()
                 self.state, self.reason = "idle", ""
                 event(_log, "debug", "uplink.batch.acked", stream=self.name, seq=batch.seq, records=batch.count)
+            case BeginRepair(why=why):
+                event(_log, "warning", "uplink.repair", stream=self.name, reason=why, epoch=state.stored.epoch)
+                self.state, self.reason = "repairing", why
+            case SaveRepair():
+                event(_log, "info", "uplink.repaired", stream=self.name, epoch=state.stored.epoch)
+                self.state, self.reason = "starting", ""
+            case SetAside(reason=reason):
+                event(_log, "error", "uplink.record.set_aside", stream=self.name, reason=reason)
+            case _ if state.stored.repairing and not state.trouble:
+                self.state = "repairing"
             case PostBatch() if not state.trouble:
                 self.state, self.reason = "sending", ""
             case _ if not state.trouble:
@@ -191,6 +229,7 @@ class Uplink:
             last_ok_time=self.last_ok_time,
             failures=self.failures,
             epoch=self.epoch,
+            stop=self.why if self.state in {"halted", "parked"} else "",
         )
 
 
@@ -213,11 +252,20 @@ class Uplinks:
         batch: BatchSettings,
         exactly_once: ExactlyOnceSettings,
         client: httpx.AsyncClient,
+        *,
+        gateway: str,
     ) -> None:
         self._server_url = server.url
         self._base_url = server.base_url
         self._headers = request_headers(server)
-        self._policy = Policy(create=server.create, read_back=exactly_once.read_back)
+        self._policy = Policy(
+            create=server.create,
+            read_back=exactly_once.read_back,
+            recover=exactly_once.recover == "auto",
+            fence_on_start=exactly_once.fence_on_start,
+        )
+        self._own_url = f"{self._base_url}/{stream_path(ledger_stream(gateway))}"
+        self._stores: dict[int, StreamStore] = {}
         self._max_batch_bytes = batch.max_bytes
         self._client = client
         self._slots = asyncio.Semaphore(batch.parallel)
@@ -233,6 +281,7 @@ class Uplinks:
         """
         if number in self._uplinks:
             return
+        self._stores[number] = store
         uplink = self._uplinks[number] = Uplink(name, f"{self._base_url}/{stream_path(name)}")
         if url != self._server_url:
             self._stranded[number] = Stranded(uplink, store, url)
@@ -240,10 +289,31 @@ class Uplinks:
             return
         self._start(number, uplink, store)
 
-    def _start(self, number: int, uplink: Uplink, store: StreamStore) -> None:
-        self._tasks[number] = asyncio.create_task(
-            uplink.run(lambda uplink: self._producer(uplink, store)), name=f"uplink {uplink.name}"
-        )
+    def _start(self, number: int, uplink: Uplink, store: StreamStore, policy: Policy | None = None) -> None:
+        policies = [self._policy] if policy is None else [self._policy, policy]
+
+        def make_producer(uplink: Uplink) -> StoreProducer:
+            # What an operator decided counts for one run, not for one after a defect.
+            return self._producer(uplink, store, policies.pop() if len(policies) > 1 else policies[0])
+
+        repair = store.mark_for_repair if self._policy.recover or policy is not None else None
+        self._tasks[number] = asyncio.create_task(uplink.run(make_producer, repair), name=f"uplink {uplink.name}")
+
+    async def restart(self, number: int, *, claim: bool = False, bisect: bool = False) -> None:
+        """Let a stream that stopped look again at everything, as an operator decided.
+
+        ``claim``: this gateway is the one that goes on. ``bisect``: find the record that the server refuses, and
+        set it aside. Raises `UplinkError` for a stream that has not stopped.
+        """
+        uplink = self._uplinks[number]
+        if number in self._stranded:
+            raise UplinkError(uplink.reason)
+        if uplink.state not in {"halted", "parked"}:
+            raise UplinkError(f"it is {uplink.state}, not halted")
+        event(_log, "info", "uplink.stream.resolved", stream=uplink.name, claim=claim, bisect=bisect)
+        uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
+        decided = replace(self._policy, claim=claim, bisect=bisect, recover=self._policy.recover or claim)
+        self._start(number, uplink, self._stores[number], decided)
 
     @property
     def stranded(self) -> Mapping[int, Stranded]:
@@ -317,16 +387,39 @@ class Uplinks:
         uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
         self._start(number, uplink, stranded.store)
 
-    def _producer(self, uplink: Uplink, store: ProducerStore) -> StoreProducer:
+    async def _confirm_path(self, asking: Uplink) -> bool:
+        """Whether the server answers for another stream as it should, if need be for the gateway's own."""
+        others = [
+            each.url for each in self._uplinks.values() if each is not asking and each.last_ok_time is not None
+        ]
+        for url in others[:CONFIRMING_STREAMS]:
+            if await self._answers(url, create=False):
+                return True
+        return asking.url != self._own_url and await self._answers(self._own_url, create=self._policy.create)
+
+    async def _answers(self, url: str, *, create: bool) -> bool:
+        access: dict[str, Any] = {"client": self._client, "headers": self._headers}
+        try:
+            async with self._slots, asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                if create:
+                    await AsyncDurableStream.create(url, content_type="application/json", **access)
+                await AsyncDurableStream(url, **access).head()
+        except (DurableStreamError, TimeoutError) as error:
+            event(_log, "debug", "uplink.path.unconfirmed", url=url, error=str(error))
+            return False
+        return True
+
+    def _producer(self, uplink: Uplink, store: StreamStore, policy: Policy) -> StoreProducer:
         return StoreProducer(
             uplink.url,
             store,
             client=self._client,
             headers=self._headers,
-            policy=self._policy,
+            policy=policy,
             max_batch_bytes=self._max_batch_bytes,
             slots=self._slots,
             observe=uplink.observe,
+            confirm_path=lambda: self._confirm_path(uplink),
         )
 
     def is_sending(self, number: int) -> bool:

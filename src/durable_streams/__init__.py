@@ -13,10 +13,31 @@ from durable_streams._acknowledgements import Acknowledgement, Appended, SyncAck
 from durable_streams._async import AsyncDurableStream
 from durable_streams._async_producer import IdempotentProducer
 from durable_streams._async_response import AsyncItemIterator, AsyncStreamResponse, astream
-from durable_streams._pull import Command, Halt, Policy, PostBatch, Pull, Resolve, Stage, Stop, Wait
+from durable_streams._pull import (
+    BeginRepair,
+    Command,
+    Halt,
+    Policy,
+    PostBatch,
+    Pull,
+    Resolve,
+    SaveRepair,
+    SetAside,
+    Stage,
+    Stop,
+    Wait,
+)
 from durable_streams._retry import Backoff, RandomSource
 from durable_streams._sqlite_store import SqliteProducerStore
-from durable_streams._store import Finder, Presence, ProducerState, ProducerStore, SealedBatch
+from durable_streams._store import (
+    Finder,
+    Presence,
+    ProducerState,
+    ProducerStore,
+    RepairStore,
+    SealedBatch,
+    Survey,
+)
 from durable_streams._store_messages import is_control_message
 from durable_streams._store_producer import StoreProducer
 from durable_streams._sync import DurableStream
@@ -72,6 +93,7 @@ __all__ = [
     "AsyncStreamResponse",
     "Backoff",
     "BadRequestError",
+    "BeginRepair",
     "CloseResult",
     "Command",
     "ContentTypeMismatchError",
@@ -106,14 +128,17 @@ __all__ = [
     "Pull",
     "RandomSource",
     "RateLimitedError",
+    "RepairStore",
     "Resolve",
     "RetentionGoneError",
     "RetryWith",
     "SSEEncodingError",
     "SSENotSupportedError",
+    "SaveRepair",
     "SealedBatch",
     "SeqConflictError",
     "SequenceGapError",
+    "SetAside",
     "SqliteProducerStore",
     "Stage",
     "StaleEpochError",
@@ -125,6 +150,7 @@ __all__ = [
     "StreamExistsError",
     "StreamNotFoundError",
     "StreamResponse",
+    "Survey",
     "SyncAcknowledgement",
     "SyncIdempotentProducer",
     "UnauthorizedError",

@@ -2,6 +2,8 @@
 
     Load, a command of `_pull` that commits    -> ProducerState, None    what the store must do; durable on return
     Seal       -> SealedBatch        wait until the store has sealed a batch
+    BeginSurvey -> Survey            what a repair has to look for
+    Confirm    -> bool               whether the server answers something else as it should
     Ask        -> Answer             one exchange, bounded in memory and in time
     Pause      -> None               wait, after renewing the credentials if the server refused them
 
@@ -18,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from durable_streams import _pull
 from durable_streams._producer import Attempt, producer_request
-from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Request
+from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from durable_streams._exchange import RetryPolicy
-    from durable_streams._store import Finder, ProducerState, SealedBatch
+    from durable_streams._store import Finder, ProducerState, SealedBatch, Survey
 
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ SLOWEST_BYTES_PER_SECOND: Final = 4096
 MAX_REPLY_BYTES: Final = 64 * 1024
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 PAGE_SECONDS: Final = 600.0
+BEGINNING: Final = "-1"
+"""The offset of a stream's oldest message (PROTOCOL section 6)."""
 
 _NO_REPLY: Final = Failure("nothing was asked")
 
@@ -48,6 +52,16 @@ class Seal:
     """Wait until messages are due, and seal them; the same batch again until it was resolved."""
 
     max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginSurvey:
+    """Return a survey of everything that the store keeps of the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Ask for something of the server that is known to be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,9 @@ class Pause:
 
 
 Commit: TypeAlias = _pull.SaveAnchor | _pull.SaveEpoch | _pull.SaveClaim | _pull.Resolve
-Effect: TypeAlias = Load | Commit | Seal | Ask | Pause
+Repairing: TypeAlias = _pull.BeginRepair | _pull.SaveRepair | _pull.Reseal | _pull.SetAside | BeginSurvey
+"""What only a `RepairStore` does; asked of it only where the policy says that it can."""
+Effect: TypeAlias = Load | Commit | Repairing | Seal | Ask | Confirm | Pause
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -106,12 +122,13 @@ class Drain:
         """Work until the stream must stop; return why. Ending the flow early is safe at every point."""
         stored: ProducerState = yield Load()
         state, command = _pull.start(stored, self.policy)
-        missing = 0
+        missing, asked_again = 0, False
         while True:
-            if isinstance(command, _pull.Wait):
+            if isinstance(command, _pull.Wait) and not asked_again:
                 missing = missing + 1 if command.reply is not None and command.reply.status == 404 else 0
                 if missing == self.missing_after:
                     command = _pull.Halt(_pull.Stop.MISSING, f"the stream is gone: {missing} times HTTP 404")
+            asked_again = isinstance(command, _pull.ConfirmPath)
             self.observe(state, command)
             if isinstance(command, _pull.Halt):
                 return command
@@ -121,10 +138,10 @@ class Drain:
     def _execute(self, state: _pull.Pull, command: _pull.Command) -> Flow[_pull.Event]:
         match command:
             case _pull.Head():
-                return _pull.Answered((yield from _ask(Request("HEAD", self.url))))
+                return self._answered((yield from _ask(Request("HEAD", self.url))))
             case _pull.Put():
                 headers = {"content-type": state.stored.content_type}
-                return _pull.Answered((yield from _ask(Request("PUT", self.url, headers=headers))))
+                return self._answered((yield from _ask(Request("PUT", self.url, headers=headers))))
             case _pull.PostClaim(attempt):
                 return (yield from self._post(state, attempt, self.store.claim_body(attempt.epoch)))
             case _pull.PostProbe(attempt):
@@ -133,9 +150,19 @@ class Drain:
                 return (yield from self._post(state, attempt, batch.body))
             case _pull.ReadBack():
                 return (yield from self._read_back(command))
-            case _pull.NextBatch():
-                sealed: SealedBatch = yield Seal(self.max_batch_bytes)
+            case _pull.NextBatch(max_bytes):
+                sealed: SealedBatch = yield Seal(min(self.max_batch_bytes, max_bytes or self.max_batch_bytes))
                 return _pull.Sealed(sealed)
+            case _pull.ReadAllBack(tail):
+                return (yield from self._read_all_back(tail))
+            case _pull.Reseal() | _pull.SetAside():
+                smaller: SealedBatch = yield command
+                return _pull.Sealed(smaller)
+            case _pull.ConfirmPath():
+                confirmed: bool = yield Confirm()
+                return _pull.PathConfirmed(confirmed)
+            case _pull.BeginRepair() | _pull.SaveRepair():
+                yield command
             case _pull.SaveAnchor() | _pull.SaveEpoch() | _pull.SaveClaim() | _pull.Resolve():
                 yield command
             case _pull.Wait():
@@ -148,27 +175,50 @@ class Drain:
     def _post(self, state: _pull.Pull, attempt: Attempt, body: bytes) -> Flow[_pull.Event]:
         stored = state.stored
         request = producer_request(self.url, stored.producer_id, attempt, body, content_type=stored.content_type)
-        return _pull.Answered((yield from _ask(request)))
+        return self._answered((yield from _ask(request)))
+
+    def _answered(self, answer: Answer) -> _pull.Answered:
+        return _pull.Answered(answer, self.retry.monotonic())
 
     def _read_back(self, command: _pull.ReadBack) -> Flow[_pull.Event]:
         finder = self.store.finder(command.batch)
-        offset = command.anchor
-        while offset < command.tail:
-            answer = yield from _ask(Request("GET", self.url, params=(("offset", offset),)))
-            if isinstance(answer, Failure) or answer.status != 200:
-                return _pull.Answered(answer)
-            if len(answer.body) >= MAX_PAGE_BYTES:
-                return _pull.Answered(Failure(f"a read from {offset} has more than {MAX_PAGE_BYTES} bytes"))
-            end = answer.headers.get(STREAM_NEXT_OFFSET, "")
-            if end <= offset:
-                # A page that does not advance would be read for ever.
-                return _pull.Answered(Failure(f"a read from {offset} ended at {end!r}"))
-            try:
-                finder.feed(answer.body)
-            except ValueError as error:
-                return _pull.Answered(Failure(f"a read from {offset} is not a JSON array: {error}"))
-            offset = end
-        return _pull.Found(finder.verdict(), offset)
+        end = yield from _read(self.url, command.anchor, command.tail, finder.feed)
+        return _pull.Found(finder.verdict(), end) if isinstance(end, str) else self._answered(end)
+
+    def _read_all_back(self, tail: str) -> Flow[_pull.Event]:
+        survey: Survey = yield BeginSurvey()
+        anchor = survey.anchor
+        if anchor is None or anchor > tail:
+            # The server went back beyond everything that is kept: only the whole stream says what is there.
+            anchor = BEGINNING
+        survey.start = anchor
+        end = yield from _read(self.url, anchor, tail, survey.feed)
+        if isinstance(end, Reply) and end.status == 410 and anchor != BEGINNING:
+            survey = yield BeginSurvey()
+            survey.start, survey.expired = BEGINNING, True
+            end = yield from _read(self.url, BEGINNING, tail, survey.feed)
+        return _pull.Surveyed(survey, end) if isinstance(end, str) else self._answered(end)
+
+
+def _read(url: str, start: str, tail: str, feed: Callable[[bytes], None]) -> Flow[str | Answer]:
+    """Read from an offset until the tail, or beyond it; return the end, or the answer that broke it off."""
+    offset = start
+    while offset == BEGINNING or offset < tail:
+        answer = yield from _ask(Request("GET", url, params=(("offset", offset),)))
+        if isinstance(answer, Failure) or answer.status != 200:
+            return answer
+        if len(answer.body) >= MAX_PAGE_BYTES:
+            return Failure(f"a read from {offset} has more than {MAX_PAGE_BYTES} bytes")
+        end = answer.headers.get(STREAM_NEXT_OFFSET, "")
+        if offset != BEGINNING and end <= offset:
+            # A page that does not advance would be read for ever.
+            return Failure(f"a read from {offset} ended at {end!r}")
+        try:
+            feed(answer.body)
+        except ValueError as error:
+            return Failure(f"a read from {offset} is not a JSON array: {error}")
+        offset = end
+    return offset
 
 
 def _ask(request: Request) -> Flow[Answer]:

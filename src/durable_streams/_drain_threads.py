@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_streams import _http, _operations, _pull
 from durable_streams._acknowledgements import SyncAcknowledgement
-from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
+from durable_streams._drain import Ask, Confirm, Drain, Effect, Load, Pause, Seal
 from durable_streams._drain_status import (
     MISSING_AFTER,
     DrainStatus,
@@ -304,6 +304,8 @@ class ThreadedStoreEngine:
                 return calls.load().result()
             case Seal(max_bytes):
                 return self._next_batch(run, max_bytes)
+            case Confirm():
+                return False  # nothing else of this server is known
             case _pull.Resolve(batch, offset):
                 return calls.resolve(batch, offset).result()
             case _pull.SaveAnchor(offset):

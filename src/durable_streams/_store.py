@@ -36,8 +36,11 @@ class ProducerState:
     resolved_seq: int
     """Last sequence number of this epoch that was resolved; the claim itself is 0."""
     batch: SealedBatch | None
-    """A batch sealed by an earlier process and not resolved: it may or may not have reached the server."""
+    """A batch sealed by an earlier process and not resolved: it may or may not have reached the server. None while
+    a repair is unfinished: then everything unresolved is looked for."""
     content_type: str = "application/json"
+    repairing: bool = False
+    """Whether a repair was begun and not finished."""
 
     @property
     def sealed_seq(self) -> int:
@@ -117,4 +120,61 @@ class ProducerStore(Protocol):
 
     def finder(self, batch: SealedBatch) -> Finder:
         """Return a new finder for the batch."""
+        ...  # pragma: no cover
+
+
+class Survey(Protocol):
+    """Looks for everything of a store in what a read-back returns, page by page."""
+
+    @property
+    def anchor(self) -> str | None:
+        """Offset that lies before everything the store keeps of this stream."""
+        ...  # pragma: no cover
+
+    start: str
+    """Set by whoever reads: the offset where reading began."""
+    expired: bool
+    """Set by whoever reads: the server does not keep what lies behind the anchor any more, so that reading began
+    at the oldest that there is."""
+
+    def feed(self, page: bytes) -> None:
+        """Take the body of one response (a JSON array of messages)."""
+        ...  # pragma: no cover
+
+    @property
+    def foreign(self) -> bool:
+        """Whether there are messages under this identity that the store never sealed."""
+        ...  # pragma: no cover
+
+    @property
+    def undecided(self) -> bool:
+        """Whether unresolved messages were not found where the server may have expired them."""
+        ...  # pragma: no cover
+
+
+class RepairStore(ProducerStore, Protocol):
+    """A store that keeps what was resolved for a while, and can find out what of it is in the stream."""
+
+    async def begin_repair(self, epoch: int) -> None:
+        """Begin a new epoch, not yet claimed; what is sealed counts as in doubt from now on."""
+        ...  # pragma: no cover
+
+    async def begin_survey(self) -> Survey:
+        """Return a survey of what the store has of this stream. Nothing is sealed until `save_repair`."""
+        ...  # pragma: no cover
+
+    async def save_repair(self, survey: Survey, end: str, *, adopt: bool) -> None:
+        """Commit in one transaction: the epoch is claimed, what was found is resolved, the rest is open again.
+
+        ``end`` becomes the anchor. With ``adopt`` messages that somebody else wrote under this identity stay
+        theirs, and the store's own go on under ids of their own.
+        """
+        ...  # pragma: no cover
+
+    async def reseal(self, max_records: int) -> SealedBatch:
+        """Seal the first messages of the sealed batch under its number, the others later. It was never stored."""
+        ...  # pragma: no cover
+
+    async def set_aside(self, reason: str) -> SealedBatch:
+        """Keep the sealed batch's only message aside, and return a batch that says so under its number."""
         ...  # pragma: no cover

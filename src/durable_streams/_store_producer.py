@@ -9,12 +9,12 @@ import random
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
 from durable_streams import _http, _pull
-from durable_streams._drain import Ask, Drain, Effect, Load, Pause, Seal
+from durable_streams._drain import Ask, BeginSurvey, Confirm, Drain, Effect, Load, Pause, Repairing, Seal
 from durable_streams._exchange import RetryPolicy
 from durable_streams._http_async import AsyncCarrier
 from durable_streams._retry import Backoff, RandomSource
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from durable_streams._store import ProducerStore
+    from durable_streams._store import ProducerStore, RepairStore
     from durable_streams._types import HeadersLike, ParamsLike
 
 DEFAULT_BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=30.0)
@@ -35,13 +35,21 @@ async def _nothing_to_renew() -> None:
     """The credentials are whatever the headers say; there is nothing to read again."""
 
 
+async def _nothing_to_ask() -> bool:
+    """Nothing else of this server is known."""
+    return False
+
+
 class StoreProducer:
     """Drains one store into one stream, until it must stop or is cancelled.
 
     ``client`` is used for every request and never closed. ``slots`` is entered around every request, so that many
     producers can share a few. ``observe`` is told every state with its next command. ``renew_credentials`` is
     awaited when the server refused the present ones. ``missing_after`` so many answers 404 in a row the stream is
-    taken for gone; by default a 404 must be proved to be a stream server's.
+    taken for gone; by default a 404 must be proved to be a stream server's. ``confirm_path`` says whether the
+    server answers something else as it should: only then refusals count that anybody could have made.
+
+    ``policy.recover``, ``fence_on_start``, ``claim`` and ``bisect`` need a `RepairStore`.
     """
 
     def __init__(
@@ -59,9 +67,11 @@ class StoreProducer:
         slots: AbstractAsyncContextManager[object] | None = None,
         observe: Callable[[_pull.Pull, _pull.Command], None] | None = None,
         renew_credentials: Callable[[], Awaitable[None]] = _nothing_to_renew,
+        confirm_path: Callable[[], Awaitable[bool]] = _nothing_to_ask,
         missing_after: int | None = None,
     ) -> None:
         self._store = store
+        self._confirm_path = confirm_path
         self._drain = Drain(
             url=url,
             store=store,
@@ -119,3 +129,21 @@ class StoreProducer:
                 return await store.save_epoch(epoch)
             case _pull.SaveClaim(epoch):
                 return await store.save_claim(epoch)
+            case Confirm():
+                return await self._confirm_path()
+            case _:
+                return await self._repair(effect)
+
+    async def _repair(self, effect: Repairing) -> Any:
+        store = cast("RepairStore", self._store)  # as the policy says
+        match effect:
+            case _pull.BeginRepair(epoch):
+                return await store.begin_repair(epoch)
+            case BeginSurvey():
+                return await store.begin_survey()
+            case _pull.SaveRepair(survey, end, adopt):
+                return await store.save_repair(survey, end, adopt=adopt)
+            case _pull.Reseal(max_records):
+                return await store.reseal(max_records)
+            case _pull.SetAside(reason):
+                return await store.set_aside(reason)

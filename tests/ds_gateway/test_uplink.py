@@ -13,7 +13,7 @@ from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
 from ds_gateway.errors import JournalDamagedError, UplinkError
 from ds_gateway.uplink import Uplinks, UplinkSnapshot, http_client, request_headers
-from durable_streams import Presence, ProducerState, SealedBatch
+from durable_streams import Presence, ProducerState, SealedBatch, Survey
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
@@ -57,6 +57,24 @@ class Store:
 
     async def save_claim(self, epoch: int) -> None:
         self.claimed = True
+
+    async def begin_repair(self, epoch: int) -> None:
+        raise AssertionError("nothing is repaired here")
+
+    async def mark_for_repair(self) -> None:
+        raise AssertionError("nothing is repaired here")
+
+    async def begin_survey(self) -> Survey:
+        raise AssertionError("nothing is repaired here")
+
+    async def save_repair(self, survey: Survey, end: str, *, adopt: bool) -> None:
+        raise AssertionError("nothing is repaired here")
+
+    async def reseal(self, max_records: int) -> SealedBatch:
+        raise AssertionError("nothing is repaired here")
+
+    async def set_aside(self, reason: str) -> SealedBatch:
+        raise AssertionError("nothing is repaired here")
 
     async def next_batch(self, max_bytes: int) -> SealedBatch:
         return await self._batches.get()
@@ -139,8 +157,9 @@ class Bench:
         self.uplinks = Uplinks(
             ServerSettings.model_validate({"url": BASE, **settings.get("server", {})}),
             BatchSettings.model_validate(settings.get("batch", {})),
-            ExactlyOnceSettings(),
+            ExactlyOnceSettings(recover="halt"),
             client,
+            gateway="g",
         )
 
     def add(self, store: Store, number: int = 1, *, url: str = BASE) -> None:
@@ -307,7 +326,7 @@ class TestStreams:
         server = Server()
         client = httpx.AsyncClient(transport=httpx.MockTransport(slow))
         batch = BatchSettings(parallel=2)
-        uplinks = Uplinks(ServerSettings(url=BASE), batch, ExactlyOnceSettings(), client)
+        uplinks = Uplinks(ServerSettings(url=BASE), batch, ExactlyOnceSettings(), client, gateway="g")
         stores = [Store() for _ in range(5)]
         for number, store in enumerate(stores):
             store.seal()
@@ -328,7 +347,7 @@ class TestStreams:
             return server(request)
 
         client = httpx.AsyncClient(transport=httpx.MockTransport(never))
-        uplinks = Uplinks(ServerSettings(url=BASE), BatchSettings(), ExactlyOnceSettings(), client)
+        uplinks = Uplinks(ServerSettings(url=BASE), BatchSettings(), ExactlyOnceSettings(), client, gateway="g")
         store = Store()
         store.seal()
         uplinks.add(1, "telemetry/1", BASE, store)

@@ -384,10 +384,11 @@ class ExactlyOnceSettings(_Model):
     """What the uplink may do by itself."""
 
     recover: Literal["auto", "halt"] = Field(
-        "auto", description="Repair without an operator where that is safe (this version halts instead)."
+        "auto", description="Repair without an operator a server that forgot, went back or has a gap; or halt."
     )
     fence_on_start: bool = Field(
-        False, description="Claim a new epoch and read back at every start (not in this version)."
+        False,
+        description="Claim a higher epoch and read everything back at every start: for images that may be cloned.",
     )
     read_back: bool = Field(True, description="Look into the stream before an ambiguous batch is sent again.")
 

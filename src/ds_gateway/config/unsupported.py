@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.config.models import (
     BatchSettings,
     DeviceSettings,
-    ExactlyOnceSettings,
     FramingSettings,
     JournalSettings,
     MqttSettings,
@@ -32,7 +31,6 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
 }
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
-    (ExactlyOnceSettings, "fence_on_start"): frozenset({True}),
     (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
     (JournalSettings, "when_full"): frozenset({"shed_oldest", "shed_newest"}),
 }

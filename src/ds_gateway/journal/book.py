@@ -10,7 +10,7 @@ segments, except where a server refused a batch: then it may end within a segmen
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -83,6 +83,14 @@ class Book:
     """Kept batches from here on carry offsets of this server that `kept_anchor` may move to."""
     own_segment: int = 1
     """Segments from here on were never sent to another server than this one."""
+    open_position: int = 1
+    """Everything that is open has this position or a later one."""
+    repairing: bool = False
+    """A higher epoch was begun, and everything is to be read back before anything is sent."""
+    past: list[list[Any]] = field(default_factory=list)
+    """Earlier incarnations, each with its last position: somebody else used their later ones."""
+    reborn_segment: int = 0
+    """Segments before this one may have ids of an earlier incarnation than they are sent with."""
     lost_positions: int = 0
     """Positions without a record of their own: a loss record at an earlier position stands for them."""
 
@@ -99,6 +107,7 @@ class Book:
             row["high_water"] = row["next_position"] - 1 - row["open_records"]
             row["floor_kept"], row["own_segment"] = row["next_kept"], row["open_segment"]
             row["kept_anchor"] = row["anchor"]
+            row["open_position"] = row["high_water"] + 1
             if sealed is not None:
                 row["own_segment"] = sealed["first_segment"]
         return cls(**row, sealed=None if sealed is None else Run(**sealed))
@@ -115,7 +124,7 @@ class Book:
 
     def record_id(self, install: str, position: int) -> str:
         """Id of the record at a position: unique for ever, because an incarnation counts only once."""
-        return f"{install}.{self.incarnation}.{position}"
+        return f"{install}.{self.incarnation_at(position) if self.past else self.incarnation}.{position}"
 
     def accept(self, count: int, size: int) -> tuple[int, int]:
         """Take ``count`` records as one segment; return its number and its first position."""
@@ -145,6 +154,7 @@ class Book:
         self.open_records -= run.count
         self.open_size -= run.size
         self.high_water = max(self.high_water, portion.last_position)
+        self.open_position = portion.last_position + 1
         self.sealed = run
         return run
 
@@ -188,6 +198,43 @@ class Book:
         self.claimed = True
         self.resolved_seq = 0
 
+    def begin_repair(self, epoch: int) -> None:
+        """Begin an epoch under which everything is read back. What is sealed counts as in doubt."""
+        assert epoch > self.epoch
+        self.epoch = epoch
+        self.claimed = False
+        self.repairing = True
+
+    def finish_repair(self, first_open: int, anchor: str, open_position: int) -> None:
+        """Everything before this segment is in the stream, everything from it on is to be sent."""
+        if self.sealed is not None:
+            # Its rows are among the open ones now, or kept; their sizes were counted by whoever moved them.
+            self.sealed = None
+        self.open_segment, self.open_skip = first_open, 0
+        self.open_position = open_position
+        self.anchor = anchor
+        self.claimed = True
+        self.repairing = False
+        self.resolved_seq = 0
+
+    def begin_incarnation(self, incarnation: str) -> None:
+        """Go on counting under another name: somebody else used our later positions."""
+        self.past.append([self.incarnation, self.high_water])
+        self.incarnation = incarnation
+        self.reborn_segment = self.next_segment
+
+    def incarnation_at(self, position: int) -> str:
+        """The incarnation that a position belongs to."""
+        return next((str(name) for name, last in self.past if position <= last), self.incarnation)
+
+    def resize(self, bytes_more: int, *, whole: bool) -> None:
+        """A row of the sealed batch has another size. ``whole``: it counts with the batch, else as open."""
+        assert self.sealed is not None
+        if whole:
+            self.sealed = replace(self.sealed, size=self.sealed.size + bytes_more)
+        else:
+            self.open_size += bytes_more
+
     def unseal(self) -> None:
         """Give the sealed batch's number up: its records are the first of the open ones again.
 
@@ -199,6 +246,7 @@ class Book:
         self.sealed = None
         self.open_segment = run.first_segment
         self.open_skip = run.first_skip
+        self.open_position = run.first_position
         self.open_records += run.count
         self.open_size += run.size
 
@@ -211,6 +259,7 @@ class Book:
         self.claimed = False
         self.anchor = None
         self.kept_anchor = None
+        self.repairing = False
         self.floor_kept = self.next_kept
         self.own_segment = self.open_segment
         self.resolved_seq = 0

@@ -12,18 +12,31 @@ MAX_DIGITS: Final = 19
 """No position has more: ids come from a stream that others may write to."""
 
 
+def ids_of(message: Any, prefixes: tuple[str, ...]) -> tuple[str, int] | None:
+    """The prefix and the position of a record's id; None for everything else that a stream may have in it."""
+    record_id = message.get("id") if isinstance(message, dict) else None
+    if not isinstance(record_id, str):
+        return None
+    for prefix in prefixes:
+        if record_id.startswith(prefix):
+            digits = record_id[len(prefix) :]
+            if digits.isascii() and digits.isdigit() and len(digits) < MAX_DIGITS:
+                return prefix, int(digits)
+    return None
+
+
 class IdFinder:
-    """Counts which positions of a batch are in the pages fed to it.
+    """Counts which records of a batch are in the pages fed to it.
 
     ``prefix`` is what all ids of this stream's journal begin with; ``high_water`` the last position it sealed.
     Memory is bounded by the batch, not by what is read.
     """
 
     def __init__(self, prefix: str, batch: bytes, high_water: int) -> None:
-        self._prefix = prefix
-        self._wanted = {position for each in orjson.loads(batch) if (position := self._position(each)) is not None}
+        self._prefixes = (prefix,)
+        self._wanted = {each["id"] for each in orjson.loads(batch)}
         self._high_water = high_water
-        self._found: set[int] = set()
+        self._found: set[str] = set()
         self._foreign = False
 
     def feed(self, page: bytes) -> None:
@@ -32,20 +45,11 @@ class IdFinder:
         if not isinstance(messages, list):
             raise ValueError("not an array")  # noqa: TRY004 - the value is wrong, whatever its type
         for message in messages:
-            position = self._position(message)
-            if position is None:
-                continue
-            if position in self._wanted:
-                self._found.add(position)
-            elif position > self._high_water:
+            record_id = message.get("id") if isinstance(message, dict) else None
+            if isinstance(record_id, str) and record_id in self._wanted:
+                self._found.add(record_id)
+            elif (found := ids_of(message, self._prefixes)) is not None and found[1] > self._high_water:
                 self._foreign = True
-
-    def _position(self, message: Any) -> int | None:
-        record_id = message.get("id") if isinstance(message, dict) else None
-        if not isinstance(record_id, str) or not record_id.startswith(self._prefix):
-            return None
-        digits = record_id[len(self._prefix) :]
-        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_DIGITS else None
 
     def verdict(self) -> Presence:
         """What was found."""

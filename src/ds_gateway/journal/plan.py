@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.state import State
-    from ds_gateway.records import Item
+    from ds_gateway.records import Item, LossCause
 
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DELETES: Final = 2_000
@@ -55,7 +55,7 @@ class Plan:
         self._url = url
         self._segment_max_bytes = segment_max_bytes
         self._quarantine_max_bytes = quarantine_max_bytes
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._touched: dict[int, Book] = {}
         self._announced: set[int] = set()
 
@@ -93,16 +93,37 @@ class Plan:
 
     def _loss_record(self, loss: Loss) -> Record:
         """A source's loss, as a record of the gateway's own stream."""
-        self._count_loss(loss)
+        self.lose(loss)
         gateway = self._state.identity.gateway
-        tail = loss_tail(loss, gateway=gateway, time_ns=self._now_ns())
+        tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns())
         return Record(ledger_stream(gateway), loss.device or "@gateway", tail)
 
-    def _count_loss(self, loss: Loss) -> None:
+    def lose(self, loss: Loss) -> None:
+        """Count a loss; its record is the caller's."""
         counted = self._state.counters.losses.setdefault(loss.cause, [0, 0])
         counted[0] += 1
         counted[1] += loss.count or 0
         self.losses.append(loss)
+
+    def loss_element(self, book: Book, cause: LossCause, positions: tuple[int, int], *, detail: str = "") -> bytes:
+        """Count records of a stream as lost, and return the record that stands for them, at the first position."""
+        first, last = positions
+        now = self.now_ns()
+        loss = Loss(cause, certain=True, count=last - first + 1, first_ns=now, last_ns=now, detail=detail)
+        self.lose(loss)
+        book.lost_positions += last - first
+        tail = loss_tail(loss, gateway=self.gateway, time_ns=now, positions=positions)
+        return element(book.record_id(self._state.identity.short_install, first), tail)
+
+    def append(self, book: Book, tail: bytes) -> None:
+        """Accept one more record of a stream."""
+        record_id = book.record_id(self._state.identity.short_install, book.next_position)
+        self._write_segments(book, [element(record_id, tail)])
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's id."""
+        return self._state.identity.gateway
 
     def _render(self, record: Record, elements: dict[int, list[bytes]]) -> None:
         state = self._state
@@ -127,7 +148,7 @@ class Plan:
         tail = control_tail(
             gateway=identity.gateway,
             device=record.device,
-            time_ns=self._now_ns(),
+            time_ns=self.now_ns(),
             kind="device",
             info=record.about,
         )
@@ -148,6 +169,10 @@ class Plan:
             start = end
         self.touch(book)
         self.parts.add("A")
+
+    def quarantine_record(self, book: Book, record: bytes, reason: str) -> None:
+        """Keep a record aside that the server refuses."""
+        self._quarantine(Rejected(f"stream {book.name}", "", reason, record, self.now_ns()))
 
     def _quarantine(self, rejected: Rejected) -> None:
         counters = self._state.counters
@@ -176,7 +201,7 @@ class Plan:
             and counters.quarantine_first < counters.quarantine_next
         ):
             key = rows.quarantine_key(counters.quarantine_first)
-            old = self._read(key)
+            old = self.read(key)
             counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
             counters.quarantine_first += 1
             self.rows[key] = None
@@ -198,7 +223,11 @@ class Plan:
         first = last = 0
         number, skip, end = book.open_segment, book.open_skip, None
         while number < book.next_segment and end is None:
-            row, segment = self._segment(book, number)
+            try:
+                row, segment = self.segment(book, number)
+            except JournalDamagedError:
+                self._write_off(book, number, max(book.open_position, last + 1))
+                row, segment = self.segment(book, number)
             if max_records is not None and segment.count - skip > max_records - count:
                 end = skip + max_records - count
             part = segment.part(skip, end)
@@ -226,7 +255,7 @@ class Plan:
             return None
         joined: list[bytes] = []
         for number in range(run.first_segment, run.last_segment + 1):
-            segment = self._segment(book, number)[1]
+            segment = self.segment(book, number)[1]
             skip = run.first_skip if number == run.first_segment else 0
             end = run.last_end if number == run.last_segment else None
             if segment.count > skip:
@@ -238,14 +267,39 @@ class Plan:
         book.unseal()
         return self.seal(book, self._segment_max_bytes, max_records=max_records)
 
-    def _segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
+    def segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
+        """A segment's row, and what it holds. Raises `JournalDamagedError`."""
         key = rows.segment_key(book.number, number)
-        row = self._read(key)
+        row = self.read(key)
         if row is None:
             raise JournalDamagedError(f"journal row {key} of stream {book.name} is missing")
-        return row, rows.decode_segment(key, row)
+        segment = rows.decode_segment(key, row)
+        if number < book.reborn_segment and segment.count:
+            segment = _renamed(book, segment)
+        return row, segment
 
-    def _read(self, key: str) -> bytes | None:
+    def position_before(self, book: Book, number: int) -> int:
+        """The last position before a segment, as far as that can be told from what is readable behind it."""
+        for following in range(number, book.next_segment):
+            try:
+                return self.segment(book, following)[1].first_position - 1
+            except JournalDamagedError:
+                continue
+        return book.next_position - 1
+
+    def _write_off(self, book: Book, number: int, first: int) -> None:
+        """An open segment cannot be read: say in its place which positions are lost. They were never sent."""
+        last = self.position_before(book, number + 1)
+        key = rows.segment_key(book.number, number)
+        self.damaged.append(key)
+        lost = [self.loss_element(book, "corrupt", (first, last), detail=f"journal row {key} was damaged")]
+        row = rows.encode_segment(rows.make_segment(first, lost if first <= last else []))
+        self.rows[key] = row
+        book.open_records -= last - first + 1 - (1 if first <= last else 0)
+        self.touch(book)
+
+    def read(self, key: str) -> bytes | None:
+        """A row as the transaction leaves it; None where there is none."""
         return self.rows[key] if key in self.rows else self._read_disk(key)
 
     # -- C: resolve and trim
@@ -268,7 +322,7 @@ class Plan:
         while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
             key = rows.kept_key(book.number, book.first_kept)
             try:
-                kept = rows.decode_json(key, self._read(key) or b"")
+                kept = rows.decode_json(key, self.read(key) or b"")
             except JournalDamagedError:
                 # What it names is resolved and only kept for repair: its segments go with the next batch's.
                 self.damaged.append(key)
@@ -326,3 +380,12 @@ class Plan:
 def _batch(book: Book, run: Run, joined: list[bytes]) -> SealedBatch:
     """The same bytes whether a run is sealed now or was sealed by an earlier process."""
     return SealedBatch(book.epoch, run.seq, b"[" + b",".join(joined) + b"]", run.count)
+
+
+def _renamed(book: Book, segment: rows.Segment) -> rows.Segment:
+    """A segment under the incarnations that its positions belong to now."""
+    elements = [
+        rows.with_incarnation(element, book.incarnation_at(int(record_id.rpartition(".")[2])))
+        for element, record_id in zip(segment.elements(), rows.record_ids(segment), strict=True)
+    ]
+    return rows.make_segment(segment.first_position, elements)

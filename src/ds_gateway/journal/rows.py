@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -35,6 +36,10 @@ COUNTERS: Final = "c/counters"
 ROW_OVERHEAD_BYTES: Final = 150
 """What SQLite and the index need for a row beside its value, roughly; for the journal's own accounting."""
 
+INSTALL_LETTERS: Final = 8
+INCARNATION_LETTERS: Final = 6
+
+_ID: Final = b'{"id":"'
 _CRC: Final = struct.Struct("<I")
 _SEGMENT: Final = struct.Struct("<QI")
 
@@ -126,6 +131,28 @@ class Segment:
             elements.append(self.joined[start : start + length])
             start += length + 1
         return elements
+
+
+def record_ids(segment: Segment) -> list[str]:
+    """The ids of a segment's records."""
+    return [id_of(element) for element in segment.elements()]
+
+
+def id_of(element: bytes) -> str:
+    """The id of a record in its final bytes."""
+    return element[len(_ID) : element.index(b'"', len(_ID))].decode()
+
+
+def with_incarnation(element: bytes, incarnation: str) -> bytes:
+    """A record under another incarnation: its id has a fixed form (`Book.record_id`)."""
+    start = len(_ID) + INSTALL_LETTERS + 1
+    return element[:start] + incarnation.encode() + element[start + INCARNATION_LETTERS :]
+
+
+def digest(message: Any) -> int:
+    """What tells one record from another, however a server writes its JSON."""
+    packed = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(blake2b(packed, digest_size=8).digest())
 
 
 def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:

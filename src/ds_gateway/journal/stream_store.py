@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from ds_gateway.journal import repair
 from ds_gateway.journal.finder import IdFinder
 from ds_gateway.journal.state import random_letters
+from ds_gateway.journal.survey import JournalSurvey
 from ds_gateway.journal.writer import Change, Demand, Resolution
 from ds_gateway.records import control_tail, element
 from durable_streams import ProducerState, SealedBatch
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.plan import Plan
     from ds_gateway.journal.writer import Writer
+    from durable_streams import Survey
 
 
 class StreamStore:
-    """A `durable_streams.ProducerStore` over one stream. Used on the event loop."""
+    """A `durable_streams.RepairStore` over one stream. Used on the event loop."""
 
     def __init__(self, writer: Writer, stream: int, *, birth: Mapping[str, object]) -> None:
         self._writer = writer
@@ -39,13 +42,20 @@ class StreamStore:
     async def load(self) -> ProducerState:
         """Return what the journal knows of the stream's producer."""
         book = self._book
+        if book.repairing:
+            return self._state(book, None)
+        batch = await self._demand(0) if book.sealed is not None else None
+        return self._state(self._book, batch)
+
+    def _state(self, book: Book, batch: SealedBatch | None) -> ProducerState:
         return ProducerState(
             producer_id=book.producer_id,
             epoch=book.epoch,
             claimed=book.claimed,
             anchor=book.anchor,
             resolved_seq=book.resolved_seq,
-            batch=await self._demand(0) if book.sealed is not None else None,
+            batch=batch,
+            repairing=book.repairing,
         )
 
     async def save_anchor(self, offset: str) -> None:
@@ -75,6 +85,76 @@ class StreamStore:
             plan.touch(book)
 
         await self._change(apply)
+
+    async def begin_repair(self, epoch: int) -> None:
+        """Commit a new epoch under which everything is to be read back; devices are announced again."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            book.begin_repair(epoch)
+            plan.forget_announcements(book)
+            plan.touch(book)
+
+        await self._change(apply)
+
+    async def mark_for_repair(self) -> None:
+        """Commit that everything is to be read back: the sealed batch cannot be read here any more."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            book.begin_repair(book.epoch + 1)
+            plan.forget_announcements(book)
+            plan.touch(book)
+
+        await self._change(apply)
+
+    async def begin_survey(self) -> JournalSurvey:
+        """Return what is to be looked for, as of now; nothing is sealed while a repair is going on."""
+        survey: JournalSurvey | None = None
+
+        def apply(book: Book, _plan: Plan) -> None:
+            nonlocal survey
+            install = self._writer.state.identity.short_install
+            unresolved = book.sealed.first_position if book.sealed is not None else book.open_position
+            survey = JournalSurvey(
+                anchor=book.kept_anchor,
+                prefixes=(
+                    *((f"{install}.{name}.", last) for name, last in book.past),
+                    (f"{install}.{book.incarnation}.", book.next_position),
+                ),
+                high_water=book.high_water,
+                unresolved=unresolved,
+            )
+
+        await self._change(apply)
+        assert survey is not None
+        return survey
+
+    async def save_repair(self, survey: Survey, end: str, *, adopt: bool) -> None:
+        """Commit what the survey found."""
+        assert isinstance(survey, JournalSurvey), "the survey that begin_survey made"
+        found = survey
+
+        def apply(book: Book, plan: Plan) -> None:
+            repair.apply(plan, book, found, end, adopt=adopt)
+
+        await self._change(apply)
+
+    async def reseal(self, max_records: int) -> SealedBatch:
+        """Seal the first records of the sealed batch under its number."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            plan.reseal(book, max_records)
+
+        await self._change(apply)
+        return await self._demand(0)
+
+    async def set_aside(self, reason: str) -> SealedBatch:
+        """Put the sealed batch's one record into the quarantine, and a loss record in its place."""
+
+        def apply(book: Book, plan: Plan) -> None:
+            repair.set_aside(plan, book, reason)
+
+        await self._change(apply)
+        return await self._demand(0)
 
     async def move(self, url: str, *, give_up: bool = False) -> bool:
         """Commit that the stream goes on at another server; False while a batch is unresolved at the old one.

@@ -602,9 +602,32 @@ class TestDamage:
             disk.write(key, row[:-3] + bytes([row[-3] ^ 1]) + row[-2:])
         disk.close()
 
-    def test_a_flipped_bit_in_a_segment_stops_its_stream_only(self, harness: Harness) -> None:
+    def test_a_damaged_segment_that_was_never_sent_becomes_a_loss_record_in_its_place(
+        self, harness: Harness
+    ) -> None:
+        harness.open()
+        harness.accept(record("a"))
+        harness.accept(record("b"), record("c"))
+        harness.accept(record("d"))
+        harness.close()
+        self.flip(harness, journal_rows.segment_key(1, 2))
+        journal = harness.open()
+        batch = harness.next_batch()
+        assert values(batch) == ["a", "d"]
+        loss = orjson.loads(batch.body)[1]
+        assert loss["kind"] == "loss"
+        assert loss["info"]["cause"] == "corrupt"
+        assert (loss["info"]["first_position"], loss["info"]["last_position"], loss["info"]["count"]) == (2, 3, 2)
+        assert [each.rpartition(".")[2] for each in ids(batch)] == ["1", "2", "4"]
+        harness.resolve(batch, "o1")
+        harness.accept(record("e"))
+        assert values(harness.next_batch()) == ["e"]
+        assert journal.snapshot().losses == {"corrupt": (1, 2)}
+
+    def test_a_damaged_segment_of_a_sealed_batch_stops_its_stream_only(self, harness: Harness) -> None:
         harness.open()
         harness.accept(record("a", stream="one"), record("b", stream="two"))
+        harness.next_batch(stream=1)
         harness.close()
         self.flip(harness, journal_rows.segment_key(1, 1))
         journal = harness.open()

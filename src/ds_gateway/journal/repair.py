@@ -1,0 +1,250 @@
+"""What a repair makes of a stream, once everything of it was read back: one transaction's worth of changes. Pure.
+
+    kept ............ sealed ... open ...
+    found | missing | found    | never sent          what the survey says
+    kept  | open ...................................  what becomes of it
+
+Everything from the first missing record on is open again. What was found behind that is left out of it: an empty
+segment stands in its place, so that segments stay dense. What is neither there nor readable here is lost: a loss
+record takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from ds_gateway.errors import JournalDamagedError
+from ds_gateway.journal import rows
+from ds_gateway.journal.book import Run
+from ds_gateway.journal.state import random_letters
+from ds_gateway.records import Loss, element, loss_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.plan import Plan
+    from ds_gateway.journal.survey import JournalSurvey
+
+BEGINNING: Final = "-1"
+MAX_LOSS_RECORDS: Final = 20
+"""Ranges that a server lost, each in a record of its own; the last one stands for all others."""
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A segment that may have been sent, with what is to be sent again of it."""
+
+    number: int
+    old_size: int
+    size: int
+    first_position: int
+    last_position: int
+    was_resolved: int
+    """Records that were taken for resolved."""
+    was_open: int
+    """Records that were never sealed."""
+    found: int
+    missing: list[bytes]
+    changed: bool
+    """Whether the row cannot stay as it is, if anything of it is sent again."""
+
+
+def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: bool) -> None:
+    """Mark what was found as resolved, open the rest again, and take the epoch for claimed."""
+    went_back = survey.start == BEGINNING and not survey.expired
+    stop = book.next_segment if adopt else book.open_segment + (1 if book.open_skip else 0)
+    candidates = list(_candidates(plan, book, survey, stop, adopt=adopt))
+    reopened = next((each for each in candidates if each.missing), None)
+    first_open = reopened.number if reopened is not None else stop
+    first_own = candidates[0].first_position if candidates else book.high_water + 1
+    _reopen(plan, book, [each for each in candidates if each.number >= first_open])
+    _count(book, candidates, first_open)
+    kept = [each for each in candidates if each.number < first_open]
+    _keep(plan, book, kept, first_open, end)
+    book.kept_anchor = survey.start if kept else end
+    book.finish_repair(first_open, end, reopened.first_position if reopened is not None else book.high_water + 1)
+    if adopt:
+        book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS))
+    if went_back:
+        _tell_lost(plan, book, survey, first_own - 1)
+    plan.touch(book)
+    plan.parts.add("C")
+
+
+def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, adopt: bool) -> Iterator[_Candidate]:
+    resolved_before = book.sealed.first_segment if book.sealed else book.open_segment
+    resolved_skip = book.sealed.first_skip if book.sealed else book.open_skip
+    most = max(survey.others, default=0)
+    previous = None
+    for number in range(max(book.kept_segment, book.own_segment), stop):
+        try:
+            row, segment = plan.segment(book, number)
+        except JournalDamagedError as error:
+            plan.damaged.append(str(error))
+            last = plan.position_before(book, number + 1)
+            first = previous + 1 if previous is not None else last + 1
+            yield _unreadable(plan, book, survey, number, (first, last), resolved=number < resolved_before)
+            previous = last
+            continue
+        if adopt and number >= book.open_segment and segment.count and segment.first_position > most:
+            return
+        resolved = _bounded(number, segment.count, resolved_before, resolved_skip)
+        sealed = _bounded(number, segment.count, book.open_segment, book.open_skip)
+        missing: list[bytes] = []
+        for at, (record_id, record) in enumerate(zip(rows.record_ids(segment), segment.elements(), strict=True)):
+            position = int(record_id.rpartition(".")[2])
+            there = position in survey.found or _is_theirs(survey, position, record)
+            if not there and not (at < resolved and survey.expired):
+                missing.append(record)
+        size = len(row) + rows.ROW_OVERHEAD_BYTES
+        last = segment.first_position + segment.count - 1
+        found = segment.count - len(missing)
+        yield _Candidate(
+            number,
+            size,
+            size,
+            segment.first_position,
+            last,
+            resolved,
+            segment.count - sealed,
+            found,
+            missing,
+            changed=found > 0,
+        )
+        previous = last
+
+
+def _bounded(number: int, count: int, segment: int, skip: int) -> int:
+    """How many records of a segment lie before a place, given as a segment and records of it."""
+    if number < segment:
+        return count
+    return skip if number == segment else 0
+
+
+def _is_theirs(survey: JournalSurvey, position: int, record: bytes) -> bool:
+    """Whether somebody with our identity has put this very record into the stream."""
+    return position in survey.others and survey.others[position] == rows.digest(orjson.loads(record))
+
+
+def _unreadable(
+    plan: Plan, book: Book, survey: JournalSurvey, number: int, positions: tuple[int, int], *, resolved: bool
+) -> _Candidate:
+    """A row that cannot be read: what of it is not in the stream is lost."""
+    first, last = positions
+    count = max(last - first + 1, 0)
+    ranges = [] if resolved and survey.expired else survey.found.missing(first, last)
+    lost = [plan.loss_element(book, "corrupt", each, detail="a row of the journal was damaged") for each in ranges]
+    return _Candidate(
+        number, 0, 0, first, last, count if resolved else 0, 0, count - len(lost), lost, changed=True
+    )
+
+
+def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate]) -> None:
+    """Write the rows of what is sent again; what was found of it is left out."""
+    for each in candidates:
+        if not each.changed:
+            continue
+        first = each.first_position
+        if each.missing:
+            first = int(rows.id_of(each.missing[0]).rpartition(".")[2])
+        row = rows.encode_segment(rows.make_segment(first, each.missing))
+        plan.rows[rows.segment_key(book.number, each.number)] = row
+        each.size = len(row) + rows.ROW_OVERHEAD_BYTES
+
+
+def _count(book: Book, candidates: Iterable[_Candidate], first_open: int) -> None:
+    for each in candidates:
+        book.open_size += (each.size if each.number >= first_open else 0) - (
+            each.old_size if each.number >= book.open_segment else 0
+        )
+        book.resolved_records += each.found - each.was_resolved
+        book.open_records += len(each.missing) - each.was_open
+
+
+def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: str) -> None:
+    """Make one kept batch of everything before the first missing record that no kept batch has whole."""
+    last_whole = book.kept_segment - 1
+    for number in range(book.next_kept - 1, book.first_kept - 1, -1):
+        key = rows.kept_key(book.number, number)
+        try:
+            row = rows.decode_json(key, plan.read(key) or b"")
+        except JournalDamagedError:
+            row = None
+        if row is not None:
+            row.pop("offset")
+            run = Run(**row)
+            if run.last_whole < first_open:
+                last_whole = run.last_whole
+                break
+            book.kept_size -= run.size
+        plan.rows[key] = None
+        book.next_kept = number
+    loose = [each for each in kept if each.number > last_whole]
+    if loose:
+        run = Run(
+            seq=0,
+            first_segment=loose[0].number,
+            last_segment=loose[-1].number,
+            first_position=loose[0].first_position,
+            count=sum(each.found for each in loose),
+            size=sum(each.size for each in loose),
+        )
+        key = rows.kept_key(book.number, book.next_kept)
+        plan.rows[key] = rows.encode_json({**asdict(run), "offset": end})
+        book.next_kept += 1
+        book.kept_size += run.size
+    # Offsets from before say nothing about where what was found lies now: they are not to be used any more.
+    book.floor_kept = book.next_kept
+
+
+def _tell_lost(plan: Plan, book: Book, survey: JournalSurvey, last: int) -> None:
+    """The server went back beyond what is kept: say which records it may have lost."""
+    ranges = survey.found.missing(1, last)
+    if len(ranges) > MAX_LOSS_RECORDS:
+        ranges = [*ranges[: MAX_LOSS_RECORDS - 1], (ranges[MAX_LOSS_RECORDS - 1][0], last)]
+    now = plan.now_ns()
+    gateway = plan.gateway
+    for first, until in ranges:
+        count = sum(b - a + 1 for a, b in survey.found.missing(first, until))
+        loss = Loss(
+            "server_lost",
+            certain=False,
+            count=count,
+            first_ns=now,
+            last_ns=now,
+            detail="the server went back; these records had been confirmed, and are not kept here any more",
+        )
+        plan.lose(loss)
+        tail = loss_tail(loss, gateway=gateway, time_ns=now, positions=(first, until))
+        plan.append(book, tail)
+
+
+def set_aside(plan: Plan, book: Book, reason: str) -> None:
+    """Put the sealed batch's one record into the quarantine, and what says so in its place."""
+    run = book.sealed
+    assert run is not None and run.count == 1, "only a batch of one record is set aside"  # noqa: PT018
+    for number in range(run.first_segment, run.last_segment + 1):
+        row, segment = plan.segment(book, number)
+        at = run.first_skip if number == run.first_segment else 0
+        if segment.count <= at:
+            continue
+        records = segment.elements()
+        record_id = rows.id_of(records[at])
+        position = int(record_id.rpartition(".")[2])
+        plan.quarantine_record(book, records[at], reason)
+        now = plan.now_ns()
+        loss = Loss("quarantined", certain=True, count=1, first_ns=now, last_ns=now, detail=reason)
+        plan.lose(loss)
+        tail = loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=(position, position))
+        records[at] = element(record_id, tail)
+        changed = rows.encode_segment(rows.make_segment(segment.first_position, records))
+        plan.rows[rows.segment_key(book.number, number)] = changed
+        book.resize(len(changed) - len(row), whole=run.last_end is None)
+        plan.touch(book)
+        plan.parts.add("B")
+        return
+    raise JournalDamagedError(f"the sealed batch of stream {book.name} has no record")

@@ -1,0 +1,117 @@
+"""Looks for everything of one stream's journal in what a repair reads back. Pure; memory is bounded by ranges."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, Final
+
+import orjson
+
+from ds_gateway.journal.finder import ids_of
+from ds_gateway.journal.rows import digest
+
+MAX_FOREIGN: Final = 5_000_000
+"""Records of somebody else under our identity that are remembered one by one: 8 bytes each, and a dictionary's."""
+
+
+class Positions:
+    """A set of positions, as ranges: a stream has them in order, so that there are few."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._last: list[int] = []
+
+    def add(self, position: int) -> None:
+        """Put a position in."""
+        at = bisect_right(self._first, position) - 1
+        if at >= 0 and position <= self._last[at]:
+            return
+        if at >= 0 and self._last[at] == position - 1:
+            self._last[at] = position
+            if at + 1 < len(self._first) and self._first[at + 1] == position + 1:
+                self._last[at] = self._last.pop(at + 1)
+                del self._first[at + 1]
+        elif at + 1 < len(self._first) and self._first[at + 1] == position + 1:
+            self._first[at + 1] = position
+        else:
+            self._first.insert(at + 1, position)
+            self._last.insert(at + 1, position)
+
+    def __contains__(self, position: object) -> bool:
+        assert isinstance(position, int)
+        at = bisect_right(self._first, position) - 1
+        return at >= 0 and position <= self._last[at]
+
+    def missing(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The ranges between two positions, both included, that are not in the set."""
+        gaps: list[tuple[int, int]] = []
+        start = first
+        for at in range(max(bisect_right(self._first, first) - 1, 0), len(self._first)):
+            if self._first[at] > last:
+                break
+            if self._first[at] > start:
+                gaps.append((start, self._first[at] - 1))
+            start = max(start, self._last[at] + 1)
+        if start <= last:
+            gaps.append((start, last))
+        return gaps
+
+
+class JournalSurvey:
+    """What of a stream's journal is in the stream (`durable_streams.Survey`).
+
+    ``prefixes`` are what ids of this stream's journal begin with, and the last position of each incarnation, the
+    present one at the end. ``high_water`` is the last position that was ever sealed, ``unresolved`` the first
+    that is not known to be in the stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchor: str | None,
+        prefixes: tuple[tuple[str, int], ...],
+        high_water: int,
+        unresolved: int,
+    ) -> None:
+        self.anchor = anchor
+        self.start = ""
+        self.expired = False
+        self.found = Positions()
+        self.others: dict[int, int] = {}
+        """Positions that were never sealed here, and what is in the stream at them: a digest of the record."""
+        self._incarnations = prefixes
+        self._prefixes = tuple(prefix for prefix, _ in prefixes)
+        self._high_water = high_water
+        self._unresolved = unresolved
+
+    def feed(self, page: bytes) -> None:
+        """Take one response's body, a JSON array. Raises ValueError when it is not one."""
+        messages = orjson.loads(page)
+        if not isinstance(messages, list):
+            raise ValueError("not an array")  # noqa: TRY004 - the value is wrong, whatever its type
+        for message in messages:
+            self._take(message)
+
+    def _take(self, message: Any) -> None:
+        found = ids_of(message, self._prefixes)
+        if found is None:
+            return
+        prefix, position = found
+        if position > self._high_water:
+            if prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
+                self.others[position] = digest(message)
+        elif prefix == self._prefix_at(position):
+            self.found.add(position)
+
+    def _prefix_at(self, position: int) -> str:
+        return next(prefix for prefix, last in self._incarnations if position <= last)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether there are records under our identity that were never sealed here."""
+        return bool(self.others)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether unresolved records were not found where the server may have expired them."""
+        return self.expired and bool(self.found.missing(self._unresolved, self._high_water))

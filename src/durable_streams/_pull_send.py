@@ -1,0 +1,173 @@
+"""How a producer sends (`_pull`): a batch, and what became of one that was not answered, or refused. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from durable_streams._producer import PROBE_SEQ, Attempt, Verdict, judge
+from durable_streams._pull_begin import on_remembered
+from durable_streams._pull_steps import (
+    anchor,
+    calm,
+    common,
+    enter,
+    halt,
+    look_for_batch,
+    no_news,
+    rejected,
+    repair,
+    shows_tail,
+    unproved,
+    unresolved,
+    wait,
+    wrong_content_type,
+)
+from durable_streams._pull_types import Reseal, Resolve, SetAside, Stage, Stop
+from durable_streams._store import Presence
+from durable_streams._wire import STREAM_CLOSED, STREAM_NEXT_OFFSET, Answer, Reply
+
+if TYPE_CHECKING:
+    from durable_streams._pull_types import Pull, Step
+    from durable_streams._store import SealedBatch
+
+
+def on_send(state: Pull, answer: Answer, at: float) -> Step:
+    """The batch was answered."""
+    batch = unresolved(state)
+    judgement = judge(Attempt(batch.epoch, batch.seq, state.repeated), answer)
+    why = f"{judgement.verdict.value}: {judgement.detail}"
+    match judgement.verdict:
+        case Verdict.APPENDED:
+            return _resolved(state, judgement.offset or "")
+        case Verdict.DUPLICATE:
+            return look_for_batch(calm(state, doubted=True))
+        case Verdict.CLOSED if state.repeated:
+            return look_for_batch(calm(state, closed=True))
+        case Verdict.PATH_BROKEN if isinstance(answer, Reply) and answer.status == 413:
+            # Whoever measured the body did not pass it on.
+            return unproved(state, answer, at, why)
+        case Verdict.AMBIGUOUS | Verdict.PATH_BROKEN:
+            # Looked up first, and only then sent again: HEAD doubles as the next attempt to get through.
+            look = replace(state, repeated=True, stage=Stage.HEAD if state.policy.read_back else Stage.SEND)
+            return unproved(look, answer, at, why)
+        case Verdict.CONTENT_TYPE:
+            return wait(replace(state, stage=Stage.HEAD), why)
+        case Verdict.TOO_LARGE:
+            return rejected(state, Stop.TOO_LARGE, why)
+        case Verdict.REFUSED:
+            return rejected(state, Stop.REFUSED, why)
+        case _:
+            return common(state, judgement, answer, at)
+
+
+def on_check(state: Pull, answer: Answer, at: float) -> Step:
+    """The probe after a refusal was answered: only a number that the server waits for may be used again."""
+    batch = unresolved(state)
+    judgement = judge(Attempt(state.stored.epoch, PROBE_SEQ), answer)
+    if judgement.verdict is not Verdict.FORGOTTEN:
+        return common(state, judgement, answer, at)
+    if judgement.expected_seq != batch.seq:
+        return on_remembered(replace(state, stage=Stage.SEND), judgement.expected_seq or 0)
+    if batch.count > 1:
+        return calm(state), Reseal((batch.count + 1) // 2)
+    return calm(state), SetAside(state.trouble or "the server refused it")
+
+
+def on_smaller(state: Pull, batch: SealedBatch) -> Step:
+    """What was refused is sealed smaller, under the same number."""
+    limit = len(batch.body) if state.rejected is Stop.TOO_LARGE else state.limit_bytes
+    return enter(replace(state, stage=Stage.SEND, batch=batch, repeated=False, rejected=None, limit_bytes=limit))
+
+
+def on_head(state: Pull, answer: Answer, at: float) -> Step:
+    """HEAD was answered while a batch is in doubt."""
+    if isinstance(answer, Reply):
+        if shows_tail(answer):
+            return _on_tail(state, answer)
+        if answer.status in {404, 410} and answer.from_stream_server:
+            stop = Stop.MISSING if answer.status == 404 else Stop.GONE
+            return halt(state, stop, f"the stream is gone while a batch is unresolved: HTTP {answer.status}")
+        if answer.status in {403, 405, 501}:
+            return _without_reading(state)
+    return no_news(state, answer, at)
+
+
+def _on_tail(state: Pull, reply: Reply) -> Step:
+    if (wrong := wrong_content_type(state, reply)) is not None:
+        return wrong
+    tail, before = reply.headers[STREAM_NEXT_OFFSET], anchor(state)
+    seen = replace(state, tail=tail, closed=state.closed or reply.is_true(STREAM_CLOSED))
+    if not state.policy.read_back:
+        return _without_reading(seen)
+    if tail < before:
+        why = f"the stream ends at {tail}, before {before}: the server went back"
+        return repair(seen, Stop.SERVER_BEHIND, why)
+    if tail == before:
+        return on_found(seen, Presence.ABSENT, tail)
+    return enter(replace(seen, stage=Stage.READ))
+
+
+def on_read(state: Pull, answer: Answer, at: float) -> Step:
+    """The read-back broke off: look again from the start."""
+    if isinstance(answer, Reply) and answer.status == 410:
+        why = "the stream no longer keeps what lies behind our last batch: HTTP 410"
+        return repair(state, Stop.SERVER_BEHIND, why)
+    if isinstance(answer, Reply) and answer.status in {403, 405, 501}:
+        return _without_reading(state)
+    return no_news(replace(state, stage=Stage.HEAD), answer, at)
+
+
+def _without_reading(state: Pull) -> Step:
+    """The stream may not be read: the server's own deduplication has to do, and its word is taken."""
+    if state.doubted:
+        # A 204 that echoed a number which we had sent before, in an epoch that was claimed with a 200.
+        return _resolved(state, anchor(state))
+    return enter(replace(state, stage=Stage.SEND))
+
+
+def on_found(state: Pull, presence: Presence, end: str) -> Step:
+    """The read-back is complete."""
+    batch = unresolved(state)
+    match presence:
+        case Presence.PRESENT:
+            return _resolved(state, end)
+        case Presence.ABSENT if state.doubted:
+            return halt(
+                state,
+                Stop.FOREIGN,
+                f"the server says that batch {batch.seq} of epoch {batch.epoch} is in the stream, and it is not "
+                "there: somebody else used our numbers",
+            )
+        case Presence.ABSENT if state.closed:
+            return halt(state, Stop.CLOSED, "the stream is closed: it takes no more records, ever")
+        case Presence.ABSENT:
+            return enter(replace(state, stage=Stage.SEND))
+        case Presence.PARTIAL:
+            return repair(state, Stop.SERVER_BEHIND, f"only a part of batch {batch.seq} is in the stream")
+        case Presence.FOREIGN:
+            return halt(
+                state,
+                Stop.FOREIGN,
+                "the stream has messages under this producer's identity that its store never sealed: a second one "
+                "runs with a copy of it",
+            )
+
+
+def _resolved(state: Pull, offset: str) -> Step:
+    batch = unresolved(state)
+    stored = replace(state.stored, anchor=offset, resolved_seq=batch.seq, batch=None)
+    # A closed stream shows itself again with the next batch, fresh: that one is parked without a doubt.
+    after = calm(
+        state,
+        stage=Stage.IDLE,
+        stored=stored,
+        batch=None,
+        repeated=False,
+        doubted=False,
+        closed=False,
+        repairs=0,
+        refusal=0,
+        refusals=0,
+    )
+    return after, Resolve(batch, offset)

@@ -1,0 +1,229 @@
+"""Steps that several stages of the producer's state machine (`_pull`) have in common. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from durable_streams._producer import PROBE_SEQ, Attempt, Judgement, Verdict
+from durable_streams._pull_types import (
+    BeginRepair,
+    ConfirmPath,
+    Halt,
+    Head,
+    IllegalEventError,
+    NextBatch,
+    PostBatch,
+    PostClaim,
+    PostProbe,
+    Put,
+    ReadAllBack,
+    ReadBack,
+    Stage,
+    Stop,
+    Wait,
+)
+from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, media_type
+
+if TYPE_CHECKING:
+    from durable_streams._pull_types import Pull, Step
+    from durable_streams._store import SealedBatch
+
+MAX_REPAIRS: Final = 6
+"""A server that forgets more often without taking one batch is none: each repair leaves a claim behind."""
+REFUSALS_COUNT: Final = 3
+REFUSED_SECONDS: Final = 60.0
+"""Refusals that anybody on the way could have made count when there are so many of them, over so long."""
+
+_SETTLED: Final = "nothing is unresolved"
+
+
+def enter(state: Pull) -> Step:
+    """The command that a stage begins with."""
+    stored = state.stored
+    match state.stage:
+        case Stage.LOOK | Stage.HEAD | Stage.TAIL:
+            return state, Head()
+        case Stage.CREATE:
+            return state, Put()
+        case Stage.CLAIM:
+            return state, PostClaim(Attempt(stored.epoch, 0, state.repeated))
+        case Stage.PROBE | Stage.CHECK:
+            return state, PostProbe(Attempt(stored.epoch, PROBE_SEQ))
+        case Stage.IDLE if state.policy.settle:
+            return replace(state, stage=Stage.STOPPED, stop=Stop.SETTLED), Halt(Stop.SETTLED, _SETTLED)
+        case Stage.IDLE:
+            return state, NextBatch(state.limit_bytes)
+        case Stage.SEND:
+            batch = unresolved(state)
+            return state, PostBatch(Attempt(batch.epoch, batch.seq, state.repeated), batch)
+        case Stage.READ:
+            return state, ReadBack(unresolved(state), anchor(state), state.tail)
+        case Stage.SURVEY:
+            return state, ReadAllBack(state.tail)
+        case Stage.STOPPED:  # pragma: no cover - Halt ends the run, nothing enters it again
+            raise IllegalEventError("the producer has stopped")
+
+
+def unresolved(state: Pull) -> SealedBatch:
+    """The batch of a stage that has one."""
+    assert state.batch is not None, "only stages with a batch ask for it"
+    return state.batch
+
+
+def anchor(state: Pull) -> str:
+    """The offset before everything unresolved."""
+    assert state.stored.anchor is not None, "the anchor is saved before the first claim"
+    return state.stored.anchor
+
+
+def wait(state: Pull, why: str, *, reply: Reply | None = None, renew: bool = False) -> Step:
+    """Try again later."""
+    failed = replace(state, failures=state.failures + 1, trouble=why)
+    return failed, Wait(state.failures, reply, renew_credentials=renew)
+
+
+def halt(state: Pull, stop: Stop, reason: str) -> Step:
+    """Stop for good."""
+    return replace(state, stage=Stage.STOPPED, stop=stop, trouble=reason), Halt(stop, reason)
+
+
+def calm(state: Pull, **changes: object) -> Pull:
+    """The state after an attempt that succeeded."""
+    return replace(state, failures=0, trouble="", **changes)  # type: ignore[arg-type]
+
+
+# -- Repair ----------------------------------------------------------------------------------------
+
+
+def repair(state: Pull, stop: Stop, why: str) -> Step:
+    """Read everything of ours back under a higher epoch, if that may be done without anybody's decision."""
+    if not state.policy.recover:
+        return halt(state, stop, why)
+    if state.repairs >= MAX_REPAIRS:
+        return halt(state, stop, f"{why}; this is so after {state.repairs} repairs in a row")
+    return begin_repair(state, state.stored.epoch + 1, why)
+
+
+def begin_repair(state: Pull, epoch: int, why: str) -> Step:
+    """Commit the higher epoch. Nothing that an earlier claim achieved is trusted."""
+    stored = replace(state.stored, epoch=epoch, claimed=False, resolved_seq=0, batch=None, repairing=True)
+    after = calm(
+        state,
+        stage=Stage.LOOK,
+        stored=stored,
+        batch=None,
+        repeated=False,
+        doubted=False,
+        closed=False,
+        rejected=None,
+        repairs=state.repairs + 1,
+    )
+    return after, BeginRepair(epoch, why)
+
+
+# -- Answers that mean the same in several stages --------------------------------------------------
+
+
+def no_news(state: Pull, answer: Answer, at: float) -> Step:
+    """An answer to a harmless request (HEAD, PUT, GET) that says nothing about the stream: try again later."""
+    if isinstance(answer, Failure):
+        return wait(state, answer.reason)
+    if answer.status in {401, 403}:
+        return wait(state, f"the credentials were refused: HTTP {answer.status}", renew=True)
+    return unproved(state, answer, at, f"unexpected answer: HTTP {answer.status}")
+
+
+def unproved(state: Pull, answer: Answer, at: float, why: str) -> Step:
+    """An answer that anybody on the way could have given. A refusal that stays the same is looked into."""
+    reply = answer if isinstance(answer, Reply) else None
+    if reply is None or reply.status not in _REFUSALS or reply.from_stream_server:
+        return wait(state, why, reply=reply)
+    if state.refusal == reply.status:
+        counted = replace(state, refusals=state.refusals + 1)
+    else:
+        counted = replace(state, refusal=reply.status, refusals=1, refused_since=at)
+    if counted.refusals >= REFUSALS_COUNT and at - counted.refused_since >= REFUSED_SECONDS:
+        return replace(counted, trouble=why), ConfirmPath()
+    return wait(counted, why, reply=reply)
+
+
+def on_path_confirmed(state: Pull, *, confirmed: bool) -> Step:
+    """The server answers something else as it should, so that the refusals are its own; or it does not."""
+    told = replace(state, refusal=0, refusals=0)
+    if not confirmed:
+        return wait(told, state.trouble)
+    stop, meaning = _REFUSALS[state.refusal]
+    why = f"{meaning}: {state.refusals} times HTTP {state.refusal}, while the server answers otherwise"
+    if stop is Stop.TOO_LARGE and state.stage is Stage.SEND:
+        return rejected(told, stop, why)
+    return halt(told, stop, why)
+
+
+_REFUSALS: Final[dict[int, tuple[Stop, str]]] = {
+    400: (Stop.REFUSED, "the server refuses the request as malformed"),
+    404: (Stop.MISSING, "there is no such stream any more"),
+    410: (Stop.GONE, "the stream was deleted or expired"),
+    413: (Stop.TOO_LARGE, "the body is too large"),
+}
+
+
+def rejected(state: Pull, stop: Stop, why: str) -> Step:
+    """The server refuses the batch for what is in it: make it smaller, if it certainly was never stored."""
+    may_split = state.policy.recover if stop is Stop.TOO_LARGE else state.policy.bisect
+    if not may_split:
+        return halt(state, stop, why)
+    if state.repeated:
+        # An earlier attempt may still arrive: only a higher epoch keeps it out for certain.
+        return repair(state, stop, why)
+    return enter(replace(state, stage=Stage.CHECK, rejected=stop, trouble=why))
+
+
+def common(state: Pull, judgement: Judgement, answer: Answer, at: float) -> Step:
+    """Verdicts that mean the same for a claim, a probe and a batch."""
+    why = f"{judgement.verdict.value}: {judgement.detail}"
+    if judgement.verdict in _REPAIRED:
+        return repair(state, _STOPS[judgement.verdict], why)
+    if judgement.verdict is Verdict.FENCED and state.fencing:
+        return begin_repair(state, max(judgement.server_epoch or 0, state.stored.epoch) + 1, why)
+    stop = _STOPS.get(judgement.verdict)
+    if stop is not None:
+        return halt(state, stop, why)
+    if judgement.verdict is Verdict.UNAUTHORIZED:
+        return wait(state, why, renew=True)
+    maybe_landed = judgement.verdict in {Verdict.AMBIGUOUS, Verdict.PATH_BROKEN}
+    return unproved(replace(state, repeated=state.repeated or maybe_landed), answer, at, why)
+
+
+_STOPS: Final[dict[Verdict, Stop]] = {
+    Verdict.UNCONFIRMED: Stop.NOT_A_PRODUCER_SERVER,
+    Verdict.DUPLICATE_UNSENT: Stop.FOREIGN,
+    Verdict.FENCED: Stop.FENCED,
+    Verdict.FORGOTTEN: Stop.FORGOTTEN,
+    Verdict.EPOCH_BEHIND: Stop.SERVER_BEHIND,
+    Verdict.AHEAD: Stop.SERVER_AHEAD,
+    Verdict.MISSING: Stop.MISSING,
+    Verdict.GONE: Stop.GONE,
+    Verdict.CLOSED: Stop.CLOSED,
+    Verdict.TOO_LARGE: Stop.TOO_LARGE,
+    Verdict.REFUSED: Stop.REFUSED,
+}
+_REPAIRED: Final = frozenset({Verdict.FORGOTTEN, Verdict.EPOCH_BEHIND})
+
+
+def look_for_batch(state: Pull) -> Step:
+    """Find out whether the batch is in the stream."""
+    return enter(replace(state, stage=Stage.HEAD))
+
+
+def wrong_content_type(state: Pull, reply: Reply) -> Step | None:
+    """The halt for a stream of another content type; None when it is ours."""
+    theirs, ours = reply.headers.get("content-type"), state.stored.content_type
+    if media_type(theirs) == media_type(ours):
+        return None
+    return halt(state, Stop.CONTENT_TYPE, f"the stream's content type is {theirs}, not {ours}")
+
+
+def shows_tail(answer: Answer) -> bool:
+    """Whether it is a stream's answer to HEAD."""
+    return isinstance(answer, Reply) and answer.status == 200 and STREAM_NEXT_OFFSET in answer.headers
