@@ -8,16 +8,17 @@ look and the read that find out what became of the batch.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from faults.plant import END, GATEWAY, Device, Plant, numbered_and_steady
+from faults.plant import END, GATEWAY, Device, Plant
 from harness.audit import Findings, StreamReader, check_positions, compare
-from harness.gateway_process import stream_of
+from harness.gateway_process import total
 from harness.processes import Processes
 from harness.stream_server import StreamServer
 from harness.tcp_proxy import Answered, Cut, Deaf, Delayed, Repeated, TcpProxy, Truncated
@@ -71,16 +72,25 @@ BROKEN: Final[Mapping[str, Fault]] = {
     "swallowed": Deaf(delivered=False, seconds=0.3),
     "answer-swallowed": Deaf(delivered=True, seconds=0.3),
     "repeated-after": Repeated("after"),
+    "repeated-late": Repeated("late"),
     "truncated-to-nothing": Truncated(0),
     "truncated": Truncated(40),
-    "delivered-then-302": Answered(302, {"location": "http://portal.test/"}, delivered=True),
-    "delivered-then-413": Answered(413, HTML, PAGE, delivered=True),
-    "delivered-then-502": Answered(502, HTML, PAGE, delivered=True),
-    "delivered-then-504": Answered(504, HTML, PAGE, delivered=True),
 }
-FAULTS: Final[Mapping[str, Fault]] = {**PORTALS, **PROXIES, **BROKEN}
+HOLDING: Final[Mapping[str, Answered]] = {
+    name: answer
+    for name, answer in {**PORTALS, **PROXIES}.items()
+    if name not in {"proxy-401", "proxy-403", "proxy-410", "proxy-429", "proxy-503-retry-after"}
+}
+DELIVERED: Final = {f"delivered-{name}": replace(answer, delivered=True) for name, answer in HOLDING.items()}
+"""The server has got the request, and somebody else answers."""
+FAULTS: Final[Mapping[str, Fault]] = {
+    **PORTALS,
+    **{name: answer for name, answer in PROXIES.items() if name != "proxy-410"},
+    **BROKEN,
+    **DELIVERED,
+}
+KINDS: Final = ("HEAD", "GET", "PUT", "claim", "probe", "batch")
 SENSORS: Final = (("1", False), ("2", True))
-HANDED_TO_MIXES: Final = (*PORTALS.values(), *PROXIES.values(), *BROKEN.values())
 
 
 @dataclass(frozen=True)
@@ -163,48 +173,50 @@ def of(hall: str, *kinds: str) -> Callable[[Head], bool]:
     return lambda head: head.kind in kinds and head.target.partition("?")[0].endswith(f"/{hall}")
 
 
-def settled(stream: Mapping[str, Any]) -> bool:
-    """Everything accepted is in the stream, or the stream has stopped."""
-    return stream.get("state") in {"halted", "parked"} or (bool(stream) and not stream["in_journal"])
+def settled(accepted: int) -> Callable[[Mapping[str, Any]], bool]:
+    """So many records were accepted, and all of them are in the stream, or the stream has stopped."""
+
+    def is_settled(stream: Mapping[str, Any]) -> bool:
+        if not stream or stream["accepted"] < accepted:
+            return False
+        return stream["state"] in {"halted", "parked"} or not stream["in_journal"]
+
+    return is_settled
+
+
+@contextmanager
+def running_line(folder: Path) -> Iterator[Line]:
+    with Processes(folder) as processes:
+        line = Line(processes, folder)
+        with line.proxy, line.plant:
+            line.plant.establish_session()
+            yield line
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    folder = tmp_path_factory.mktemp("network")
-    with ExitStack() as stack:
-        line = Line(stack.enter_context(Processes(folder)), folder)
-        stack.enter_context(line.proxy)
-        stack.enter_context(line.plant)
-        line.plant.establish_session()
-        yield line
-
-
-@pytest.fixture
-def quiet_line(line: Line) -> Iterator[Line]:
-    """No connection of a test outlives it."""
-    yield line
-    line.proxy.heal()
-
-
-@pytest.fixture(scope="module")
-def outcomes(line: Line) -> Mapping[str, Outcome]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
     """All faults at once, each on its own stream."""
+    with running_line(tmp_path_factory.mktemp("network")) as line:
+        return all_faults(line)
+
+
+def all_faults(line: Line) -> Mapping[str, Outcome]:
     halls = list(FAULTS)
     plans: dict[str, dict[str, Plan]] = {hall: {} for hall in halls}
     for hall, fault in FAULTS.items():
         for kind in ("HEAD", "PUT", "claim", "batch"):
             plans[hall][kind] = line.proxy.inject(fault, where=of(hall, kind))
     line.publish(halls, *range(1, 6))
-    line.wait_streams(halls, settled, "everything is in its stream")
+    line.wait_streams(halls, settled(10), "everything is in its stream")
     for hall, fault in FAULTS.items():
         line.proxy.inject(Cut("answer"), where=of(hall, "batch"))
         for kind in ("HEAD", "GET"):
             plans[hall][f"{kind} after a lost answer"] = line.proxy.inject(fault, where=of(hall, kind))
     line.publish(halls, *range(6, 11))
-    line.wait_streams(halls, settled, "everything is in its stream again")
+    line.wait_streams(halls, settled(20), "everything is in its stream again")
     line.publish_end(halls)
-    line.wait_streams(halls, settled, "the last messages are in their streams")
-    line.proxy.reset_connections()
+    line.wait_streams(halls, settled(22), "the last messages are in their streams")
+    line.proxy.deliver_late()
     streams = line.streams()
     return {hall: Outcome(streams[hall], line.audit(hall), plans[hall]) for hall in halls}
 
@@ -220,3 +232,114 @@ class TestOneFaultAtEveryRequest:
         assert {kind: plan.used for kind, plan in outcome.plans.items()} == dict.fromkeys(outcome.plans, 1)
         assert outcome.findings.sent == 22
         assert outcome.findings.problems == ""
+
+
+class TestAPortalOrAProxyAnswersEverything:
+    def test_nothing_changes_but_the_back_off_and_everything_arrives_afterwards(self, tmp_path: Path) -> None:
+        answers = {**PORTALS, **PROXIES}
+        halls = list(answers)
+        with running_line(tmp_path) as line:
+            line.publish(halls, 1, 2)
+            line.wait_streams(halls, settled(4), "everything is in its stream")
+            before = line.streams()
+            plans = [
+                line.proxy.inject(answer, where=of(hall, *KINDS), times=None) for hall, answer in answers.items()
+            ]
+            line.publish(halls, 3, 4)
+            wait_until(lambda: all(plan.used >= 3 for plan in plans), what="every stream has tried again")
+            line.wait_streams(halls, lambda stream: stream["state"] == "waiting", "all streams wait")
+            after = line.streams()
+            line.plant.gateway.kill()
+            tried = [plan.used for plan in plans]
+            line.plant.gateway.start()
+            wait_until(
+                lambda: all(plan.used >= 3 + used for plan, used in zip(plans, tried, strict=True)),
+                what="every stream has tried again after a restart",
+            )
+            line.wait_streams(halls, lambda stream: stream.get("state") == "waiting", "all streams wait again")
+            restarted = line.streams()
+            for streams in (after, restarted):
+                assert {hall: stream["in_stream"] for hall, stream in streams.items()} == dict.fromkeys(halls, 4)
+                assert {hall: stream["accepted"] for hall, stream in streams.items()} == dict.fromkeys(halls, 8)
+                assert {hall: stream["epoch"] for hall, stream in streams.items()} == {
+                    hall: stream["epoch"] for hall, stream in before.items()
+                }
+            line.proxy.heal()
+            line.publish_end(halls)
+            line.wait_streams(halls, settled(10), "everything is in its stream again")
+            assert not line.plant.gateway.events("uplink.stream.halted")
+            assert {hall: line.audit(hall).problems for hall in halls} == dict.fromkeys(halls, "")
+
+
+class TestASecondDelivery:
+    def test_the_answer_to_a_copy_that_came_first_stops_the_stream_and_repeats_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        # 204 to a number that was never attempted: by that alone it could be a clone's batch.
+        with running_line(tmp_path) as line:
+            line.publish(["a"], 1)
+            line.wait_streams(["a"], settled(2), "everything is in its stream")
+            plan = line.proxy.inject(Repeated("before"), where=of("a", "batch"))
+            line.publish(["a"], 2)
+            line.wait_streams(["a"], lambda stream: stream["state"] == "halted", "the stream halts")
+            assert plan.used == 1
+            assert "the number was used, and not by us" in line.streams()["a"]["reason"]
+            assert line.audit("a").problems == ""
+
+
+def run_mix(folder: Path, *, rounds: int, kills: int, faults: Sequence[Fault]) -> Mapping[str, str]:
+    """Publish and fail in rounds; return what is wrong with each stream, and that nothing is. Seeded."""
+    random = Random(seed := SystemRandom().randrange(10**9))
+    print(f"seed {seed}")
+    halls = [f"mix-{number}" for number in range(10)]
+    kill_before = set(random.sample(range(1, rounds), kills))
+    with running_line(folder) as line:
+        mix = line.proxy.mix(faults, Random(seed), share=0.3)
+        for number in range(rounds):
+            if number in kill_before:
+                line.plant.gateway.kill()
+                line.plant.gateway.start()
+            published = random.sample(halls, random.randint(1, len(halls)))
+            line.publish(published, number)
+            enough = mix.used + random.randint(1, 10)
+            line.plant.gateway.wait_for(
+                lambda status, enough=enough: mix.used >= enough or not total(status, "in_journal"),  # type: ignore[misc]
+                what="requests have failed, or everything is in its stream",
+                timeout_seconds=120,
+            )
+        line.proxy.heal()
+        line.publish_end(halls)
+        sent = Counter(topic.split("/")[1] for topic, _ in line.plant.publisher.confirmed)
+        for hall in halls:
+            line.wait_streams([hall], settled(sent[hall]), "everything is in its stream")
+        line.proxy.deliver_late()
+        print(f"{mix.used} faults, {kills} kills, {sum(sent.values())} messages")
+        assert mix.used > rounds
+        return {hall: line.audit(hall).problems for hall in halls}
+
+
+class TestAllFaultsMixed:
+    def test_nothing_is_lost_or_repeated(self, tmp_path: Path) -> None:
+        problems = run_mix(tmp_path, rounds=12, kills=2, faults=list(FAULTS.values()))
+        assert problems == dict.fromkeys(problems, "")
+
+    @pytest.mark.soak
+    @pytest.mark.timeout(1800)
+    def test_nothing_is_lost_or_repeated_in_the_long_run(self, tmp_path: Path) -> None:
+        faults = [*FAULTS.values(), Deaf(delivered=False), Deaf(delivered=True)]
+        problems = run_mix(tmp_path, rounds=150, kills=30, faults=faults)
+        assert problems == dict.fromkeys(problems, "")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("delivered", [False, True], ids=["swallowed", "answer swallowed"])
+def test_a_server_that_never_answers_is_given_up_and_asked_again(tmp_path: Path, *, delivered: bool) -> None:
+    with running_line(tmp_path) as line:
+        line.publish(["a"], 1)
+        line.wait_streams(["a"], settled(2), "everything is in its stream")
+        plan = line.proxy.inject(Deaf(delivered=delivered), where=of("a", "batch"))
+        line.publish(["a"], 2)
+        line.wait_streams(["a"], settled(4), "everything is in its stream after the time-out")
+        assert plan.used == 1
+        assert line.audit("a").problems == ""

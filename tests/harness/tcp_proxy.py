@@ -138,7 +138,7 @@ class TcpProxy:
         self._port = free_port()
         self._lock = threading.Lock()
         self._plans: list[Plan] = []
-        self._late: list[bytes] = []
+        self._late: list[tuple[bytes, str]] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -291,7 +291,7 @@ class TcpProxy:
             case Repeated("after"):
                 await self._ask(request, head.method)
             case Repeated("late"):
-                self._late.append(request)
+                self._late.append((request, head.method))
         writer.write(answer)
         await writer.drain()
         return True
@@ -317,7 +317,7 @@ class TcpProxy:
 
     async def _deliver_late(self) -> list[int]:
         late, self._late = self._late, []
-        return [int((await self._ask(request, "POST")).split(b" ", 2)[1]) for request in late]
+        return [int((await self._ask(*each)).split(b" ", 2)[1]) for each in late]
 
 
 def _parse(raw: bytes) -> Head:
