@@ -76,6 +76,8 @@ BROKEN: Final[Mapping[str, Fault]] = {
     "truncated-to-nothing": Truncated(0),
     "truncated": Truncated(40),
 }
+# A read answered with a proxy's 410 halts a stream, and so does a batch that was delivered and then answered with
+# one of the others, which are taken for proof that it was not.
 HOLDING: Final[Mapping[str, Answered]] = {
     name: answer
     for name, answer in {**PORTALS, **PROXIES}.items()
@@ -246,14 +248,14 @@ class TestAPortalOrAProxyAnswersEverything:
                 line.proxy.inject(answer, where=of(hall, *KINDS), times=None) for hall, answer in answers.items()
             ]
             line.publish(halls, 3, 4)
-            wait_until(lambda: all(plan.used >= 3 for plan in plans), what="every stream has tried again")
+            wait_until(lambda: all(plan.used >= 2 for plan in plans), what="every stream has tried again")
             line.wait_streams(halls, lambda stream: stream["state"] == "waiting", "all streams wait")
             after = line.streams()
             line.plant.gateway.kill()
             tried = [plan.used for plan in plans]
             line.plant.gateway.start()
             wait_until(
-                lambda: all(plan.used >= 3 + used for plan, used in zip(plans, tried, strict=True)),
+                lambda: all(plan.used >= 2 + used for plan, used in zip(plans, tried, strict=True)),
                 what="every stream has tried again after a restart",
             )
             line.wait_streams(halls, lambda stream: stream.get("state") == "waiting", "all streams wait again")
@@ -320,7 +322,7 @@ def run_mix(folder: Path, *, rounds: int, kills: int, faults: Sequence[Fault]) -
 
 class TestAllFaultsMixed:
     def test_nothing_is_lost_or_repeated(self, tmp_path: Path) -> None:
-        problems = run_mix(tmp_path, rounds=12, kills=2, faults=list(FAULTS.values()))
+        problems = run_mix(tmp_path, rounds=8, kills=1, faults=list(FAULTS.values()))
         assert problems == dict.fromkeys(problems, "")
 
     @pytest.mark.soak
