@@ -76,18 +76,17 @@ BROKEN: Final[Mapping[str, Fault]] = {
     "truncated-to-nothing": Truncated(0),
     "truncated": Truncated(40),
 }
-# A read answered with a proxy's 410 halts a stream, and so does a batch that was delivered and then answered with
-# one of the others, which are taken for proof that it was not.
+# These are taken for proof that the batch was not delivered: if it was, its stream halts.
 HOLDING: Final[Mapping[str, Answered]] = {
     name: answer
     for name, answer in {**PORTALS, **PROXIES}.items()
-    if name not in {"proxy-401", "proxy-403", "proxy-410", "proxy-429", "proxy-503-retry-after"}
+    if name not in {"proxy-401", "proxy-403", "proxy-413", "proxy-429", "proxy-503-retry-after"}
 }
 DELIVERED: Final = {f"delivered-{name}": replace(answer, delivered=True) for name, answer in HOLDING.items()}
 """The server has got the request, and somebody else answers."""
 FAULTS: Final[Mapping[str, Fault]] = {
     **PORTALS,
-    **{name: answer for name, answer in PROXIES.items() if name != "proxy-410"},
+    **PROXIES,
     **BROKEN,
     **DELIVERED,
 }
