@@ -27,7 +27,7 @@ from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import MqttPipeline, SerialPipeline
 from ds_gateway.mqtt import DedupeGate, MqttSource
-from ds_gateway.retarget import Resolver
+from ds_gateway.resolver import Resolver
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import About, SourceStatus, document
 from ds_gateway.uplink import Uplinks, http_client

@@ -71,6 +71,10 @@ class StreamStore(RepairStore, Protocol):
         """Commit that everything is to be read back, because the sealed batch cannot be read here."""
         ...  # pragma: no cover
 
+    async def skip_to(self, position: int | None) -> None:
+        """Set everything before a position aside, in a file, and begin a new epoch behind it."""
+        ...  # pragma: no cover
+
     async def move(self, url: str, *, give_up: bool = False) -> bool:
         """Commit that the stream goes on at another server; False while a batch is unresolved at the old one."""
         ...  # pragma: no cover
@@ -305,11 +309,7 @@ class Uplinks:
         ``claim``: this gateway is the one that goes on. ``bisect``: find the record that the server refuses, and
         set it aside. Raises `UplinkError` for a stream that has not stopped.
         """
-        uplink = self._uplinks[number]
-        if number in self._stranded:
-            raise UplinkError(uplink.reason)
-        if uplink.state not in {"halted", "parked"}:
-            raise UplinkError(f"it is {uplink.state}, not halted")
+        uplink = self._stopped(number)
         event(_log, "info", "uplink.stream.resolved", stream=uplink.name, claim=claim, bisect=bisect)
         uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
         decided = replace(self._policy, claim=claim, bisect=bisect, recover=self._policy.recover or claim)
@@ -386,6 +386,21 @@ class Uplinks:
         )
         uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
         self._start(number, uplink, stranded.store)
+
+    def _stopped(self, number: int) -> Uplink:
+        uplink = self._uplinks[number]
+        if number in self._stranded:
+            raise UplinkError(uplink.reason)
+        if uplink.state not in {"halted", "parked"}:
+            raise UplinkError(f"it is {uplink.state}, not halted")
+        return uplink
+
+    async def skip(self, number: int, position: int | None) -> None:
+        """Set everything before a position aside, all of it without one, and go on. See `restart`."""
+        uplink = self._stopped(number)
+        await self._stores[number].skip_to(position)
+        await self.restart(number)
+        event(_log, "warning", "uplink.stream.skipped", stream=uplink.name, position=position)
 
     async def _confirm_path(self, asking: Uplink) -> bool:
         """Whether the server answers for another stream as it should, if need be for the gateway's own."""

@@ -13,7 +13,7 @@ from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.status import ask
 from ds_gateway.config.loader import find_control_sockets
-from ds_gateway.retarget import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+from ds_gateway.resolver import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS, Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,32 @@ def resolve(  # noqa: PLR0917 - typer's options
         str | None, typer.Argument(help="Name of the stream, as ds-gateway status shows it.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every stream that is halted.")] = False,  # noqa: FBT002 - an option
+    retry: Annotated[  # noqa: FBT002
+        bool, typer.Option("--retry", help="Look again at everything, as a restart does.")
+    ] = False,
+    claim: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--claim",
+            help="This gateway is the one that goes on: claim the identity back under a higher epoch, create the "
+            "stream again if it is gone, read everything back, send what is missing.",
+        ),
+    ] = False,
+    bisect: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--bisect",
+            help="Find the record that the server refuses; it goes to the quarantine, all others are sent.",
+        ),
+    ] = False,
+    skip_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION|end",
+            help="Set everything before this position aside in a file; a loss record takes its place. A position "
+            "is the number at the end of a record's id.",
+        ),
+    ] = None,
     retarget: Annotated[  # noqa: FBT002
         bool,
         typer.Option(
@@ -46,7 +72,9 @@ def resolve(  # noqa: PLR0917 - typer's options
     ] = False,
     timeout: Annotated[
         float,
-        typer.Option(help="How long each old server may take, in seconds.", min=1.0, max=MAX_TIMEOUT_SECONDS),
+        typer.Option(
+            help="How long it may take, in seconds; for each old server.", min=1.0, max=MAX_TIMEOUT_SECONDS
+        ),
     ] = DEFAULT_TIMEOUT_SECONDS,
     token_file: Annotated[
         Path | None,
@@ -57,27 +85,62 @@ def resolve(  # noqa: PLR0917 - typer's options
     config: ConfigOption = None,
     json: JsonOption = False,  # noqa: FBT002
 ) -> None:
-    """Show why a stream is halted and what each choice would do; with --retarget move it to another server."""
-    if (stream is None) is not every:
+    """Show why a stream is halted and what each choice would do, or do one of them."""
+    if stream is None and not every:
         raise typer.BadParameter("name one stream, or give --all")
+    if stream is not None and every:
+        raise typer.BadParameter("name one stream, or give --all, not both")
+    action = _action(
+        {
+            Action.RETRY: retry,
+            Action.CLAIM: claim,
+            Action.BISECT: bisect,
+            Action.SKIP: skip_to is not None,
+            Action.RETARGET: retarget,
+        }
+    )
+    if action.needs_a_name and stream is None:
+        raise typer.BadParameter("--claim, --bisect and --skip-to are decisions about one stream: name it")
     if not retarget and (old_server_gone or token_file is not None):
         raise typer.BadParameter("--old-server-gone and --token-file belong to --retarget")
     if old_server_gone and token_file is not None:
         raise typer.BadParameter("--old-server-gone asks no old server: leave --token-file out")
     token = None if token_file is None else read_token(token_file)
     data_dir, sockets = find_control_sockets(config, os.environ)
-    request = {"stream": stream, "old_server_gone": old_server_gone, "seconds": timeout}
+    request: dict[str, Any] = {
+        "stream": stream,
+        "old_server_gone": old_server_gone,
+        "seconds": timeout,
+        "skip_to": _position(skip_to),
+    }
     wait = timeout
     if every and retarget and not old_server_gone:
-        shown = ask(data_dir, sockets, "resolve", _ANSWER_SECONDS, **request, retarget=False, token=None)
+        shown = ask(data_dir, sockets, "resolve", _ANSWER_SECONDS, **request, action="show", token=None)
         wait = timeout * old_servers(shown)
-    answer = ask(data_dir, sockets, "resolve", wait + _ANSWER_SECONDS, **request, retarget=retarget, token=token)
+    answer = ask(data_dir, sockets, "resolve", wait + _ANSWER_SECONDS, **request, action=action.value, token=token)
     if json:
         print_json(answer)
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines_of(answer, retarget=retarget)))
+        sys.stdout.write("".join(f"{line}\n" for line in lines_of(answer, action)))
     if any(not row.get("done", True) for row in answer["streams"]):
         raise typer.Exit(1)
+
+
+def _action(wanted: Mapping[Action, bool]) -> Action:
+    actions = [action for action, is_wanted in wanted.items() if is_wanted]
+    if len(actions) > 1:
+        raise typer.BadParameter("choose one of --retry, --claim, --bisect, --skip-to and --retarget")
+    return actions[0] if actions else Action.SHOW
+
+
+def _position(text: str | None) -> int | None:
+    if text is None or text == "end":
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
+        raise typer.BadParameter(
+            f"--skip-to {text!r} is no position: the number at the end of a record's id, or `end`"
+        )
+    return int(text)
 
 
 def old_servers(answer: Mapping[str, Any]) -> int:
@@ -99,11 +162,11 @@ def read_token(path: Path) -> str:
     return text
 
 
-def lines_of(answer: Mapping[str, Any], *, retarget: bool) -> list[str]:
+def lines_of(answer: Mapping[str, Any], action: Action) -> list[str]:
     """The answer for people."""
     if not answer["streams"]:
-        return ["no stream is to be moved" if retarget else "no stream is halted"]
-    if retarget:
+        return ["no stream is to be moved" if action is Action.RETARGET else "no stream is halted"]
+    if action is not Action.SHOW:
         return [_safe(f"{row['name']}: {row['told']}") for row in answer["streams"]]
     lines: list[str] = []
     for row in answer["streams"]:

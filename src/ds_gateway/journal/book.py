@@ -217,10 +217,11 @@ class Book:
         self.repairing = False
         self.resolved_seq = 0
 
-    def begin_incarnation(self, incarnation: str) -> None:
-        """Go on counting under another name: somebody else used our later positions."""
-        self.past.append([self.incarnation, self.high_water])
+    def begin_incarnation(self, incarnation: str, last_position: int) -> None:
+        """Go on counting under another name behind this position: somebody else uses ours."""
+        self.past.append([self.incarnation, last_position])
         self.incarnation = incarnation
+        self.own_segment = self.open_segment
         self.reborn_segment = self.next_segment
 
     def incarnation_at(self, position: int) -> str:

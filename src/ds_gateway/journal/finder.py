@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import orjson
 
+from ds_gateway.journal.rows import digest
 from durable_streams import Presence
 
 MAX_DIGITS: Final = 19
@@ -34,7 +35,7 @@ class IdFinder:
 
     def __init__(self, prefix: str, batch: bytes, high_water: int) -> None:
         self._prefixes = (prefix,)
-        self._wanted = {each["id"] for each in orjson.loads(batch)}
+        self._wanted = {each["id"]: digest(each) for each in orjson.loads(batch)}
         self._high_water = high_water
         self._found: set[str] = set()
         self._foreign = False
@@ -47,6 +48,8 @@ class IdFinder:
         for message in messages:
             record_id = message.get("id") if isinstance(message, dict) else None
             if isinstance(record_id, str) and record_id in self._wanted:
+                # Another record under this id is a copy's: both count from the same position on.
+                self._foreign = self._foreign or digest(message) != self._wanted[record_id]
                 self._found.add(record_id)
             elif (found := ids_of(message, self._prefixes)) is not None and found[1] > self._high_water:
                 self._foreign = True

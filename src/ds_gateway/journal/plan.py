@@ -121,6 +121,11 @@ class Plan:
         self._write_segments(book, [element(record_id, tail)])
 
     @property
+    def install(self) -> str:
+        """What the ids of this journal's records begin with."""
+        return self._state.identity.short_install
+
+    @property
     def gateway(self) -> str:
         """The gateway's id."""
         return self._state.identity.gateway

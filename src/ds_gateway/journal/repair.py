@@ -11,6 +11,7 @@ record takes its place.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Run
 from ds_gateway.journal.state import random_letters
+from ds_gateway.journal.survey import Expected
 from ds_gateway.records import Loss, element, loss_tail
 
 if TYPE_CHECKING:
@@ -59,20 +61,61 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     stop = book.next_segment if adopt else book.open_segment + (1 if book.open_skip else 0)
     candidates = list(_candidates(plan, book, survey, stop, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
-    first_open = reopened.number if reopened is not None else stop
+    behind = candidates[-1].number + 1 if candidates else book.open_segment
+    first_open = behind if reopened is None else reopened.number
     first_own = candidates[0].first_position if candidates else book.high_water + 1
     _reopen(plan, book, [each for each in candidates if each.number >= first_open])
     _count(book, candidates, first_open)
     kept = [each for each in candidates if each.number < first_open]
     _keep(plan, book, kept, first_open, end)
     book.kept_anchor = survey.start if kept else end
-    book.finish_repair(first_open, end, reopened.first_position if reopened is not None else book.high_water + 1)
+    if reopened is not None:
+        open_position = position_of(reopened.missing[0])
+    else:
+        open_position = candidates[-1].last_position + 1 if candidates else book.open_position
+    book.finish_repair(first_open, end, open_position)
     if adopt:
-        book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS))
+        # Whatever is sent from now on has ids of its own; what is kept keeps the old ones, and is not sent again.
+        book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS), book.open_position - 1)
     if went_back:
         _tell_lost(plan, book, survey, first_own - 1)
     plan.touch(book)
     plan.parts.add("C")
+
+
+def expected(plan: Plan, book: Book) -> Expected:
+    """What a survey of the stream has to look for."""
+    install = plan.install
+    first, digests = book.high_water + 1, array("Q")
+    for number in range(
+        max(book.kept_segment, book.own_segment), book.open_segment + (1 if book.open_skip else 0)
+    ):
+        try:
+            segment = plan.segment(book, number)[1]
+        except JournalDamagedError:
+            continue
+        for record in segment.elements():
+            position = position_of(record)
+            if position > book.high_water:
+                break
+            first = min(first, position)
+            digests.extend([0] * (position - first - len(digests)))
+            digests.append(rows.digest(orjson.loads(record)))
+    return Expected(
+        prefixes=(
+            *((f"{install}.{name}.", last) for name, last in book.past),
+            (f"{install}.{book.incarnation}.", book.next_position),
+        ),
+        high_water=book.high_water,
+        unresolved=book.sealed.first_position if book.sealed is not None else book.open_position,
+        first=first,
+        digests=digests,
+    )
+
+
+def position_of(record: bytes) -> int:
+    """The position in the id of a record."""
+    return int(rows.id_of(record).rpartition(".")[2])
 
 
 def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, adopt: bool) -> Iterator[_Candidate]:
@@ -95,8 +138,8 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, ado
         resolved = _bounded(number, segment.count, resolved_before, resolved_skip)
         sealed = _bounded(number, segment.count, book.open_segment, book.open_skip)
         missing: list[bytes] = []
-        for at, (record_id, record) in enumerate(zip(rows.record_ids(segment), segment.elements(), strict=True)):
-            position = int(record_id.rpartition(".")[2])
+        for at, record in enumerate(segment.elements()):
+            position = position_of(record)
             there = position in survey.found or _is_theirs(survey, position, record)
             if not there and not (at < resolved and survey.expired):
                 missing.append(record)
@@ -150,7 +193,7 @@ def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate]) -> None:
             continue
         first = each.first_position
         if each.missing:
-            first = int(rows.id_of(each.missing[0]).rpartition(".")[2])
+            first = position_of(each.missing[0])
         row = rows.encode_segment(rows.make_segment(first, each.missing))
         plan.rows[rows.segment_key(book.number, each.number)] = row
         each.size = len(row) + rows.ROW_OVERHEAD_BYTES
@@ -233,8 +276,7 @@ def set_aside(plan: Plan, book: Book, reason: str) -> None:
         if segment.count <= at:
             continue
         records = segment.elements()
-        record_id = rows.id_of(records[at])
-        position = int(record_id.rpartition(".")[2])
+        record_id, position = rows.id_of(records[at]), position_of(records[at])
         plan.quarantine_record(book, records[at], reason)
         now = plan.now_ns()
         loss = Loss("quarantined", certain=True, count=1, first_ns=now, last_ns=now, detail=reason)

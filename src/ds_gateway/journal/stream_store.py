@@ -110,19 +110,9 @@ class StreamStore:
         """Return what is to be looked for, as of now; nothing is sealed while a repair is going on."""
         survey: JournalSurvey | None = None
 
-        def apply(book: Book, _plan: Plan) -> None:
+        def apply(book: Book, plan: Plan) -> None:
             nonlocal survey
-            install = self._writer.state.identity.short_install
-            unresolved = book.sealed.first_position if book.sealed is not None else book.open_position
-            survey = JournalSurvey(
-                anchor=book.kept_anchor,
-                prefixes=(
-                    *((f"{install}.{name}.", last) for name, last in book.past),
-                    (f"{install}.{book.incarnation}.", book.next_position),
-                ),
-                high_water=book.high_water,
-                unresolved=unresolved,
-            )
+            survey = JournalSurvey(book.kept_anchor, repair.expected(plan, book))
 
         await self._change(apply)
         assert survey is not None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from ds_gateway.journal.finder import ids_of
 from ds_gateway.journal.rows import digest
+
+if TYPE_CHECKING:
+    from array import array
 
 MAX_FOREIGN: Final = 5_000_000
 """Records of somebody else under our identity that are remembered one by one: 8 bytes each, and a dictionary's."""
@@ -57,32 +61,35 @@ class Positions:
         return gaps
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a stream's journal has that may be in the stream."""
+
+    prefixes: tuple[tuple[str, int], ...]
+    """What ids begin with, and the last position of each incarnation; the present one at the end."""
+    high_water: int
+    """The last position that was ever sealed."""
+    unresolved: int
+    """The first position that is not known to be in the stream."""
+    first: int
+    """The first position that is kept here."""
+    digests: array[int]
+    """What the records are from there on; 0 where that cannot be read here."""
+
+
 class JournalSurvey:
-    """What of a stream's journal is in the stream (`durable_streams.Survey`).
+    """What of a stream's journal is in the stream (`durable_streams.Survey`)."""
 
-    ``prefixes`` are what ids of this stream's journal begin with, and the last position of each incarnation, the
-    present one at the end. ``high_water`` is the last position that was ever sealed, ``unresolved`` the first
-    that is not known to be in the stream.
-    """
-
-    def __init__(
-        self,
-        *,
-        anchor: str | None,
-        prefixes: tuple[tuple[str, int], ...],
-        high_water: int,
-        unresolved: int,
-    ) -> None:
+    def __init__(self, anchor: str | None, expected: Expected) -> None:
         self.anchor = anchor
         self.start = ""
         self.expired = False
         self.found = Positions()
         self.others: dict[int, int] = {}
-        """Positions that were never sealed here, and what is in the stream at them: a digest of the record."""
-        self._incarnations = prefixes
-        self._prefixes = tuple(prefix for prefix, _ in prefixes)
-        self._high_water = high_water
-        self._unresolved = unresolved
+        """Positions that were never sealed here, and what is in the stream at them."""
+        self._clash = False
+        self._expected = expected
+        self._prefixes = tuple(prefix for prefix, _ in expected.prefixes)
 
     def feed(self, page: bytes) -> None:
         """Take one response's body, a JSON array. Raises ValueError when it is not one."""
@@ -97,21 +104,28 @@ class JournalSurvey:
         if found is None:
             return
         prefix, position = found
-        if position > self._high_water:
+        expected = self._expected
+        if position > expected.high_water:
             if prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
                 self.others[position] = digest(message)
         elif prefix == self._prefix_at(position):
-            self.found.add(position)
+            at = position - expected.first
+            wanted = expected.digests[at] if 0 <= at < len(expected.digests) else 0
+            if wanted in {0, digest(message)}:
+                self.found.add(position)
+            else:
+                # A copy of this journal counts from the same position on.
+                self._clash = True
 
     def _prefix_at(self, position: int) -> str:
-        return next(prefix for prefix, last in self._incarnations if position <= last)
+        return next(prefix for prefix, last in self._expected.prefixes if position <= last)
 
     @property
     def foreign(self) -> bool:
-        """Whether there are records under our identity that were never sealed here."""
-        return bool(self.others)
+        """Whether there are records under our identity that are not ours."""
+        return bool(self.others) or self._clash
 
     @property
     def undecided(self) -> bool:
         """Whether unresolved records were not found where the server may have expired them."""
-        return self.expired and bool(self.found.missing(self._unresolved, self._high_water))
+        return self.expired and bool(self.found.missing(self._expected.unresolved, self._expected.high_water))

@@ -92,7 +92,14 @@ def test_shows_why_and_the_choices(command: Command, config: Path) -> None:
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout == "telemetry/a: halted: a batch is unresolved\\x1b[2J\n  - one\n  - two\n"
     assert asked == [
-        {"stream": "telemetry/a", "retarget": False, "old_server_gone": False, "seconds": 60.0, "token": None}
+        {
+            "stream": "telemetry/a",
+            "action": "show",
+            "old_server_gone": False,
+            "seconds": 60.0,
+            "token": None,
+            "skip_to": None,
+        }
     ]
 
 
@@ -106,25 +113,32 @@ def test_retarget_says_what_became_of_it(
         ended = command("resolve", "--all", *arguments)
     assert (ended.code, ended.stdout, ended.stderr) == (code, "telemetry/a: moved\n", "")
     assert asked[-1] == (
-        {"stream": None, "retarget": True, "old_server_gone": False, "seconds": 3.0, "token": "secret"}
+        {
+            "stream": None,
+            "action": "retarget",
+            "old_server_gone": False,
+            "seconds": 3.0,
+            "token": "secret",
+            "skip_to": None,
+        }
     )
 
 
 def test_each_old_server_has_the_whole_time(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
-    waits: list[tuple[bool, float]] = []
+    waits: list[tuple[str, float]] = []
     rows = [{**ROW, "old_url": url} for url in ("http://old", "http://old", "http://older", None)]
 
     def answer(
-        _data_dir: str, _sockets: object, _verb: str, wait: float, *, retarget: bool, **_arguments: object
+        _data_dir: str, _sockets: object, _verb: str, wait: float, *, action: str, **_arguments: object
     ) -> dict[str, Any]:
-        waits.append((retarget, wait))
+        waits.append((action, wait))
         return {"streams": [{**row, "done": True, "told": "moved"} for row in rows]}
 
     monkeypatch.setitem(resolve.__globals__, "ask", answer)  # the module has its function's name
     resolve(every=True, retarget=True, timeout=100.0, config=config)
     resolve("s", retarget=True, timeout=100.0, config=config)
     resolve(every=True, retarget=True, old_server_gone=True, timeout=100.0, config=config)
-    assert waits == [(False, 60.0), (True, 260.0), (True, 160.0), (True, 160.0)]
+    assert waits == [("show", 60.0), ("retarget", 260.0), ("retarget", 160.0), ("retarget", 160.0)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import ServerSettings
 from ds_gateway.errors import ControlError
-from ds_gateway.retarget import Request, Standing, choices, chosen, not_stranded, old_settings, request_of
+from ds_gateway.resolver import Action, Request, Standing, choices, chosen, not_stranded, request_of
+from ds_gateway.retarget import old_settings
 from ds_gateway.uplink import UplinkSnapshot
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 ARGUMENTS: Mapping[str, Any] = {
     "stream": "s",
-    "retarget": True,
+    "action": "retarget",
     "old_server_gone": False,
     "seconds": 3,
     "token": None,
+    "skip_to": None,
 }
 OLD, NEW = "http://old.test/v1", "http://new.test/v1"
 
@@ -38,18 +40,20 @@ STANDINGS = [
     standing("moving", "settling"),
     standing("well", "idle"),
 ]
-ALL = Request(None, retarget=False, old_server_gone=False, timeout_seconds=1.0, token=None)
+ALL = Request(None)
 
 
 class TestRequests:
     def test_a_right_one(self) -> None:
-        assert request_of(ARGUMENTS) == Request("s", True, False, 3.0, None)
+        assert request_of(ARGUMENTS) == Request("s", Action.RETARGET, timeout_seconds=3.0)
 
     @pytest.mark.parametrize(
         "wrong",
         [
             {"stream": 1},
-            {"retarget": "yes"},
+            {"action": "yes"},
+            {"action": True},
+            {"skip_to": "end"},
             {"old_server_gone": None},
             {"seconds": 0},
             {"seconds": -1},
@@ -59,7 +63,7 @@ class TestRequests:
         ],
     )
     def test_wrong_ones(self, wrong: Mapping[str, Any]) -> None:
-        with pytest.raises(ControlError, match="resolve takes stream, retarget"):
+        with pytest.raises(ControlError, match="resolve takes stream, action"):
             request_of({**ARGUMENTS, **wrong})
 
     def test_nothing_at_all(self) -> None:
@@ -75,10 +79,10 @@ class TestChosen:
         assert self.names(ALL) == ["stranded", "fenced", "closed", "moving"]
 
     def test_all_that_can_be_moved(self) -> None:
-        assert self.names(replace(ALL, retarget=True)) == ["stranded"]
+        assert self.names(replace(ALL, action=Action.RETARGET)) == ["stranded"]
 
     def test_all_with_a_token_that_several_servers_would_get(self) -> None:
-        request = replace(ALL, retarget=True, token="theirs")
+        request = replace(ALL, action=Action.RETARGET, token="theirs")
         assert len(chosen([STANDINGS[0], standing("second", "halted", OLD)], request)) == 2
         several = [*STANDINGS, standing("elsewhere", "halted", "http://older.test")]
         with pytest.raises(
@@ -90,7 +94,7 @@ class TestChosen:
         assert len(chosen(several, replace(request, stream="elsewhere"))) == 1
 
     def test_one(self) -> None:
-        assert self.names(replace(ALL, stream="well", retarget=True)) == ["well"]
+        assert self.names(replace(ALL, stream="well", action=Action.RETARGET)) == ["well"]
 
     def test_none_of_that_name(self) -> None:
         with pytest.raises(ControlError, match="there is no stream 'x'; there are: stranded, fenced"):

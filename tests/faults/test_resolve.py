@@ -1,0 +1,199 @@
+"""``ds-gateway resolve``: each choice does what it says, with a real server, and the count is right afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from faults.plant import GATEWAY, Device, Plant
+from faults.test_retarget import resolve
+from harness.audit import telemetry
+from harness.gateway_process import stream_of
+from harness.stream_server import Front, Reply, StreamServer
+from harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from harness.processes import Processes
+    from harness.stream_server import Asked
+
+DEVICE: Final = Device("a", "1", steady=False)
+STREAM: Final = f"telemetry/{GATEWAY}/a"
+
+
+@pytest.fixture
+def server(processes: Processes, tmp_path: Path) -> StreamServer:
+    server = StreamServer(processes, tmp_path / "streams")
+    server.start()
+    return server
+
+
+@pytest.fixture
+def front(server: StreamServer) -> Iterator[Front]:
+    with Front(server.base_url) as front:
+        yield front
+
+
+@pytest.fixture
+def plant(processes: Processes, tmp_path: Path, front: Front) -> Iterator[Plant]:
+    with Plant(processes, tmp_path / "plant", front, [DEVICE]) as plant:
+        plant.establish_session()
+        plant.publish(DEVICE, 1, 2, 3)
+        plant.gateway.wait_delivered(3)
+        yield plant
+
+
+def numbers(plant: Plant) -> list[int]:
+    return [value["n"] for value in telemetry(plant.readers[0].read())]
+
+
+def losses(plant: Plant) -> Sequence[dict[str, Any]]:
+    return [record["info"] for record in plant.readers[0].read() if record.get("kind") == "loss"]
+
+
+def wait_numbers(plant: Plant, *expected: int) -> None:
+    wait_until(
+        lambda: [value["n"] for value in telemetry(plant.readers[0].try_read())] == list(expected),
+        what=f"the stream has {expected}",
+    )
+
+
+class TestRetry:
+    def test_a_closed_stream_is_parked_again_and_the_choices_are_told(self, plant: Plant, front: Front) -> None:
+        request = urllib.request.Request(
+            f"{front.base_url}/{STREAM}", method="POST", headers={"Stream-Closed": "true"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 204
+        plant.publish(DEVICE, 4)
+        plant.gateway.wait_stream(STREAM, "parked")
+        shown = resolve(plant.gateway, STREAM)
+        assert shown.returncode == 0
+        assert "--skip-to POSITION" in shown.stdout
+        assert "--retry: remove the cause first" in shown.stdout
+        again = resolve(plant.gateway, STREAM, "--retry")
+        assert (again.returncode, again.stdout.count("parked again: ")) == (1, 1)
+
+    def test_a_stream_that_is_well_is_left_alone(self, plant: Plant) -> None:
+        done = resolve(plant.gateway, STREAM, "--retry")
+        assert done.returncode == 1
+        assert f"{STREAM}: it is idle, not halted" in done.stdout
+
+    @pytest.mark.parametrize("option", ["--claim", "--bisect", "--skip-to=end"])
+    def test_what_is_a_decision_about_one_stream_is_not_made_for_all(self, plant: Plant, option: str) -> None:
+        done = resolve(plant.gateway, "--all", option)
+        assert done.returncode == 2
+        assert "name it" in done.stderr
+
+
+class TestClaim:
+    def test_an_image_that_was_put_back_goes_on_after_what_was_written_since(
+        self, plant: Plant, tmp_path: Path
+    ) -> None:
+        """Records 4 and 5 were written by the later state: they stay, once; 6 gets an id of its own."""
+        gateway = plant.gateway
+        assert gateway.terminate() == 0
+        shutil.copytree(gateway.data_dir, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+        gateway.start()
+        plant.publish(DEVICE, 4, 5)
+        gateway.wait_delivered(5)
+        assert gateway.terminate() == 0
+        shutil.rmtree(gateway.data_dir)
+        shutil.copytree(tmp_path / "copy", gateway.data_dir)
+        gateway.start()
+        halted = gateway.wait_stream(STREAM, "halted")
+        assert "an old copy" in halted["reason"]
+        plant.publish(DEVICE, 6)
+        gateway.wait_accepted(4)
+        shown = resolve(gateway, STREAM)
+        assert "--claim: this gateway is the one that goes on" in shown.stdout
+        done = resolve(gateway, STREAM, "--claim")
+        assert done.returncode == 0, done.stdout
+        wait_numbers(plant, 1, 2, 3, 4, 5, 6)
+        plant.publish(DEVICE, 7)
+        wait_numbers(plant, 1, 2, 3, 4, 5, 6, 7)
+        gateway.kill()
+        gateway.start()
+        plant.publish(DEVICE, 8)
+        wait_numbers(plant, 1, 2, 3, 4, 5, 6, 7, 8)
+        ids = [record["id"] for record in plant.readers[0].read()]
+        assert len(ids) == len(set(ids))
+
+    def test_a_stream_that_was_deleted_is_made_again_with_everything_that_is_kept(
+        self, plant: Plant, front: Front
+    ) -> None:
+        request = urllib.request.Request(f"{front.base_url}/{STREAM}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 204
+        # A 404 carries nothing that proves whose it is; this one does, so that nobody waits a minute.
+        front.rule = lambda asked: (
+            Reply(404, {"stream-error": "no such stream"}) if asked.method in {"POST", "HEAD"} else None
+        )
+        plant.publish(DEVICE, 4)
+        halted = plant.gateway.wait_stream(STREAM, "halted")
+        assert "there is no such stream" in halted["reason"]
+        front.rule = lambda _asked: None
+        done = resolve(plant.gateway, STREAM, "--claim")
+        assert done.returncode == 0, done.stdout
+        wait_numbers(plant, 1, 2, 3, 4)
+
+
+class TestBisect:
+    POISON: Final = 13
+
+    def rule(self, asked: Asked) -> Reply | None:
+        """As a server that refuses one record, whatever else is in the body."""
+        if asked.method == "POST" and any(
+            each.get("data") == {"n": self.POISON} for each in json.loads(asked.body)
+        ):
+            return Reply(400, {"stream-error": "refused", "content-type": "text/plain"}, b"we do not like 13")
+        return None
+
+    def test_the_refused_record_is_set_aside_and_all_others_arrive(self, plant: Plant, front: Front) -> None:
+        front.rule = lambda asked: Reply(503) if asked.method == "POST" else None
+        plant.publish(DEVICE, *range(4, 21))
+        plant.gateway.wait_accepted(20)
+        plant.gateway.kill()
+        front.rule = self.rule
+        plant.gateway.start()
+        halted = plant.gateway.wait_stream(STREAM, "halted")
+        assert "we do not like 13" in halted["reason"]
+        done = resolve(plant.gateway, STREAM, "--bisect")
+        assert done.returncode == 0, done.stdout
+        wait_numbers(plant, *(n for n in range(1, 21) if n != self.POISON))
+        (loss,) = losses(plant)
+        assert (loss["cause"], loss["count"], loss["first_position"], loss["last_position"]) == (
+            "quarantined", 1, 13, 13,
+        )  # fmt: skip
+        assert "we do not like 13" in loss["detail"]
+        status = plant.gateway.status()
+        assert status is not None
+        assert status["journal"]["quarantined"] == 1
+        assert status["journal"]["losses"] == {"quarantined": {"entries": 1, "records": 1}}
+
+
+class TestTooLarge:
+    def test_batches_become_as_small_as_the_server_wants_them(self, plant: Plant, front: Front) -> None:
+        limit = 2000
+
+        def rule(asked: Asked) -> Reply | None:
+            if asked.method == "POST" and len(asked.body) > limit:
+                return Reply(413, {"stream-error": "too large"})
+            return None
+
+        front.rule = lambda asked: Reply(503) if asked.method == "POST" else None
+        plant.publish(DEVICE, *range(4, 61))
+        plant.gateway.wait_accepted(60)
+        plant.gateway.kill()
+        front.rule = rule
+        plant.gateway.start()
+        wait_numbers(plant, *range(1, 61))
+        assert stream_of(plant.gateway.status() or {}, STREAM)["state"] in {"idle", "sending"}
+        assert not losses(plant)
