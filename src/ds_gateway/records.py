@@ -9,10 +9,13 @@ missing until then, because the id carries the record's position and the journal
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NANOSECONDS: Final = 1_000_000_000
 ITEM_OVERHEAD_BYTES: Final = 400
@@ -56,7 +59,7 @@ LossCause = Literal[
     "shed_oldest",  # the journal was full, and the oldest unsent records gave way
     "shed_newest",  # the journal was full, and what came then was not kept
     "max_age",  # not sent within journal.max_age
-    "quarantined",  # refused by the server, kept aside
+    "quarantined",  # refused by the server and kept aside, or deleted from the full quarantine
     "skipped",  # an operator skipped it, kept aside
     "corrupt",  # a row of the journal could not be read any more
     "server_lost",  # the server lost what it had confirmed, and the kept copy was trimmed
@@ -83,6 +86,10 @@ class Loss:
     device: str = ""
     detail: str = ""
     """For people."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """Records of those devices that lost most."""
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Those of ``count`` that were lost for another cause before, and stand in this record now."""
 
 
 def ledger_stream(gateway: str) -> str:
@@ -178,7 +185,8 @@ def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
     if positions is not None:
         info["first_position"], info["last_position"] = positions
     info["first_time"], info["last_time"] = rfc3339(loss.first_ns), rfc3339(loss.last_ns)
-    info.update({key: text for key in ("source", "device", "detail") if (text := getattr(loss, key))})
+    known = ("source", "device", "detail", "devices", "others")
+    info.update({key: value for key in known if (value := getattr(loss, key))})
     return orjson.dumps(info)
 
 

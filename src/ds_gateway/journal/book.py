@@ -11,7 +11,12 @@ segments, except where a server refused a batch: then it may end within a segmen
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ds_gateway.journal.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,12 @@ class Book:
     """Segments before this one may have ids of an earlier incarnation than they are sent with."""
     lost_positions: int = 0
     """Positions without a record of their own: a loss record at an earlier position stands for them."""
+    gaps: list[list[int]] = field(default_factory=list)
+    """First and last of the segment numbers that have no row, because they were shed; ascending."""
+    refused: Tally | None = None
+    """What came last and was not kept: its positions are given, its loss record is not written yet."""
+    marks: list[list[float]] = field(default_factory=list)
+    """For the ages (`ages.mark`): all segments before this number had been accepted by this time."""
 
     def to_row(self) -> dict[str, Any]:
         """As JSON."""
@@ -110,7 +121,12 @@ class Book:
             row["open_position"] = row["high_water"] + 1
             if sealed is not None:
                 row["own_segment"] = sealed["first_segment"]
-        return cls(**row, sealed=None if sealed is None else Run(**sealed))
+        refused = row.pop("refused", None)
+        return cls(
+            **row,
+            sealed=None if sealed is None else Run(**sealed),
+            refused=None if refused is None else Tally(**refused),
+        )
 
     @property
     def size(self) -> int:
@@ -120,7 +136,7 @@ class Book:
     @property
     def unresolved_records(self) -> int:
         """Accepted, and not yet known to be in the stream."""
-        return self.open_records + (self.sealed.count if self.sealed else 0)
+        return self.open_records + (self.sealed.count if self.sealed else 0) + (self.refused is not None)
 
     def record_id(self, install: str, position: int) -> str:
         """Id of the record at a position: unique for ever, because an incarnation counts only once."""
@@ -134,6 +150,51 @@ class Book:
         self.open_records += count
         self.open_size += size
         return segment, position
+
+    def numbers(self, first: int, stop: int) -> Iterator[int]:
+        """The segment numbers from ``first`` to before ``stop`` that were not shed."""
+        for gap_first, gap_last in self.gaps:
+            yield from range(first, min(gap_first, stop))
+            first = max(first, gap_last + 1)
+        yield from range(first, stop)
+
+    def after(self, number: int) -> int:
+        """The segment number that follows on another."""
+        return next((last + 1 for first, last in self.gaps if first == number + 1), number + 1)
+
+    def shed(self, dropped: int, size: int, first: int, following: int) -> None:
+        """One loss record, in segment ``first``, stands for the first open records; ``size`` bytes became free.
+
+        The segments from there to before ``following`` are gone.
+        """
+        self.open_records -= dropped - 1
+        self.open_size -= size
+        self.lost_positions += dropped - 1
+        if first + 1 < following:
+            self.gaps = [gap for gap in self.gaps if gap[1] <= first or gap[0] >= following]
+            self.gaps = sorted([*self.gaps, [first + 1, following - 1]])
+
+    def refuse(self, cause: str, device: str, time_ns: int, detail: str) -> bool:
+        """Count a record and give it a position, but do not keep it; return whether that begins a new loss."""
+        position = self.next_position
+        self.next_position += 1
+        begins = self.refused is None
+        if self.refused is None:
+            self.refused = Tally(cause, position, position, detail=detail)
+        else:
+            self.lost_positions += 1
+        self.refused.add(device, position, time_ns)
+        return begins
+
+    def write_refused(self, size: int) -> int:
+        """The loss record of what was refused becomes a segment; return its number."""
+        assert self.refused is not None
+        self.refused = None
+        number = self.next_segment
+        self.next_segment += 1
+        self.open_records += 1
+        self.open_size += size
+        return number
 
     def seal(self, portion: Portion) -> Run:
         """Seal the oldest open records."""
@@ -149,7 +210,7 @@ class Book:
             first_skip=self.open_skip,
             last_end=portion.last_end,
         )
-        self.open_segment = run.last_whole + 1
+        self.open_segment = self.after(run.last_whole) if portion.last_end is None else portion.last_segment
         self.open_skip = portion.last_end or 0
         self.open_records -= run.count
         self.open_size -= run.size
@@ -174,7 +235,8 @@ class Book:
         """Forget the oldest kept batch, which ended with this segment and before this offset."""
         if self.first_kept >= self.floor_kept:
             self.kept_anchor = offset
-        self.kept_segment = last_segment + 1
+        self.kept_segment = self.after(last_segment)
+        self.gaps = [gap for gap in self.gaps if gap[1] >= self.kept_segment]
         self.kept_size -= size
         self.skip_kept()
 

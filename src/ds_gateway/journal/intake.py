@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from ds_gateway.records import Loss
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -83,14 +85,19 @@ class Intake:
         self._wake()
         return True
 
-    def take(self, max_items: int, max_bytes: int) -> list[Item]:
-        """Remove and return the oldest items, at least one if there is any. Writer thread only."""
+    def take(self, max_items: int, max_bytes: int, *, only_losses: bool = False) -> list[Item]:
+        """Remove and return the oldest items, at least one if there is any. Writer thread only.
+
+        ``only_losses``: only as long as they are losses, which need no room.
+        """
         taken: list[Item] = []
         size = 0
         with self._lock:
             while self._items and len(taken) < max_items:
                 next_size = self._items[0].size_bytes
                 if taken and (size + next_size > max_bytes or self._items[0].is_barrier):
+                    break
+                if only_losses and not isinstance(self._items[0].payload, Loss):
                     break
                 taken.append(self._items.popleft())
                 size += next_size

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from ds_gateway.journal.ages import BootClock
     from ds_gateway.journal.book import Book
+    from ds_gateway.journal.upkeep import WhenFull
     from ds_gateway.records import Item
 
 DEFAULT_MAX_BYTES: Final = 2 * 1024**3
@@ -36,6 +38,8 @@ class JournalLimits:
     batch_max_bytes: int = 512 * 1024
     max_delay_seconds: float = 0.05
     commit_interval_seconds: float | None = None
+    when_full: WhenFull = "backpressure"
+    max_age_seconds: float | None = None
 
 
 def _ignore_point(_when: str, _parts: frozenset[str]) -> None:
@@ -61,12 +65,14 @@ class Journal:
         limits: JournalLimits | None = None,
         on_stream: Callable[[Book], None] = lambda _book: None,
         on_point: Callable[[str, frozenset[str]], None] = _ignore_point,
+        boot_clock: BootClock | None = None,
     ) -> Journal:
         """Open or create the journal in ``directory``.
 
         ``url`` is the stream server's base URL: streams of another server begin a new epoch here, unless a batch
         is unresolved there. ``on_stream`` is called in the writer thread when a stream gets its first record;
-        ``on_point`` before and after each commit with the parts (A, B, C) that it carries.
+        ``on_point`` before and after each commit with the parts (A, B, C) that it carries. ``boot_clock``: the
+        machine's, unless a test has another.
 
         Raises `JournalError`: locked, newer format, another gateway's, damaged, or no permission.
         """
@@ -94,8 +100,10 @@ class Journal:
                 batch_max_bytes=limits.batch_max_bytes,
                 max_delay_seconds=limits.max_delay_seconds,
                 commit_interval_seconds=limits.commit_interval_seconds or 0.0,
+                when_full=limits.when_full,
+                max_age_seconds=limits.max_age_seconds,
             )
-            writer = Writer(disk, state, settings, on_stream=on_stream, on_point=on_point)
+            writer = Writer(disk, state, settings, on_stream=on_stream, on_point=on_point, boot_clock=boot_clock)
         except BaseException:
             lock.release()
             raise
@@ -125,7 +133,14 @@ class Journal:
     @property
     def full(self) -> bool:
         """Whether there is no room for more records now."""
-        return self._writer.full
+        return self._writer.upkeep.full
+
+    def set_stopped(self, stream: int, reason: str) -> None:
+        """A stream's uplink has stopped for this reason, or goes on (empty). Any thread.
+
+        All stopped streams together keep at most half of the journal, so that the others go on.
+        """
+        self._writer.set_stopped(stream, reason)
 
     def start(self) -> None:
         """Let the writer run."""
@@ -173,7 +188,8 @@ class Journal:
             bytes=state.size,
             max_bytes=self._writer.settings.max_bytes,
             free_bytes=self._disk.free_bytes(),
-            full=self._writer.full,
+            full=self._writer.upkeep.full,
+            shedding=self._writer.settings.when_full if self._writer.upkeep.shedding else "",
             quarantined=self._writer.committed_quarantined,
             losses=self._writer.committed_losses,
             streams=tuple(self._writer.committed.values()),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Portion, Run
+from ds_gateway.journal.shedding import write_refused
 from ds_gateway.records import Loss, Record, Rejected, control_tail, element, ledger_stream, loss_tail
 from durable_streams import SealedBatch
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DELETES: Final = 2_000
 """Segments deleted in one transaction: small transactions keep the write-ahead log small."""
+
+
+def _refuse_nothing(_stream: str, _size: int) -> str:
+    return ""
 
 
 class Plan:
@@ -75,35 +80,56 @@ class Plan:
 
     # -- A: accept
 
-    def accept(self, items: Iterable[Item]) -> None:
-        """Give records their positions and final bytes; keep what was rejected aside."""
+    def accept(self, items: Iterable[Item], refusal: Callable[[str, int], str] = _refuse_nothing) -> None:
+        """Give records their positions and final bytes; keep what was rejected aside.
+
+        ``refusal`` says why a record of a stream, of about so many bytes, finds no room: it is only counted then.
+        Once it refuses one of a stream's it refuses the rest.
+        """
         elements: dict[int, list[bytes]] = {}
+        refused: list[tuple[Record, str]] = []
         for item in items:
             match item.payload:
                 case Record() as record:
-                    self._render(record, elements)
+                    pass
                 case Rejected() as rejected:
                     self._quarantine(rejected)
+                    continue
                 case Loss() as loss:
-                    self._render(self._loss_record(loss), elements)
+                    self.lose(loss)
+                    record = self._loss_record(loss)
                 case None:
-                    pass
+                    continue
+            if why := refusal(record.stream, len(record.tail)):
+                refused.append((record, why))
+            else:
+                self._render(record, elements)
         for number, rendered in elements.items():
             self._write_segments(self._state.books[number], rendered)
+        for record, why in refused:
+            self._refuse(record, why)
+
+    def _refuse(self, record: Record, why: str) -> None:
+        book, now_ns = self._book(record.stream), self.now_ns()
+        begins = book.refuse("shed_newest", record.device, now_ns, why)
+        loss = Loss("shed_newest", certain=True, count=1, first_ns=now_ns, last_ns=now_ns, detail=why)
+        self.lose(loss, begins=begins)
+        self.touch(book)
+        self.parts.add("A")
 
     def _loss_record(self, loss: Loss) -> Record:
-        """A source's loss, as a record of the gateway's own stream."""
-        self.lose(loss)
+        """A loss of no stream in particular, as a record of the gateway's own."""
         gateway = self._state.identity.gateway
         tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns())
         return Record(ledger_stream(gateway), loss.device or "@gateway", tail)
 
-    def lose(self, loss: Loss) -> None:
-        """Count a loss; its record is the caller's."""
+    def lose(self, loss: Loss, *, begins: bool = True) -> None:
+        """Count a loss; its record is the caller's. ``begins``: it is a new record, not one that counts on."""
         counted = self._state.counters.losses.setdefault(loss.cause, [0, 0])
-        counted[0] += 1
+        counted[0] += begins
         counted[1] += loss.count or 0
-        self.losses.append(loss)
+        if begins:
+            self.losses.append(loss)
 
     def loss_element(self, book: Book, cause: LossCause, positions: tuple[int, int], *, detail: str = "") -> bytes:
         """Count records of a stream as lost, and return the record that stands for them, at the first position."""
@@ -117,8 +143,11 @@ class Plan:
 
     def append(self, book: Book, tail: bytes) -> None:
         """Accept one more record of a stream."""
-        record_id = book.record_id(self._state.identity.short_install, book.next_position)
-        self._write_segments(book, [element(record_id, tail)])
+        self._write_segments(book, [element(self.record_id(book, book.next_position), tail)])
+
+    def record_id(self, book: Book, position: int) -> str:
+        """Id of a record of this journal."""
+        return book.record_id(self._state.identity.short_install, position)
 
     @property
     def install(self) -> str:
@@ -130,12 +159,16 @@ class Plan:
         """The gateway's id."""
         return self._state.identity.gateway
 
+    def _book(self, stream: str) -> Book:
+        book = self._state.by_name.get(stream)
+        if book is None:
+            book = self._state.new_book(stream, self._url)
+            self.new_books.append(book)
+        return book
+
     def _render(self, record: Record, elements: dict[int, list[bytes]]) -> None:
         state = self._state
-        book = state.by_name.get(record.stream)
-        if book is None:
-            book = state.new_book(record.stream, self._url)
-            self.new_books.append(book)
+        book = self._book(record.stream)
         rendered = elements.setdefault(book.number, [])
         if record.about:
             self._announce(book, record, rendered)
@@ -161,6 +194,7 @@ class Plan:
         rendered.append(element(book.record_id(identity.short_install, position), tail))
 
     def _write_segments(self, book: Book, rendered: list[bytes]) -> None:
+        write_refused(self, book)
         start = 0
         while start < len(rendered):
             end, size = start, 2
@@ -199,17 +233,44 @@ class Plan:
         self.parts.add("A")
 
     def trim_quarantine(self) -> None:
-        """Delete the oldest quarantined payloads until what is kept is within its limit."""
+        """Delete the oldest quarantined payloads until what is kept is within its limit.
+
+        That is a loss: counted at once, and entered into the ledger by `tell_quarantine`.
+        """
         counters = self._state.counters
+        deleted = 0
         while (
             counters.quarantine_size > self._quarantine_max_bytes
             and counters.quarantine_first < counters.quarantine_next
+            and deleted < MAX_DELETES
         ):
             key = rows.quarantine_key(counters.quarantine_first)
             old = self.read(key)
             counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
             counters.quarantine_first += 1
             self.rows[key] = None
+            deleted += 1
+            try:
+                time_ns = int(rows.decode_json(key, old or b"")["time_ns"])
+            except (JournalDamagedError, KeyError, ValueError):
+                time_ns = self.now_ns()
+            counters.lose_quarantined(time_ns)
+
+    def keep_quarantine_size(self) -> None:
+        """There is no room: what is put aside now pushes the oldest out."""
+        self._quarantine_max_bytes = min(self._quarantine_max_bytes, self._state.counters.quarantine_size)
+
+    def tell_quarantine(self) -> None:
+        """Enter into the ledger what the quarantine deleted since the last time."""
+        counters = self._state.counters
+        count, first_ns, last_ns = counters.quarantine_untold
+        detail = "the oldest payloads in the quarantine gave way to newer ones"
+        loss = Loss("quarantined", certain=True, count=count, first_ns=first_ns, last_ns=last_ns, detail=detail)
+        counters.quarantine_untold = [0, 0, 0]
+        counters.losses["quarantined"][0] += 1
+        self.losses.append(loss)
+        record = self._loss_record(loss)
+        self.append(self._book(record.stream), record.tail)
 
     def gate(self, source: str, changes: Mapping[str, bytes | None]) -> None:
         """Carry a gate's rows."""
@@ -225,7 +286,7 @@ class Plan:
         """
         joined: list[bytes] = []
         size, length, count = 0, 1, 0
-        first = last = 0
+        first = last = last_number = 0
         number, skip, end = book.open_segment, book.open_skip, None
         while number < book.next_segment and end is None:
             try:
@@ -243,12 +304,12 @@ class Plan:
                 joined.append(part)
                 length += len(part) + 1
                 count += (segment.count if end is None else end) - skip
-                last = segment.first_position + (segment.count if end is None else end) - 1
-                first = first or segment.first_position + skip
+                last = segment.last_position((segment.count if end is None else end) - 1)
+                first = first or segment.position(skip)
             if end is None:
                 size += len(row) + rows.ROW_OVERHEAD_BYTES
-            number, skip = number + 1, 0
-        run = book.seal(Portion(number - 1, end, first, last, count, size))
+            last_number, number, skip = number, book.after(number), 0
+        run = book.seal(Portion(last_number, end, first, last, count, size))
         self.touch(book)
         self.parts.add("B")
         return _batch(book, run, joined)
@@ -259,7 +320,7 @@ class Plan:
         if run is None:
             return None
         joined: list[bytes] = []
-        for number in range(run.first_segment, run.last_segment + 1):
+        for number in book.numbers(run.first_segment, run.last_segment + 1):
             segment = self.segment(book, number)[1]
             skip = run.first_skip if number == run.first_segment else 0
             end = run.last_end if number == run.last_segment else None
@@ -285,7 +346,7 @@ class Plan:
 
     def position_before(self, book: Book, number: int) -> int:
         """The last position before a segment, as far as that can be told from what is readable behind it."""
-        for following in range(number, book.next_segment):
+        for following in book.numbers(number, book.next_segment):
             try:
                 return self.segment(book, following)[1].first_position - 1
             except JournalDamagedError:
@@ -337,7 +398,7 @@ class Plan:
                 continue
             offset = kept.pop("offset")
             run = Run(**kept)
-            for number in range(book.kept_segment, run.last_whole + 1):
+            for number in book.numbers(book.kept_segment, run.last_whole + 1):
                 self.rows[rows.segment_key(book.number, number)] = None
                 deleted += 1
             book.drop_kept(run.last_whole, run.size, offset)

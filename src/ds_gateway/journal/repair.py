@@ -123,7 +123,7 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, ado
     resolved_skip = book.sealed.first_skip if book.sealed else book.open_skip
     most = max(survey.others, default=0)
     previous = None
-    for number in range(max(book.kept_segment, book.own_segment), stop):
+    for number in book.numbers(max(book.kept_segment, book.own_segment), stop):
         try:
             row, segment = plan.segment(book, number)
         except JournalDamagedError as error:
@@ -144,7 +144,7 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, ado
             if not there and not (at < resolved and survey.expired):
                 missing.append(record)
         size = len(row) + rows.ROW_OVERHEAD_BYTES
-        last = segment.first_position + segment.count - 1
+        last = segment.last_position(segment.count - 1) if segment.count else segment.first_position - 1
         found = segment.count - len(missing)
         yield _Candidate(
             number,
@@ -270,7 +270,7 @@ def set_aside(plan: Plan, book: Book, reason: str) -> None:
     """Put the sealed batch's one record into the quarantine, and what says so in its place."""
     run = book.sealed
     assert run is not None and run.count == 1, "only a batch of one record is set aside"  # noqa: PT018
-    for number in range(run.first_segment, run.last_segment + 1):
+    for number in book.numbers(run.first_segment, run.last_segment + 1):
         row, segment = plan.segment(book, number)
         at = run.first_skip if number == run.first_segment else 0
         if segment.count <= at:

@@ -124,6 +124,18 @@ class Segment:
         lengths = self.lengths[skip:end]
         return self.joined[start : start + sum(lengths) + len(lengths) - 1]
 
+    def position(self, index: int) -> int:
+        """Position of a record, as its id has it: behind a loss record positions are not dense."""
+        return position_of(self.part(index, index + 1))
+
+    def last_position(self, index: int) -> int:
+        """The last position that a record stands for: its own, unless it is a loss record of several."""
+        record = self.part(index, index + 1)
+        position = position_of(record)
+        if b'"kind":"loss"' in record:
+            position = max(position, orjson.loads(record).get("info", {}).get("last_position", position))
+        return position
+
     def elements(self) -> list[bytes]:
         """The records, each in its final bytes."""
         elements, start = [], 0
@@ -141,6 +153,11 @@ def record_ids(segment: Segment) -> list[str]:
 def id_of(element: bytes) -> str:
     """The id of a record in its final bytes."""
     return element[len(_ID) : element.index(b'"', len(_ID))].decode()
+
+
+def position_of(element: bytes) -> int:
+    """The position in a record's id."""
+    return int(id_of(element).rpartition(".")[2])
 
 
 def with_incarnation(element: bytes, incarnation: str) -> bytes:

@@ -23,6 +23,13 @@ class StreamSnapshot:
     in_journal: int
     """Accepted and not yet known to be in the stream."""
     in_stream: int
+    lost: int
+    """Positions without a record of their own: loss records in the stream stand for them.
+
+    What was accepted is in the stream, in the journal, or lost.
+    """
+    shedding: str
+    """What is not being kept, and why; empty when everything is."""
     in_flight: int
     epoch: int
 
@@ -36,9 +43,18 @@ class StreamSnapshot:
             accepted=book.next_position - 1,
             in_journal=book.unresolved_records,
             in_stream=book.resolved_records,
+            lost=book.lost_positions,
+            shedding=_shedding(book),
             in_flight=book.sealed.count if book.sealed else 0,
             epoch=book.epoch,
         )
+
+
+def _shedding(book: Book) -> str:
+    refused = book.refused
+    if refused is None:
+        return ""
+    return f"new records are not kept, {refused.count} so far: {refused.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,9 @@ class JournalSnapshot:
     max_bytes: int
     free_bytes: int
     full: bool
+    """Whether sources wait because there is no room."""
+    shedding: str
+    """The policy by which records are lost because there is no room; empty when none are."""
     quarantined: int
     losses: Mapping[str, tuple[int, int]]
     """For each cause: entries in the loss ledger, and records that they count."""

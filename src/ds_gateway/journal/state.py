@@ -49,6 +49,22 @@ class Counters:
     quarantined: int = 0
     losses: dict[str, list[int]] = field(default_factory=dict)
     """For each cause: entries in the loss ledger, and records that they count."""
+    quarantine_untold: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """Payloads that the quarantine deleted and the ledger does not have yet; from when to when they came."""
+    age_boot: str = ""
+    """The boot in which the ages were last counted (`ages.Ages`), and the clocks then."""
+    age_boot_seconds: float = 0.0
+    age_seconds: float = 0.0
+
+    def lose_quarantined(self, time_ns: int) -> None:
+        """The quarantine deleted a payload that came at this time."""
+        count, first_ns, last_ns = self.quarantine_untold
+        self.quarantine_untold = [
+            count + 1,
+            min(first_ns, time_ns) if count else time_ns,
+            max(last_ns, time_ns),
+        ]
+        self.losses.setdefault("quarantined", [0, 0])[1] += 1
 
 
 @dataclass(slots=True)

@@ -20,17 +20,21 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal.disk import DiskFullError
 from ds_gateway.journal.plan import QUARANTINE_MAX_BYTES, Plan
+from ds_gateway.journal.room import Room
 from ds_gateway.journal.snapshot import StreamSnapshot
 from ds_gateway.journal.state import State, load
+from ds_gateway.journal.upkeep import Upkeep
 from ds_gateway.logs import event, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
+    from ds_gateway.journal.ages import BootClock
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.disk import Disk
     from ds_gateway.journal.intake import Intake
+    from ds_gateway.journal.upkeep import WhenFull
     from ds_gateway.records import Item
     from durable_streams import SealedBatch
 
@@ -44,7 +48,6 @@ MAX_REJECTED_TOLD: Final = 10
 """Rejected payloads that one commit tells of; repeats of the same text are counted by the log itself."""
 TURN_SECONDS: Final = 1.0
 """The thread turns at least this often, so that a watchdog can tell an idle writer from a dead one."""
-FULL_RECHECK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class WriterSettings:
     batch_max_bytes: int
     max_delay_seconds: float
     commit_interval_seconds: float = 0.0
+    when_full: WhenFull = "backpressure"
+    max_age_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +107,25 @@ class Writer:
         on_point: Callable[[str, frozenset[str]], None],
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
+        boot_clock: BootClock | None = None,
     ) -> None:
         self.state = state
         self.settings = settings
+        self._room = Room(settings.max_bytes, settings.gateway)
+        self.upkeep = Upkeep(
+            state,
+            disk,
+            self._room,
+            when_full=settings.when_full,
+            min_free_bytes=settings.min_free_bytes,
+            max_age_seconds=settings.max_age_seconds,
+            boot_clock=boot_clock,
+            clock=clock,
+        )
         self.committed = {book.number: StreamSnapshot.of(book) for book in state.books.values()}
         """Each stream as it was after the last commit that changed it: what may be told to anybody."""
         self.committed_quarantined = state.counters.quarantined
         self.committed_losses = _losses_of(state)
-        self.full = False
         self.failure: BaseException | None = None
         self.alive_at = clock()
         self._disk = disk
@@ -126,7 +142,6 @@ class Writer:
         self._demands: dict[int, Demand] = {}
         self._sealed_at: dict[int, float] = {}
         self._committed_at = 0.0
-        self._full_checked_at = float("-inf")
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -152,6 +167,12 @@ class Writer:
     def wake(self) -> None:
         """There may be work."""
         with self._condition:
+            self._condition.notify()
+
+    def set_stopped(self, stream: int, reason: str) -> None:
+        """A stream is not sent for this reason, or it is sent again (empty)."""
+        with self._condition:
+            self.upkeep.set_stopped(stream, reason)
             self._condition.notify()
 
     def add_intake(self, intake: Intake) -> None:
@@ -224,9 +245,10 @@ class Writer:
             if self._lazy_since is None:
                 self._lazy_since = now
             due = min(due, self._lazy_since + LAZY_SECONDS)
+        due = min(due, self.upkeep.due_at(self.state))
         if any(len(intake) for intake in self._intakes):
             earliest = self._committed_at + self.settings.commit_interval_seconds
-            recheck = self._full_checked_at + FULL_RECHECK_SECONDS if self.full else 0.0
+            recheck = self.upkeep.recheck_at if self.upkeep.full else 0.0
             due = min(due, max(earliest, recheck))
         resolving = {resolution.stream for resolution in self._resolutions}
         for number in self._demands:
@@ -280,7 +302,10 @@ class Writer:
             for change in changes:
                 change.apply(self.state.books[change.stream], plan)
             self._trim(plan)
+            self.upkeep.shed_aged(plan, self.state)
             self._take(plan, taken)
+            self.upkeep.tell_quarantine(plan, self.state)
+            self.upkeep.mark_ages(plan, self.state)
             batches = self._seal(plan, demands, at_once=stopping)
             rows_to_write = plan.finish()
             if rows_to_write:
@@ -292,40 +317,23 @@ class Writer:
         return bool(rows_to_write)
 
     def _take(self, plan: Plan, taken: list[tuple[Intake, list[Item]]]) -> None:
-        if not any(len(intake) for intake in self._intakes) or self._check_full(plan):
+        waiting = sum(intake.waiting_bytes for intake in self._intakes)
+        admission = self.upkeep.admission(plan, self.state, waiting)
+        if admission is None:
             return
         for intake in self._intakes:
-            room = self.settings.max_bytes - self.state.size
+            room = GROUP_MAX_BYTES if admission.is_full else self._room.left(self.state)
             if room <= 0:
-                self.full = True
                 return
-            items = intake.take(GROUP_MAX_ITEMS, min(GROUP_MAX_BYTES, room))
+            items = intake.take(GROUP_MAX_ITEMS, min(GROUP_MAX_BYTES, room), only_losses=self.upkeep.full)
             if not items:
                 continue
             taken.append((intake, items))
             if intake.gate is None:
-                plan.accept(items)
+                plan.accept(items, admission.refusal)
             else:
-                plan.accept(intake.gate.admit(items, plan.commit))
+                plan.accept(intake.gate.admit(items, plan.commit), admission.refusal)
                 plan.gate(intake.source, intake.gate.changes())
-
-    def _check_full(self, plan: Plan) -> bool:
-        """Whether there is no room for more records. What is kept for repair gives way first."""
-        settings = self.settings
-        self._full_checked_at = self._clock()
-        was_full = self.full
-        if self.state.size >= settings.max_bytes:
-            plan.trim_quarantine()
-            for book in list(self.state.books.values()):
-                if plan.trim(book, 0):
-                    self._full_checked_at = float("-inf")  # there may be more of it: look again at once
-        self.full = self.state.size >= settings.max_bytes or self._disk.free_bytes() < settings.min_free_bytes
-        if self.full and not was_full:
-            event(_log, "warning", "journal.full", bytes=self.state.size, max_bytes=settings.max_bytes)
-        elif was_full and not self.full:
-            self._disk.load_ballast()
-            event(_log, "info", "journal.room", bytes=self.state.size)
-        return self.full
 
     def _trim(self, plan: Plan) -> None:
         books = list(self.state.books.values())
@@ -364,6 +372,7 @@ class Writer:
                 else:
                     self._disk.write(key, row)
         self._on_point("after", labels)
+        self.upkeep.committed(self.state)
         self._committed_at = self._clock()
 
     def _back_out(
@@ -374,9 +383,7 @@ class Writer:
         taken: list[tuple[Intake, list[Item]]],
     ) -> None:
         """Nothing of the transaction happened: start again from the disk, and let draining go on."""
-        self._disk.drop_ballast()
-        self.full = True
-        self._full_checked_at = self._clock()
+        self.upkeep.back_out()
         event(_log, "error", "journal.disk_full", error=str(error))
         self.state = load(self._disk, self.settings.gateway)
         for intake, items in taken:
@@ -407,7 +414,7 @@ class Writer:
         for loss in plan.losses[:MAX_REJECTED_TOLD]:
             event(
                 _log,
-                "warning",
+                "error" if loss.cause.startswith("shed") else "warning",
                 "journal.loss",
                 cause=loss.cause,
                 count=loss.count,

@@ -1,0 +1,119 @@
+"""Who may still put what into the journal. Pure.
+
+    max_bytes = reserve for the ledger + room for everything else
+    all stopped streams together: at most half of max_bytes, so that the others go on
+
+What a record's stream has no room for is refused: acknowledged, counted, and told by a loss record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.errors import JournalDamagedError
+from ds_gateway.journal.rows import ROW_OVERHEAD_BYTES
+from ds_gateway.journal.shedding import drop_front
+from ds_gateway.records import ledger_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.plan import Plan
+    from ds_gateway.journal.state import State
+
+RESERVE_MAX_BYTES: Final = 4 * 1024 * 1024
+SLACK_MAX_BYTES: Final = 1024 * 1024
+"""Shedding makes so much room at once, and refusing ends only when there is so much."""
+FULL_TEXT: Final = "the journal is full"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How the journal's bytes are shared out."""
+
+    max_bytes: int
+    gateway: str
+
+    @property
+    def reserve(self) -> int:
+        """Bytes that only the loss ledger uses."""
+        return min(self.max_bytes // 16, RESERVE_MAX_BYTES)
+
+    @property
+    def slack(self) -> int:
+        """How much room shedding makes at once."""
+        return min(self.max_bytes // 16, SLACK_MAX_BYTES)
+
+    def ledger(self, state: State) -> Book | None:
+        """The stream with the loss ledger, once there is one."""
+        return state.by_name.get(ledger_stream(self.gateway))
+
+    def left(self, state: State) -> int:
+        """Bytes of room for records, without the reserve; less than nothing when it is overdrawn."""
+        ledger = self.ledger(state)
+        in_reserve = 0 if ledger is None else min(ledger.size, self.reserve)
+        return self.max_bytes - self.reserve - (state.size - in_reserve)
+
+
+class Admission:
+    """Decides record by record, for one transaction."""
+
+    def __init__(self, state: State, room: Room, stopped: Mapping[int, str], *, is_full: bool) -> None:
+        self._state = state
+        self._stopped = stopped
+        self.is_full = is_full
+        """Whether only losses are to be taken, or what is taken is to be refused."""
+        self._refused: set[str] = set()
+        books = [state.books[number] for number in stopped if number in state.books]
+        self._share = room.max_bytes // 2 - sum(unresolved_size(book) for book in books)
+        self._ledger = ledger_stream(room.gateway)
+        ledger = room.ledger(state)
+        self._reserve = room.reserve - (0 if ledger is None else ledger.size)
+
+    def refusal(self, stream: str, size: int) -> str:
+        """Why a record of about so many bytes finds no room; empty if it does."""
+        why = self._why(stream, size + ROW_OVERHEAD_BYTES)
+        if why:
+            self._refused.add(stream)
+        return why
+
+    def _why(self, stream: str, size: int) -> str:
+        book = self._state.by_name.get(stream)
+        stopped = None if book is None else self._stopped.get(book.number)
+        if stream == self._ledger:
+            self._reserve -= size
+            scarce = self.is_full or stopped is not None
+            return "its reserved room is full" if scarce and (self._reserve < 0 or stream in self._refused) else ""
+        if self.is_full:
+            return FULL_TEXT
+        if stopped is None:
+            return ""
+        self._share -= size
+        if self._share < 0 or stream in self._refused:
+            return f"half of the journal, which is all that stopped streams may have, is full; {stopped}"
+        return ""
+
+
+def unresolved_size(book: Book) -> int:
+    """Bytes of what is not yet known to be in the stream."""
+    return book.size - book.kept_size
+
+
+def shed_oldest(plan: Plan, state: State, room: Room, size: int) -> int:
+    """Let the oldest open records of the fullest streams give way; return the bytes of room that it made.
+
+    The ledger never gives way. A stream whose first open segment cannot be read is passed over: it is halted.
+    """
+    ledger = room.ledger(state)
+    books = [book for book in state.books.values() if book is not ledger and book.open_records]
+    freed = 0
+    for book in sorted(books, key=lambda book: -book.open_size):
+        if freed >= size:
+            break
+        try:
+            freed += drop_front(plan, book, cause="shed_oldest", detail=FULL_TEXT, size=size - freed).size
+        except JournalDamagedError:
+            continue
+    return freed
