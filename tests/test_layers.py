@@ -25,6 +25,7 @@ LAYERS: Final = (
     ("journal", "mqtt", "serial_port"),  # 2
     ("uplink", "downlink", "embedded"),  # 3
     ("retarget",),  # 3
+    ("resolver",),  # 3
     ("status",),  # 4
     ("metrics", "control"),  # 4
     ("gateway",),  # 5

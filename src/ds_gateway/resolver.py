@@ -26,9 +26,8 @@ from ds_gateway.retarget import Mover, Outcome, outcome_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    import httpx
-
-    from ds_gateway.config.models import ServerSettings, Settings
+    from ds_gateway.config.models import Settings
+    from ds_gateway.retarget import MakeClient
     from ds_gateway.uplink import Uplinks, UplinkSnapshot
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
@@ -188,7 +187,7 @@ class Resolver:
         settings: Settings,
         uplinks: Uplinks,
         streams: Callable[[], Sequence[tuple[int, str]]],
-        make_client: Callable[[ServerSettings, httpx.AsyncBaseTransport | None], httpx.AsyncClient],
+        make_client: MakeClient,
     ) -> None:
         self._new_url = settings.server.url
         self._uplinks = uplinks

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import JournalSettings, ServerSettings, Settings
     from ds_gateway.uplink import Uplinks
 
+    MakeClient = Callable[[ServerSettings, httpx.AsyncBaseTransport | None], httpx.AsyncClient]
+
 Outcome = tuple[bool, str]
 """Whether it was done, and what is told about it."""
 
@@ -44,7 +46,7 @@ async def way_to(
     old: ServerSettings,
     data_dir: str,
     journal: JournalSettings,
-    make_client: Callable[[ServerSettings, httpx.AsyncBaseTransport | None], httpx.AsyncClient],
+    make_client: MakeClient,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client for the old server. The embedded one is opened for as long as it is asked, and does not listen."""
     if old.url != EMBEDDED:
@@ -76,7 +78,7 @@ class Mover:
         self,
         settings: Settings,
         uplinks: Uplinks,
-        make_client: Callable[[ServerSettings, httpx.AsyncBaseTransport | None], httpx.AsyncClient],
+        make_client: MakeClient,
     ) -> None:
         self._settings = settings
         self._uplinks = uplinks

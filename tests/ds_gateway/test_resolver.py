@@ -115,7 +115,9 @@ class TestTold:
         assert back.startswith(f"set server.url back to {OLD}")
 
     def test_the_choices_of_others(self) -> None:
-        assert "restart the gateway" in choices(STANDINGS[1], NEW)[0]
+        assert choices(STANDINGS[1], NEW)[0].startswith("--retry: remove the cause first")
+        fenced = replace(STANDINGS[1], uplink=replace(STANDINGS[1].uplink, stop="fenced"))
+        assert [each.partition(":")[0] for each in choices(fenced, NEW)] == ["--claim", "--retry"]
         assert choices(STANDINGS[4], NEW) == ["nothing: it is not halted"]
 
     @pytest.mark.parametrize(

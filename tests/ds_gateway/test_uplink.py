@@ -76,6 +76,9 @@ class Store:
     async def set_aside(self, reason: str) -> SealedBatch:
         raise AssertionError("nothing is repaired here")
 
+    async def skip_to(self, position: int | None) -> None:
+        raise AssertionError("nothing is skipped here")
+
     async def next_batch(self, max_bytes: int) -> SealedBatch:
         return await self._batches.get()
 

@@ -197,3 +197,46 @@ class TestTooLarge:
         wait_numbers(plant, *range(1, 61))
         assert stream_of(plant.gateway.status() or {}, STREAM)["state"] in {"idle", "sending"}
         assert not losses(plant)
+
+
+class TestSkip:
+    def test_what_is_skipped_is_in_a_file_and_the_stream_says_so(self, plant: Plant, front: Front) -> None:
+        front.rule = TestBisect().rule
+        plant.publish(DEVICE, *range(4, 14))
+        halted = plant.gateway.wait_stream(STREAM, "halted")
+        assert "we do not like 13" in halted["reason"]
+        plant.publish(DEVICE, 14, 15)
+        plant.gateway.wait_accepted(15)
+        wrong = resolve(plant.gateway, STREAM, "--skip-to", "soon")
+        assert (wrong.returncode, "is no position" in wrong.stderr) == (2, True)
+        done = resolve(plant.gateway, STREAM, "--skip-to", "14")
+        assert done.returncode == 0, done.stdout
+        wait_until(lambda: numbers(plant)[-2:] == [14, 15], what="what follows on the skipped is in the stream")
+        (loss,) = losses(plant)
+        assert loss["cause"] == "skipped"
+        skipped = [json.loads(line) for path in files(plant) for line in path.read_text().splitlines()]
+        here = numbers(plant)
+        there = [each["data"]["n"] for each in skipped if "data" in each]
+        assert there[-1] == 13
+        assert sorted(set(here) | set(there)) == list(range(1, 16))
+        assert loss["count"] == len(set(range(1, 16)) - set(here))
+        assert loss["last_position"] == 13
+        plant.gateway.kill()
+        plant.gateway.start()
+        plant.publish(DEVICE, 16)
+        wait_until(lambda: numbers(plant)[-1] == 16, what="it goes on")
+
+    def test_a_file_that_cannot_be_written_skips_nothing(self, plant: Plant, front: Front) -> None:
+        front.rule = TestBisect().rule
+        plant.publish(DEVICE, 13)
+        plant.gateway.wait_stream(STREAM, "halted")
+        (plant.gateway.data_dir / "skipped").write_text("in the way")
+        done = resolve(plant.gateway, STREAM, "--skip-to", "end")
+        assert done.returncode == 1
+        assert "cannot be written" in done.stdout
+        assert "nothing is skipped" in done.stdout
+        assert stream_of(plant.gateway.status() or {}, STREAM)["in_journal"] == 1
+
+
+def files(plant: Plant) -> Sequence[Path]:
+    return sorted((plant.gateway.data_dir / "skipped").iterdir())

@@ -93,7 +93,7 @@ class Disk:
     """Rows by key, in transactions. Used by one thread at a time; the writer's, once it runs."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._ballast = directory / "ballast"
         try:
             self._cache = self._connect()
@@ -105,7 +105,7 @@ class Disk:
     def _connect(self) -> Any:
         with self._translated():
             return diskcache.Cache(
-                str(self._directory / "journal"),
+                str(self.directory / "journal"),
                 timeout=10,
                 disk=BytesOnlyDisk,
                 eviction_policy="none",
@@ -128,11 +128,11 @@ class Disk:
         except (sqlite3.OperationalError, diskcache.Timeout) as error:
             # Where SQLite needs room for its shared memory, a full disk shows as "disk I/O error".
             if "full" in str(error) or ("disk I/O error" in str(error) and self.free_bytes() < BALLAST_BYTES):
-                raise DiskFullError(f"no room for the journal in {self._directory}: {error}") from error
-            raise JournalError(f"the journal in {self._directory} cannot be used: {error}") from error
+                raise DiskFullError(f"no room for the journal in {self.directory}: {error}") from error
+            raise JournalError(f"the journal in {self.directory} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             raise JournalDamagedError(
-                f"the journal in {self._directory} is damaged: {error}; restore the directory from a copy, or "
+                f"the journal in {self.directory} is damaged: {error}; restore the directory from a copy, or "
                 "move it away to begin a new journal"
             ) from error
 
@@ -175,7 +175,7 @@ class Disk:
 
     def free_bytes(self) -> int:
         """Room on the file system for this user."""
-        status = os.statvfs(self._directory)
+        status = os.statvfs(self.directory)
         return status.f_bavail * status.f_frsize
 
     def load_ballast(self) -> None:

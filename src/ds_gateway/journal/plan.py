@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Portion, Run
-from ds_gateway.journal.shedding import write_refused
 from ds_gateway.records import Loss, Record, Rejected, control_tail, element, ledger_stream, loss_tail
 from durable_streams import SealedBatch
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.state import State
+    from ds_gateway.journal.tally import Tally
     from ds_gateway.records import Item, LossCause
 
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -141,6 +141,25 @@ class Plan:
         tail = loss_tail(loss, gateway=self.gateway, time_ns=now, positions=positions)
         return element(book.record_id(self._state.identity.short_install, first), tail)
 
+    def tally_element(self, book: Book, tally: Tally) -> bytes:
+        """The loss record of a tally, at its first position."""
+        now_ns = self.now_ns()
+        positions = (tally.first_position, tally.last_position)
+        tail = loss_tail(tally.loss(now_ns), gateway=self.gateway, time_ns=now_ns, positions=positions)
+        return element(self.record_id(book, tally.first_position), tail)
+
+    def write_refused(self, book: Book) -> None:
+        """Write the loss record of what was refused, if anything was; it comes before what is accepted next."""
+        tally = book.refused
+        if tally is None:
+            return
+        segment = rows.make_segment(tally.first_position, [self.tally_element(book, tally)])
+        row = rows.encode_segment(segment)
+        number = book.write_refused(len(row) + rows.ROW_OVERHEAD_BYTES)
+        self.rows[rows.segment_key(book.number, number)] = row
+        self.touch(book)
+        self.parts.add("A")
+
     def append(self, book: Book, tail: bytes) -> None:
         """Accept one more record of a stream."""
         self._write_segments(book, [element(self.record_id(book, book.next_position), tail)])
@@ -194,7 +213,7 @@ class Plan:
         rendered.append(element(book.record_id(identity.short_install, position), tail))
 
     def _write_segments(self, book: Book, rendered: list[bytes]) -> None:
-        write_refused(self, book)
+        self.write_refused(book)
         start = 0
         while start < len(rendered):
             end, size = start, 2

@@ -61,7 +61,7 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     stop = book.next_segment if adopt else book.open_segment + (1 if book.open_skip else 0)
     candidates = list(_candidates(plan, book, survey, stop, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
-    behind = candidates[-1].number + 1 if candidates else book.open_segment
+    behind = book.after(candidates[-1].number) if candidates else book.open_segment
     first_open = behind if reopened is None else reopened.number
     first_own = candidates[0].first_position if candidates else book.high_water + 1
     _reopen(plan, book, [each for each in candidates if each.number >= first_open])
@@ -70,7 +70,7 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     _keep(plan, book, kept, first_open, end)
     book.kept_anchor = survey.start if kept else end
     if reopened is not None:
-        open_position = position_of(reopened.missing[0])
+        open_position = rows.position_of(reopened.missing[0])
     else:
         open_position = candidates[-1].last_position + 1 if candidates else book.open_position
     book.finish_repair(first_open, end, open_position)
@@ -87,15 +87,14 @@ def expected(plan: Plan, book: Book) -> Expected:
     """What a survey of the stream has to look for."""
     install = plan.install
     first, digests = book.high_water + 1, array("Q")
-    for number in range(
-        max(book.kept_segment, book.own_segment), book.open_segment + (1 if book.open_skip else 0)
-    ):
+    stop = book.open_segment + (1 if book.open_skip else 0)
+    for number in book.numbers(max(book.kept_segment, book.own_segment), stop):
         try:
             segment = plan.segment(book, number)[1]
         except JournalDamagedError:
             continue
         for record in segment.elements():
-            position = position_of(record)
+            position = rows.position_of(record)
             if position > book.high_water:
                 break
             first = min(first, position)
@@ -111,11 +110,6 @@ def expected(plan: Plan, book: Book) -> Expected:
         first=first,
         digests=digests,
     )
-
-
-def position_of(record: bytes) -> int:
-    """The position in the id of a record."""
-    return int(rows.id_of(record).rpartition(".")[2])
 
 
 def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, adopt: bool) -> Iterator[_Candidate]:
@@ -139,7 +133,7 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, ado
         sealed = _bounded(number, segment.count, book.open_segment, book.open_skip)
         missing: list[bytes] = []
         for at, record in enumerate(segment.elements()):
-            position = position_of(record)
+            position = rows.position_of(record)
             there = position in survey.found or _is_theirs(survey, position, record)
             if not there and not (at < resolved and survey.expired):
                 missing.append(record)
@@ -193,7 +187,7 @@ def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate]) -> None:
             continue
         first = each.first_position
         if each.missing:
-            first = position_of(each.missing[0])
+            first = rows.position_of(each.missing[0])
         row = rows.encode_segment(rows.make_segment(first, each.missing))
         plan.rows[rows.segment_key(book.number, each.number)] = row
         each.size = len(row) + rows.ROW_OVERHEAD_BYTES
@@ -276,7 +270,7 @@ def set_aside(plan: Plan, book: Book, reason: str) -> None:
         if segment.count <= at:
             continue
         records = segment.elements()
-        record_id, position = rows.id_of(records[at]), position_of(records[at])
+        record_id, position = rows.id_of(records[at]), rows.position_of(records[at])
         plan.quarantine_record(book, records[at], reason)
         now = plan.now_ns()
         loss = Loss("quarantined", certain=True, count=1, first_ns=now, last_ns=now, detail=reason)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.tally import Tally, add_element
-from ds_gateway.records import element, loss_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +145,7 @@ def _replace(
 ) -> Dropped:
     """Write what is left of the first segment with the loss record, and of the last; delete those between."""
     number, skip = book.open_segment, book.open_skip
-    elements = [*first.elements()[:skip], _loss_element(plan, book, reach.tally)]
+    elements = [*first.elements()[:skip], plan.tally_element(book, reach.tally)]
     written: dict[int, rows.Segment] = {}
     following = reach.next_number
     if reach.part is not None:
@@ -172,22 +171,3 @@ def _replace(
     loss = replace(reach.tally.loss(plan.now_ns()), count=reach.records)
     plan.lose(loss, begins=not reach.counts_on)
     return Dropped(reach.records, freed, more)
-
-
-def _loss_element(plan: Plan, book: Book, tally: Tally) -> bytes:
-    now_ns = plan.now_ns()
-    positions = (tally.first_position, tally.last_position)
-    tail = loss_tail(tally.loss(now_ns), gateway=plan.gateway, time_ns=now_ns, positions=positions)
-    return element(plan.record_id(book, tally.first_position), tail)
-
-
-def write_refused(plan: Plan, book: Book) -> None:
-    """Write the loss record of what was refused, if anything was; it comes before whatever is accepted next."""
-    tally = book.refused
-    if tally is None:
-        return
-    row = rows.encode_segment(rows.make_segment(tally.first_position, [_loss_element(plan, book, tally)]))
-    number = book.write_refused(len(row) + rows.ROW_OVERHEAD_BYTES)
-    plan.rows[rows.segment_key(book.number, number)] = row
-    plan.touch(book)
-    plan.parts.add("A")

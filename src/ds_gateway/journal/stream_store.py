@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import repair
 from ds_gateway.journal.finder import IdFinder
+from ds_gateway.journal.rows import position_of
+from ds_gateway.journal.skipping import front, skip, write_file
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import JournalSurvey
 from ds_gateway.journal.writer import Change, Demand, Resolution
@@ -145,6 +148,36 @@ class StreamStore:
 
         await self._change(apply)
         return await self._demand(0)
+
+    async def skip_to(self, position: int | None) -> None:
+        """Set what is before a position aside in a file, or all there is now; begin a new epoch behind it.
+
+        Whether a batch that was sealed is in the stream is not known then; the loss record covers it. Nothing
+        leaves the journal before it is in the file. Raises `JournalError` when that cannot be written; what was
+        done before stays done.
+        """
+        before = min(position or self._book.next_position, self._book.next_position)
+        while records := await self._front(before):
+            await asyncio.to_thread(write_file, self._writer.directory, self._stream, records)
+            through = position_of(records[-1])
+            await self._change(lambda book, plan, through=through: skip(plan, book, through))  # type: ignore[misc]
+
+    async def _front(self, before_position: int) -> list[bytes]:
+        """The oldest records that are waiting before a position."""
+        records: list[bytes] = []
+        damage: JournalDamagedError | None = None
+
+        def apply(book: Book, plan: Plan) -> None:
+            nonlocal records, damage
+            try:
+                records = front(plan, book, before_position)
+            except JournalDamagedError as error:
+                damage = error
+
+        await self._change(apply)
+        if damage is not None:
+            raise damage
+        return records
 
     async def move(self, url: str, *, give_up: bool = False) -> bool:
         """Commit that the stream goes on at another server; False while a batch is unresolved at the old one.

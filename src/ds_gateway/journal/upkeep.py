@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import ages
 from ds_gateway.journal.room import Admission, Room, shed_oldest
-from ds_gateway.journal.shedding import Dropped, drop_front, write_refused
+from ds_gateway.journal.shedding import Dropped, drop_front
 from ds_gateway.logs import event, logger
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Upkeep:
         if enough:
             for book in state.books.values():
                 if book.refused is not None and not admission.refusal(book.name, 0):
-                    write_refused(plan, book)
+                    plan.write_refused(book)
         elif self._sheds:
             plan.keep_quarantine_size()
         return admission

@@ -128,6 +128,7 @@ class Writer:
         self.committed_losses = _losses_of(state)
         self.failure: BaseException | None = None
         self.alive_at = clock()
+        self.directory = disk.directory
         self._disk = disk
         self._on_stream = on_stream
         self._on_point = on_point

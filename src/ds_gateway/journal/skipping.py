@@ -1,0 +1,95 @@
+"""Sets the oldest unresolved records of a stream aside, as an operator decided: first into files.
+
+A file holds what one step takes, one record a line, and is on disk before the step is. A crash between the two
+leaves a file too many, and no record too few.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from ds_gateway.errors import JournalError
+from ds_gateway.journal.rows import position_of
+from ds_gateway.journal.shedding import drop_front
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ds_gateway.journal.book import Book
+    from ds_gateway.journal.plan import Plan
+
+FOLDER: Final = "skipped"
+STEP_BYTES: Final = 8 * 1024 * 1024
+STEP_SEGMENTS: Final = 1000
+
+
+def front(plan: Plan, book: Book, before_position: int) -> list[bytes]:
+    """The oldest records that are not known to be in the stream, in bounded number. Changes nothing.
+
+    A loss record alone is not worth a step: it would be replaced by one that says the same.
+    """
+    records: list[bytes] = []
+    size = 0
+    start, skip = (
+        (book.sealed.first_segment, book.sealed.first_skip) if book.sealed else (book.open_segment, book.open_skip)
+    )
+    for visited, number in enumerate(book.numbers(start, book.next_segment)):
+        if size >= STEP_BYTES or visited >= STEP_SEGMENTS:
+            break
+        for record in plan.segment(book, number)[1].elements()[skip if number == start else 0 :]:
+            if position_of(record) >= before_position:
+                return [] if _is_one_loss(records) else records
+            records.append(record)
+            size += len(record)
+    return [] if _is_one_loss(records) else records
+
+
+def _is_one_loss(records: list[bytes]) -> bool:
+    return len(records) == 1 and orjson.loads(records[0]).get("kind") == "loss"
+
+
+def skip(plan: Plan, book: Book, through: int) -> None:
+    """Let a loss record stand for every unresolved record up to this position."""
+    detail = "an operator skipped them; they are in data_dir/" + FOLDER
+    if book.sealed is not None:
+        run = book.sealed
+        last = run.first_position + run.count - 1
+        detail += f"; positions {run.first_position} to {last} had been sent, and may be in the stream"
+        book.unseal()
+    if book.claimed and not book.repairing:
+        # The number of what was sealed is used up, whatever became of it.
+        book.begin_epoch(book.epoch + 1)
+        plan.forget_announcements(book)
+    drop_front(plan, book, cause="skipped", detail=detail, before_position=through + 1)
+    plan.touch(book)
+
+
+def write_file(directory: Path, stream: int, records: list[bytes]) -> Path:
+    """Write records into a file of their own, durably. Raises `JournalError`."""
+    folder = directory / FOLDER
+    first, last = position_of(records[0]), position_of(records[-1])
+    path = folder / f"stream-{stream}-{first}-{last}.jsonl"
+    try:
+        folder.mkdir(mode=0o750, exist_ok=True)
+        descriptor = os.open(path.with_suffix(".tmp"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(record + b"\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".tmp").replace(path)
+        for each in (folder, directory):
+            _sync(each)
+    except OSError as error:
+        raise JournalError(f"{path} cannot be written: {error.strerror}; nothing is skipped") from error
+    return path
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
