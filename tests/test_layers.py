@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # its own and from itself, never sideways. The architecture's number of each layer stands beside it.
 LAYERS: Final = (
     ("errors",),  # 0
-    ("records",),  # 0
+    ("records", "spans"),  # 0
     ("logs", "notify", "config"),  # 1
     ("framing", "decoding"),  # 1
     ("mapping",),  # 1
@@ -26,6 +26,7 @@ LAYERS: Final = (
     ("uplink", "downlink", "embedded"),  # 3
     ("retarget",),  # 3
     ("resolver",),  # 3
+    ("audit",),  # 3
     ("status",),  # 4
     ("metrics", "control"),  # 4
     ("gateway",),  # 5
@@ -48,6 +49,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.uplink*",
         "ds_gateway.embedded",
         "ds_gateway.retarget",  # its signatures
+        "ds_gateway.audit*",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ds_gateway import __version__
+from ds_gateway.cli.audit import audit
 from ds_gateway.cli.check import check
 from ds_gateway.cli.demo import demo
 from ds_gateway.cli.resolve import resolve
@@ -29,6 +30,7 @@ app.command()(check)
 app.command()(demo)
 app.command()(status)
 app.command()(resolve)
+app.command()(audit)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer

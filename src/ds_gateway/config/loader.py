@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _DIGEST_CHARACTERS: Final = 16
+_SERVER_KEYS: Final = frozenset({"gateway", "data_dir", "server", "journal"})
+"""What says where records are kept and sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,34 @@ def find_control_sockets(
     if problems or not isinstance(data_dir, str):
         raise ConfigError(problems or [Problem(str(file), None, "data_dir", "must be text")])
     return data_dir, places.control_sockets(environ, data_dir, file)
+
+
+def load_server(
+    path: Path | None, environ: Mapping[str, str], *, with_token: bool, machine: Machine | None = None
+) -> Settings:
+    """What is needed to read the journal and its streams: no source's credentials, so that a shell will do.
+
+    Without ``with_token`` not even the server's. Raises `ConfigError`.
+    """
+    machine = machine or Machine.this()
+    file = path or DEFAULT_FILE
+    root, _ = _tree(file, environ)
+    entries = {key: node for key, node in root.entries.items() if key in _SERVER_KEYS}
+    server = entries.get("server")
+    if not with_token and server is not None and isinstance(server.value, dict):
+        entries["server"] = Node(
+            {key: node for key, node in server.entries.items() if key != "token"}, server.place
+        )
+    only = Node(entries, root.place)
+    references = References(environ, file.absolute().parent)
+    findings = Findings(only, references.redact)
+    values = _values(only, references, findings)
+    _fill_in(values, environ, machine, findings)
+    _make_absolute(values, file.absolute().parent, findings)
+    settings = _validate(values, only, findings)
+    if findings.problems or settings is None:
+        raise ConfigError(findings.problems)
+    return settings
 
 
 def _is_absent(file: Path) -> bool:
