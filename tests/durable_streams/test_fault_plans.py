@@ -382,3 +382,29 @@ class TestBackups:
             wait_until(lambda: server.count("GET"), what="the reader waits")
             server.restore(backup)
             assert isinstance(reading.exception(20), httpx.ReadError)
+
+
+class TestWhatIsMeant:
+    def test_methods_are_the_same_in_any_case(self) -> None:
+        with InMemoryStreamServer() as server, httpx.Client(base_url=server.url()) as client:
+            server.inject(Status(503), method="get", path="s")
+            assert client.get("/s").status_code == 503
+            assert server.count("get") == server.count("GET", "/s") == 1
+
+    def test_what_would_never_match_is_refused(self) -> None:
+        with InMemoryStreamServer() as server:
+            with pytest.raises(ValueError, match="'FETCH' is no method of HTTP: give one of DELETE, GET"):
+                server.inject(None, method="FETCH")
+            with pytest.raises(ValueError, match="no method"):
+                server.count("FETCH")
+            with pytest.raises(ValueError, match="has a query: give the path alone"):
+                server.inject(None, path="/s?offset=-1")
+            with pytest.raises(ValueError, match="has a query"):
+                server.count("GET", "/s?offset=-1")
+
+    def test_only_a_snapshot_can_be_restored(self) -> None:
+        with (
+            InMemoryStreamServer() as server,
+            pytest.raises(TypeError, match=r"what snapshot\(\) returned, not None"),
+        ):
+            server.restore(None)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from durable_streams.testing._faults import Fault
 
 _UNHARMED: Final = Course()
+_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _KEPT_REQUESTS: Final = 1000
 """With their bodies: a server that runs for long must not keep all that it was ever sent."""
 
@@ -127,10 +128,11 @@ class Plans:
 
     def count(self, method: str, path: str | None) -> int:
         """How many came in all, with this method and path (None: any)."""
+        wanted, wanted_path = _method(method), None if path is None else _path(path)
         with self._lock:
-            if path is not None:
-                return self._counts[method, leading_slash(path)]
-            return sum(count for (each, _), count in self._counts.items() if each == method)
+            if wanted_path is not None:
+                return self._counts[wanted, wanted_path]
+            return sum(count for (each, _), count in self._counts.items() if each == wanted)
 
     def inject(
         self,
@@ -148,8 +150,8 @@ class Plans:
             raise ValueError(f"a plan is used once or more, or for ever (None), not {times!r} times")
         plan = FaultPlan(
             [course(each) for each in faults],
-            method=method,
-            path=None if path is None else leading_slash(path),
+            method=None if method is None else _method(method),
+            path=None if path is None else _path(path),
             where=where,
             times=times,
             lock=self._lock,
@@ -176,6 +178,20 @@ class Plans:
         with self._lock:
             for plan in self._plans:
                 plan.released.set()
+
+
+def _method(name: str) -> str:
+    """The method as requests have it. Raises `ValueError`: with a wrong one nothing would ever match."""
+    if name.upper() not in _METHODS:
+        raise ValueError(f"{name!r} is no method of HTTP: give one of {', '.join(sorted(_METHODS))}")
+    return name.upper()
+
+
+def _path(path: str) -> str:
+    """The path as requests have it. Raises `ValueError` for one with a query, which would never match."""
+    if "?" in path:
+        raise ValueError(f"{path!r} has a query: give the path alone, and look at `request.query` with where=")
+    return leading_slash(path)
 
 
 def leading_slash(path: str) -> str:

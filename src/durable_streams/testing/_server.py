@@ -62,7 +62,10 @@ class InMemoryStreamServer:
         return self._plans.requests
 
     def count(self, method: str, path: str | None = None) -> int:
-        """How many requests with this method came so far, in all or for one path."""
+        """How many requests with this method came so far, in all or for one path.
+
+        Raises `ValueError` for a method that is none, and for a path with a query.
+        """
         return self._plans.count(method, path)
 
     def inject(
@@ -79,7 +82,7 @@ class InMemoryStreamServer:
         together, or None, which lets it pass. ``times`` is how often all of that happens; None is until the plan
         is removed. Among several plans a request uses the oldest that has something left for it. The path is
         percent-decoded and without the query. Raises `ValueError` when faults of a tuple contradict each other,
-        and when there is nothing to plan.
+        when there is nothing to plan, for a method that is none, and for a path with a query.
         """
         return self._plans.inject(faults, method=method, path=path, where=where, times=times)
 
@@ -106,8 +109,10 @@ class InMemoryStreamServer:
         """Put a backup in place of all streams and producers, as often as you like.
 
         As at a server that is started again on its backup, the connections break on whose requests it works:
-        live readers connect again.
+        live readers connect again. Raises `TypeError` for anything but a `Snapshot`.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"restore takes what snapshot() returned, not {snapshot!r}")
 
         def restore() -> None:
             self._store.restore(snapshot.contents)
