@@ -57,7 +57,7 @@ def config(tmp_path: Path) -> Path:
     ("arguments", "told"),
     [
         ((), "name one stream, or give --all"),
-        (("s", "--all"), "name one stream, or give --all"),
+        (("s", "--all"), "not both"),
         (("s", "--old-server-gone"), "belong to --retarget"),
         (("s", "--token-file", "t"), "belong to --retarget"),
         (("s", "--retarget", "--old-server-gone", "--token-file", "t"), "leave --token-file out"),
