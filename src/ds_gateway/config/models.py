@@ -136,7 +136,7 @@ class ServerSettings(_Model):
     retain_bytes: Bytes | None = Field(
         None,
         ge=1024 * 1024,
-        description="What the embedded server keeps of a stream at least, the newest; default: everything.",
+        description="The most that the embedded server keeps of a stream, the newest; 1MiB or more; default: all.",
     )
     retain_age: Seconds | None = Field(
         # A restart looks for the last batch in the stream: it must not be gone by then.
