@@ -55,6 +55,8 @@ _log = logger("embedded")
 FOLDER: Final = "streams"
 RETRY_SECONDS: Final = 3.0
 TURN_SECONDS: Final = 1.0
+MIN_QUOTA_BYTES: Final = 1024 * 1024
+"""What `SqliteStore` takes at least."""
 DEAD_SECONDS: Final = 10.0
 """So long without a turn of its event loop, and the status calls it dead."""
 UNEXPECTED: Final = (OSError, RuntimeError, TypeError, ValueError)
@@ -110,8 +112,11 @@ def options(data_dir: str, server: ServerSettings, journal: JournalSettings, *, 
 
 
 def default_max_bytes(used_bytes: int, free_bytes: int) -> int:
-    """The quota without a configured one: half of what is free is left to the journal and to everybody else."""
-    return used_bytes + free_bytes // 2
+    """The quota without a configured one: half of what is free is left to the journal and to everybody else.
+
+    On a disk that is full already it is the smallest there can be: what is free on the disk then limits the store.
+    """
+    return max(MIN_QUOTA_BYTES, used_bytes + free_bytes // 2)
 
 
 def why_closed(error: Exception, directory: Path) -> str:

@@ -79,6 +79,8 @@ def _meaning(reply: Reply, request: Request) -> tuple[type[DurableStreamError], 
         return FetchError, f"redirects are never followed; this one leads to {target}"
     if reply.status < 300:
         return FetchError, "the answer is not a stream server's: it has no Stream-Next-Offset"
+    if reply.status == 507 and reply.from_stream_server:
+        return FetchError, "the server is full: nothing was stored"
     unknown = "the server, or a proxy before it, failed" if reply.status >= 500 else "unexpected answer"
     return _MEANINGS.get(reply.status, (FetchError, unknown))
 

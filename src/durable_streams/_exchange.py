@@ -3,7 +3,8 @@
 Every answer is one of three:
 
     SETTLED     it says what happened, for good or bad
-    NOT_NOW     nothing happened: 421, 425, 429, 503 with ``Retry-After``, or not one byte left
+    NOT_NOW     nothing happened: 421, 425, 429, 503 with ``Retry-After``, the stream server's own 507, or not
+                one byte left
     DOUBTFUL    nobody knows: a timeout, a reset, 5xx
 
 NOT_NOW is always tried again. DOUBTFUL is tried again where doing it twice is the same as doing it once
@@ -15,6 +16,7 @@ comes out as it is, unless an earlier attempt is in doubt: then it is a `FetchEr
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from durable_streams.errors import DurableStreamError
+
+logger = logging.getLogger("durable_streams.client")
 
 _NOT_DONE: Final = frozenset({421, 425, 429})
 """By their definitions nothing was done: misdirected (RFC 9110), too early (RFC 8470), too many (RFC 6585)."""
@@ -50,6 +54,8 @@ def outcome(answer: Answer) -> Outcome:
     if isinstance(answer, Failure):
         return Outcome.DOUBTFUL if answer.sent else Outcome.NOT_NOW
     if answer.status in _NOT_DONE or (answer.status == 503 and "retry-after" in answer.headers):
+        return Outcome.NOT_NOW
+    if answer.status == 507 and answer.from_stream_server:
         return Outcome.NOT_NOW
     # 501 and 505 will be the answer next time too.
     if answer.status == 408 or (answer.status >= 500 and answer.status not in {501, 505}):
@@ -74,6 +80,8 @@ class RetryPolicy:
         if isinstance(answer, Reply):
             asked = retry_after_seconds(answer.headers, self.utc_now())
             seconds = max(seconds, asked or 0.0)
+        said = f"HTTP {answer.status}" if isinstance(answer, Reply) else answer.reason
+        logger.debug("no usable answer: %s; it is tried again", said)
         return seconds
 
 

@@ -7,7 +7,8 @@ Rules the table rests on (PROTOCOL sections 5.2 and 5.2.1):
   path to the server is broken: nothing is known about the request, and nothing is given up.
 - Only a 200 that echoes our epoch and sequence number means *appended*.
 - A 204 says that *a* request with this number was appended. Whether it was ours is for the stream to say.
-- A wait (429, 503 with ``Retry-After``) and a request that never left are definite failures: nothing was appended.
+- A wait (429, 503 with ``Retry-After``, the stream server's own 507) and a request that never left are definite
+  failures: nothing was appended.
 
 `judge` decides what one answer means. What to do about it is decided by `_pull`.
 """
@@ -189,6 +190,7 @@ _TABLE: tuple[tuple[Callable[[Attempt, Reply], bool], Verdict], ...] = (
     (lambda _, r: r.status == 413, Verdict.TOO_LARGE),
     (lambda a, r: r.status == 400 and _behind(a, r), Verdict.EPOCH_BEHIND),
     (lambda _, r: r.status == 400, Verdict.REFUSED),
+    (lambda _, r: r.status == 507 and r.from_stream_server, Verdict.WAIT),
     # -- everything else proves nothing
     (lambda _, __: True, Verdict.AMBIGUOUS),
 )

@@ -81,7 +81,10 @@ class TestOptions:
 
 class TestQuota:
     async def test_half_of_what_is_free_beside_what_there_is(self) -> None:
-        assert default_max_bytes(10, 100) == 60
+        assert default_max_bytes(10 * 2**20, 100 * 2**20) == 60 * 2**20
+
+    async def test_a_full_disk_leaves_a_quota_that_a_store_takes(self) -> None:
+        assert default_max_bytes(10, 100) == 2**20
 
     async def test_what_the_files_take(self, tmp_path: Path) -> None:
         assert used_bytes(tmp_path / "none") == 0

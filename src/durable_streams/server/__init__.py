@@ -1,9 +1,10 @@
 """A durable stream server: the protocol's rules over a store, as one ASGI application."""
 
-from durable_streams.server._app import Limits, StreamApp
+from durable_streams.server._app import StreamApp
 from durable_streams.server._connections import ConnectionLimits
 from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
 from durable_streams.server._http import is_loopback
+from durable_streams.server._limits import Limits
 from durable_streams.server._memory import MemoryStore
 from durable_streams.server._serve import ServerThread
 from durable_streams.server._sqlite import SqliteStore

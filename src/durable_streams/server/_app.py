@@ -13,7 +13,6 @@ import hmac
 import logging
 import random
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,8 +21,9 @@ from durable_streams.server import _commands, _encoding, _reads, _requests, _rul
 from durable_streams.server._commands import Moment
 from durable_streams.server._errors import StoreError, StoreFullError
 from durable_streams.server._http import METHODS, PREFLIGHT, DisconnectedError, Exchange
+from durable_streams.server._limits import Limits
 from durable_streams.server._requests import ReadRequest, RefusedError
-from durable_streams.server._retention import Retention
+from durable_streams.server._room import FullNotice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -40,34 +40,6 @@ _PAUSE_SECONDS: Final = 1.0
 """Between two sweeps when there is more to do: others write, too."""
 _BRIEFLY_SECONDS: Final = 1.0
 _NOT_FOUND: Final = RefusedError(404, _rules.NOT_FOUND.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the server allows, and how long it waits."""
-
-    long_poll_timeout_seconds: float = 30.0
-    sse_seconds: float = 60.0
-    """Length of one event stream; the client then connects again (PROTOCOL section 10.2)."""
-    max_body_bytes: int = 16 * 1024 * 1024
-    """Of one request, packed or unpacked; beyond it: 413."""
-    max_streams: int = 100_000
-    """Beyond it no stream is created: 507."""
-    retain_bytes: int | None = None
-    """How much of each stream is kept at least; readers of what is older get 410. None keeps everything."""
-    retain_seconds: float | None = None
-    """How long data are kept at least, counted in time that the store is served. None keeps everything."""
-    compress_bytes: int | None = 1024
-    """Size from which answers to reads are compressed. None never compresses."""
-    page_bytes: int = 1024 * 1024
-    """Size of one answer to a read; one message alone may be larger."""
-    body_idle_seconds: float = 30.0
-    """Time without a byte after which an unfinished request is given up."""
-
-    @property
-    def retention(self) -> Retention:
-        """What each stream keeps."""
-        return Retention(self.retain_bytes, self.retain_seconds)
 
 
 class StreamApp:
@@ -98,6 +70,7 @@ class StreamApp:
         self._clock = clock
         self._monotonic = monotonic
         self._served_since = monotonic()
+        self._full = FullNotice(logger, monotonic)
         self._parsing = asyncio.Lock()
         self._random = random_source or random.Random()  # noqa: S311 - jitter
         self._stopping = False
@@ -151,9 +124,6 @@ class StreamApp:
             await self._give_up(exchange, refused.status, refused.reason)
         except DisconnectedError:
             logger.debug("request.abandoned: %s %r", exchange.method, exchange.raw_path)
-        except StoreFullError as error:
-            logger.warning("store.full: %s", error)
-            await self._give_up(exchange, 507, "no space left: nothing was stored")
         except StoreError:
             logger.exception("store.failed")
             await self._give_up(exchange, 500, "the store failed")
@@ -162,11 +132,11 @@ class StreamApp:
             logger.exception("request.failed: %s %r", exchange.method, exchange.raw_path)
             await self._give_up(exchange, 500, "internal error")
 
-    async def _give_up(self, exchange: Exchange, status: int, reason: str) -> None:
+    async def _give_up(self, exchange: Exchange, status: int, reason: str, headers: Headers = ()) -> None:
         if exchange.answered:
             return  # an answer that ends in the middle is how its reader learns of the failure
         with contextlib.suppress(DisconnectedError):
-            await exchange.refuse(status, reason)
+            await exchange.refuse(status, reason, headers)
 
     async def _route(self, exchange: Exchange) -> None:
         if exchange.method == "OPTIONS":
@@ -184,7 +154,28 @@ class StreamApp:
         if handle is None:
             await exchange.refuse(405, f"{exchange.method[:20]} is not supported", [("allow", METHODS)])
             return
-        await handle(exchange, path)
+        try:
+            await handle(exchange, path)
+        except RefusedError as refused:
+            await self._refuse(exchange, path, refused.status, refused.reason)
+        except StoreFullError as error:
+            self._full.refused(error)
+            await self._refuse(exchange, path, 507, "no space left: nothing was stored")
+
+    async def _refuse(self, exchange: Exchange, path: str, status: int, reason: str) -> None:
+        """Refuse what was asked of a path.
+
+        If there is a stream, with its own headers: a producer must know that it is not a proxy that refuses.
+        """
+        stream = None
+        if status != _NOT_FOUND.status:
+            with contextlib.suppress(StoreError):  # what is refused is refused, even if nothing can be read
+                stream = await self._store.find(path)
+        if stream is None or _rules.expired(stream, self._clock()):
+            await self._give_up(exchange, status, reason, _rules.full_headers(status))
+        else:
+            answer = _rules.refusal(status, stream, reason)
+            await self._give_up(exchange, status, reason, answer.headers)
 
     def _authorized(self, exchange: Exchange) -> bool:
         if self._token is None:
@@ -207,31 +198,28 @@ class StreamApp:
             max_streams=self._limits.max_streams,
         )
         answer = await self._store.transact(work)
+        if answer.status == 201:
+            self._full.stored()
         location = (("location", exchange.url),) if answer.status == 201 else ()
         await self._send(exchange, answer, location)
 
     async def _append(self, exchange: Exchange, path: str) -> None:
         request = _requests.append_request(exchange.headers)
-        try:
-            body = await self._body(exchange, path, request.content_type, must_exist=True)
-        except RefusedError as refused:
-            # With the stream's own headers: a producer must know that it is not a proxy that refuses.
-            stream = await self._store.find(path)
-            if stream is None:
-                raise
-            await self._send(exchange, _rules.refusal(refused.status, stream, refused.reason))
-            return
-        answer = _rules.malformed_append(request, body)
-        if answer is None:
-            work = partial(
-                _commands.append,
-                path=path,
-                request=request,
-                body=body,
-                moment=self._moment(),
-                retention=self._limits.retention,
-            )
-            answer = await self._store.transact(work)
+        body = await self._body(exchange, path, request.content_type, must_exist=True)
+        problem = _rules.malformed_append(request, body)
+        if problem is not None:
+            raise RefusedError(400, problem)
+        work = partial(
+            _commands.append,
+            path=path,
+            request=request,
+            body=body,
+            moment=self._moment(),
+            retention=self._limits.retention,
+        )
+        answer = await self._store.transact(work)
+        if body.sent and answer.status < 400:
+            self._full.stored()
         await self._send(exchange, answer)
 
     async def _body(

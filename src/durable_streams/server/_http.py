@@ -27,6 +27,7 @@ _EXPOSED: Final = (
     _wire.STREAM_CURSOR,
     _wire.STREAM_TTL,
     _wire.STREAM_EXPIRES_AT,
+    _wire.STREAM_FULL,
     _wire.PRODUCER_EPOCH,
     _wire.PRODUCER_SEQ,
     _wire.PRODUCER_EXPECTED_SEQ,

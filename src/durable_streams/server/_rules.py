@@ -6,7 +6,7 @@ closed, content type, producer (duplicate, fenced, gap), body, ``Stream-Seq`` (P
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from durable_streams import _wire
@@ -90,7 +90,8 @@ def rule_create(request: CreateRequest, body: Body, existing: Stream | None, at:
 
 def too_many_streams(limit: int) -> Answer:
     """Return the answer to a PUT for which there is no place."""
-    return Answer(507, reason=f"the server has {limit} streams and takes no more: delete some, or raise its limit")
+    reason = f"the server has {limit} streams and takes no more: delete some, or raise its limit"
+    return Answer(507, full_headers(507), reason)
 
 
 def _difference(request: CreateRequest, stream: Stream) -> str:
@@ -109,13 +110,11 @@ def _difference(request: CreateRequest, stream: Stream) -> str:
 # --- Append and close (PROTOCOL sections 5.2 and 5.3) -----------------------------------------------------
 
 
-def malformed_append(request: AppendRequest, body: Body) -> Answer | None:
+def malformed_append(request: AppendRequest, body: Body) -> str | None:
     """What is wrong with a POST whatever the state of its stream, or None."""
     if not body.sent:
-        return None if request.close else Answer(400, reason="the body is empty, and Stream-Closed is not true")
-    if request.content_type is None:
-        return Answer(400, reason="a body needs a Content-Type")
-    return None
+        return None if request.close else "the body is empty, and Stream-Closed is not true"
+    return "a body needs a Content-Type" if request.content_type is None else None
 
 
 def rule_append(
@@ -205,7 +204,13 @@ def describe(stream: Stream) -> Answer:
 
 def refusal(status: int, stream: Stream, reason: str) -> Answer:
     """Return the answer that refuses a request on a stream for a reason that these rules do not know."""
-    return _refuse(status, stream, reason).answer
+    answer = _refuse(status, stream, reason).answer
+    return replace(answer, headers=answer.headers + full_headers(status))
+
+
+def full_headers(status: int) -> Headers:
+    """What each 507 carries, also where there is no stream: it is this server's, and nothing was stored."""
+    return ((_wire.STREAM_FULL, "true"),) if status == 507 else ()
 
 
 def _refuse(status: int, stream: Stream, reason: str, headers: Headers = ()) -> Ruling:

@@ -8,12 +8,14 @@ connections of their own and never wait for the writer. One process at a time se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_streams.server import _rows
@@ -27,7 +29,7 @@ from durable_streams.server._database import (
     space,
     translated,
 )
-from durable_streams.server._errors import StoreError
+from durable_streams.server._errors import StoreError, StoreFullError
 from durable_streams.server._room import Room, SpaceLimits
 from durable_streams.server._watchers import Watchers
 
@@ -225,7 +227,9 @@ class SqliteStore:
     def _room(self) -> Room:
         if self._space_limits == SpaceLimits():
             return Room(None)
-        return Room(space(self._connection, self._path).left(self._space_limits))
+        now = space(self._connection, self._path)
+        why = partial(now.why_full, self._space_limits, self._path.parent)
+        return Room(now.left(self._space_limits), why)
 
     def _roll_back(self) -> None:
         # SQLite has already rolled back by itself after some errors, a full disk among them.
@@ -237,7 +241,14 @@ class SqliteStore:
             logger.exception("store.rollback_failed")
 
     def _explained(self, error: Exception) -> Exception:
-        return translated(error, self._path) if isinstance(error, sqlite3.Error) else error
+        if not isinstance(error, sqlite3.Error):
+            return error
+        explained = translated(error, self._path)
+        if isinstance(explained, StoreFullError):
+            with contextlib.suppress(StoreError, sqlite3.Error):  # then it is said in fewer words
+                now = space(self._connection, self._path)
+                return StoreFullError(f"no room: {now.why_full(self._space_limits, self._path.parent)}")
+        return explained
 
     def _deliver(self, done: Sequence[_Done], changed: set[int]) -> None:
         try:

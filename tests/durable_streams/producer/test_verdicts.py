@@ -62,7 +62,9 @@ TABLE = [
     (reply(503), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(500, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(502), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
-    (reply(507, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
+    (reply(507, NEXT), Verdict.WAIT, Verdict.WAIT),
+    (reply(507, {"stream-full": "true"}), Verdict.WAIT, Verdict.WAIT),
+    (reply(507), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(405, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(408), Verdict.PATH_BROKEN, Verdict.PATH_BROKEN),
     (Failure("timed out"), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
@@ -125,6 +127,7 @@ STATUSES = [
     429,
     500,
     503,
+    507,
     511,
     599,
 ]

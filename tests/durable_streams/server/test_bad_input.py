@@ -132,3 +132,31 @@ def test_json_that_is_nested_without_end(client: httpx.Client, create: Callable[
     assert client.post("/s", headers=headers, content=b"[" * 50_000).status_code == 400
     deep = b"[" * 20_000 + b"]" * 20_000
     assert client.post("/s", headers=headers, content=deep).status_code == 400
+
+
+class TestWhoRefuses:
+    """What is refused of an existing stream carries its position, so that nobody takes a proxy's word for it."""
+
+    @pytest.mark.parametrize(
+        ("method", "query", "headers"),
+        [
+            ("POST", "", TEXT),
+            ("POST", "", {**TEXT, "producer-id": "p"}),
+            ("POST", "", {**TEXT, "stream-seq": ""}),
+            ("POST", "", {"content-type": "?"}),
+            ("PUT", "", {**TEXT, "stream-ttl": "soon"}),
+            ("GET", "?offset=x", {}),
+            ("GET", "?offset=-1&offset=now", {}),
+            ("GET", "?live=sse", {}),
+            ("GET", "?offset=0000000000000009", {}),
+        ],
+    )
+    def test_a_bad_request_to_a_stream(
+        self, client: httpx.Client, create: Callable[..., str], method: str, query: str, headers: dict[str, str]
+    ) -> None:
+        path = create(content=b"x")
+        refused = client.request(method, path + query, headers=headers)
+        assert (refused.status_code, refused.headers["stream-next-offset"]) == (400, "0000000000000001")
+        elsewhere = client.request(method, "/none" + query, headers=headers)
+        assert elsewhere.status_code in {400, 404}
+        assert not any(name.startswith("stream-") for name in elsewhere.headers)

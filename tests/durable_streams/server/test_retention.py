@@ -93,6 +93,7 @@ class TestByBytes:
             410,
             f"the data before offset {offset(2)} are no longer kept: read from there, or from -1\n",
         )
+        assert gone.headers["stream-next-offset"] == offset(5)
         assert client.get(f"/s?offset={offset(2)}{live and '&live=long-poll'}").status_code == 200
 
     def test_a_message_that_is_larger_than_all_that_is_kept_is_still_read(
