@@ -8,8 +8,10 @@ in ``trash`` until the writer has time for them.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
+import stat
 from typing import TYPE_CHECKING, Final
 
 from durable_streams.server._errors import StoreError, StoreFormatError, StoreFullError, StoreLockedError
@@ -18,6 +20,8 @@ from durable_streams.server._room import Space
 if TYPE_CHECKING:
     from pathlib import Path
 
+logger = logging.getLogger("durable_streams.server")
+
 SCHEMA_VERSION: Final = 2
 FILE_NAME: Final = "streams.db"
 LOCK_NAME: Final = "lock"
@@ -25,6 +29,7 @@ LOCK_NAME: Final = "lock"
 _APPLICATION_ID: Final = 0x44537472  # "DStr": says whose file it is
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _PAGE_BYTES: Final = 4096
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 _SCHEMA: Final = (
     """
@@ -93,7 +98,9 @@ def make_directory(directory: Path) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
-        raise StoreError(f"cannot create {directory}: {error.strerror}") from error
+        raise StoreError(
+            f"cannot create {directory}: {error.strerror}; choose a directory that this user may write to"
+        ) from error
 
 
 class DirectoryLock:
@@ -104,13 +111,15 @@ class DirectoryLock:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot open {path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot open {path}: {error.strerror}; choose a directory that this user may write to, or let it"
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
             raise StoreLockedError(
-                f"another process serves {directory}: stop it, or choose another directory"
+                f"this or another process serves {directory}: stop it, or choose another directory"
             ) from error
 
     def release(self) -> None:
@@ -123,6 +132,7 @@ def connect_writer(path: Path, max_bytes: int | None) -> sqlite3.Connection:
 
     A commit is on the disk when it returns: write-ahead log, ``synchronous=FULL``.
     """
+    _make_private(path)
     try:
         connection = _connect(path)
         _prepare(connection, path, max_bytes)
@@ -166,6 +176,18 @@ def translated(error: sqlite3.Error, path: Path) -> StoreError:
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return StoreFormatError(f"{path} is damaged or not a store: {error}")
     return StoreError(f"{path}: {error}")
+
+
+def _make_private(path: Path) -> None:
+    """Create the file, for its user alone; SQLite makes those beside it alike. Warn if others may open it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        modes = path.stat().st_mode, path.parent.stat().st_mode
+        if all(mode & _OTHERS for mode in modes):  # it may be meant so, for a backup
+            logger.warning("store.not_private: other users may open %s; chmod 600 %s* shuts them out", path, path)
+    except OSError as error:
+        raise StoreError(f"cannot create {path}: {error.strerror}") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

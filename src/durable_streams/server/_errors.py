@@ -3,7 +3,7 @@
 DurableStreamError
 +-- StoreError              the store could not do its work; what was asked is not stored
     +-- StoreFullError      no space: the disk is full, or the store's own limit is reached
-    +-- StoreLockedError    another process serves this directory
+    +-- StoreLockedError    this or another process serves this directory
     +-- StoreFormatError    the directory was written by a newer version, or is not a store
 """
 
@@ -25,7 +25,7 @@ class StoreFullError(StoreError):
 
 
 class StoreLockedError(StoreError):
-    """Another process serves this directory."""
+    """This or another process serves this directory."""
 
     code = "STORE_LOCKED"
 

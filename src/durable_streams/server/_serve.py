@@ -83,8 +83,10 @@ class ServerThread:
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve on a socket and return its URL; port 0 takes any free one.
 
-        Raises `OSError` when the address cannot be had.
+        Raises `OSError` when the address cannot be had, and `RuntimeError` unless the server runs.
         """
+        if not self._thread.is_alive():
+            raise RuntimeError("the server does not run: call start() before listen(), and not after stop()")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         # Its connections inherit this. asyncio sets it for sockets that name their protocol only, and this one

@@ -165,6 +165,17 @@ def test_what_is_loopback(host: str, local: bool) -> None:  # noqa: FBT001 - a t
     assert is_loopback(host) is local
 
 
+def test_listening_needs_a_server_that_runs() -> None:
+    thread = ServerThread(StreamApp(MemoryStore()))
+    with pytest.raises(RuntimeError, match=r"call start\(\) before listen\(\)"):
+        thread.listen()
+    thread.start()
+    assert thread.listen().startswith("http://127.0.0.1:")
+    thread.stop()
+    with pytest.raises(RuntimeError, match=r"not after stop\(\)"):
+        thread.listen()
+
+
 def test_a_listener_that_failed_does_not_keep_the_rest_from_ending(tmp_path: Path) -> None:
     thread = ServerThread(StreamApp(SqliteStore(tmp_path)))
     thread.start()

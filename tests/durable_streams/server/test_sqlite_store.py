@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sqlite3
+import stat
 import threading
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -237,8 +238,8 @@ class TestGroupCommit:
 
 class TestFull:
     def test_nothing_is_torn_and_all_goes_on_once_there_is_space(self, tmp_path: Path) -> None:
-        piece = b"x" * 20_000
-        with serving(SqliteStore(tmp_path, max_bytes=300_000)) as (_, client):
+        piece = b"x" * 80_000
+        with serving(SqliteStore(tmp_path, max_bytes=1024 * 1024)) as (_, client):
             client.put("/old", headers=TEXT, content=piece * 4)
             client.put("/s", headers=TEXT)
             stored = 0
@@ -310,8 +311,9 @@ class TestRestart:
 
 class TestRefusals:
     def test_one_process_at_a_time(self, tmp_path: Path) -> None:
-        with serving(SqliteStore(tmp_path)), pytest.raises(StoreLockedError, match="another process serves"):
-            SqliteStore(tmp_path)
+        with serving(SqliteStore(tmp_path)):
+            with pytest.raises(StoreLockedError, match="this or another process serves"):
+                SqliteStore(tmp_path)
         with serving(SqliteStore(tmp_path)):
             pass  # it is free again
 
@@ -343,3 +345,28 @@ class TestRefusals:
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="cannot create"):
             SqliteStore(tmp_path / "file" / "data")
+
+
+class TestPrivacy:
+    def test_the_files_are_for_their_user_alone_whatever_the_directory(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o755)
+        with serving(SqliteStore(tmp_path)) as (_, client):
+            client.put("/s", headers={"content-type": "text/plain"}, content=b"x")
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(("streams.db", "streams.db-wal", "streams.db-shm", "lock"), 0o600)
+
+    @pytest.mark.parametrize(
+        ("directory", "file", "told"), [(0o755, 0o644, 1), (0o700, 0o644, 0), (0o755, 0o600, 0)]
+    )
+    def test_files_that_others_may_open_are_left_so_with_a_warning(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, directory: int, file: int, told: int
+    ) -> None:
+        with serving(SqliteStore(tmp_path)):
+            pass
+        path = tmp_path / "streams.db"
+        path.chmod(file)
+        tmp_path.chmod(directory)
+        with serving(SqliteStore(tmp_path)):
+            assert stat.S_IMODE(path.stat().st_mode) == file
+        said = f"store.not_private: other users may open {path}; chmod 600 {path}* shuts them out"
+        assert caplog.messages == [said] * told
