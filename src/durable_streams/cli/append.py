@@ -26,6 +26,7 @@ from durable_streams.cli.options import (
     content_type_of,
 )
 from durable_streams.cli.sending import DEFAULT_MAX_BATCH_BYTES, Producer, takes
+from durable_streams.cli.sizes import size_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,7 +78,7 @@ def append(
     ] = False,
     max_batch_bytes: Annotated[
         int,
-        typer.Option(metavar="N", help="Largest request of --file, - and --producer-id.", min=64),
+        typer.Option(parser=size_from(64), metavar="SIZE", help="Largest request of --file, - and --producer-id."),
     ] = DEFAULT_MAX_BATCH_BYTES,
     token_file: TokenFileOption = None,
     header: HeaderOption = [],  # noqa: B006 - typer copies it

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
 
+from durable_streams._wire import Reply
 from durable_streams.errors import (
     ContentTypeMismatchError,
     DurableStreamError,
@@ -62,6 +64,10 @@ _WAYS_OUT: Final[tuple[tuple[type[DurableStreamError], str], ...]] = (
     (FetchError, "check that the server runs and that the URL is right"),
 )
 
+_ROOM: Final = (
+    "at the server delete streams, free space on its disk, or start it with larger --max-bytes or --max-streams"
+)
+
 # The client's messages begin with the request, which the line names by its URL already.
 _REQUEST: Final = re.compile(r"(?:GET|PUT|POST|HEAD|DELETE) \S+: ")
 
@@ -76,7 +82,13 @@ class InputError(Exception):
 
 @contextmanager
 def reporting(action: str, url: str) -> Generator[None]:
-    """Turn what goes wrong while doing ``action`` to a stream into one line and an exit code."""
+    """Turn what goes wrong while doing ``action`` to a stream into one line and an exit code.
+
+    The first failure that is tried again is told, too: who waits should know for what.
+    """
+    retries, told = logging.getLogger("durable_streams.client"), _TellOnce(url)
+    retries.addHandler(told)
+    retries.setLevel(logging.DEBUG)
     try:
         yield
     except WrongUseError as error:
@@ -94,14 +106,38 @@ def reporting(action: str, url: str) -> Generator[None]:
         fail(f"cannot {action} {shown(url)}: {error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        retries.removeHandler(told)
+        retries.setLevel(logging.NOTSET)
+
+
+class _TellOnce(logging.Handler):
+    """Says that a request failed and is tried again, the first time."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url: str | None = url
+
+    def emit(self, record: logging.LogRecord) -> None:
+        url, self._url = self._url, None
+        if url is not None:
+            say(f"{shown(url)}: {record.getMessage()}")
 
 
 def in_words(error: DurableStreamError) -> str:
     """Return the error, what is known beside it, and the way out."""
     text = _REQUEST.sub("", str(error), count=1)
-    notes = [note.rstrip(".") for note in getattr(error, "__notes__", ())]
+    notes = [_in_a_line(note) for note in getattr(error, "__notes__", ())]
     way_out = [way for kind, way in _WAYS_OUT if isinstance(error, kind)][:1]
+    if error.status == 507 and Reply(507, error.headers).from_stream_server:
+        way_out = [_ROOM]
     return "; ".join([text, *notes, *way_out])
+
+
+def _in_a_line(note: str) -> str:
+    """A note is a sentence of its own; here it is a part of one."""
+    is_word = note[1:2].islower() or note[1:2] == " "
+    return (note[:1].lower() if is_word else note[:1]) + note[1:].rstrip(".")
 
 
 def shown(url: str) -> str:

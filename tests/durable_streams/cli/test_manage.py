@@ -8,6 +8,8 @@ import pytest
 
 from durable_streams import cli
 from durable_streams.cli import ending
+from durable_streams.server import Limits, ServerThread, SqliteStore, StreamApp
+from durable_streams.testing import Status
 from harness import plain_http
 from harness.ports import free_port
 from harness.stream_server import Front, Reply
@@ -167,9 +169,51 @@ class TestErrors:
     def test_a_stream_that_is_not_there(self, command: StreamCommand, url: str) -> None:
         refused(command("head", url), code=1, saying=f"cannot look at {url}: there is no such stream (HTTP 404")
 
-    def test_a_server_that_is_not_there(self, command: StreamCommand) -> None:
+    @pytest.mark.parametrize("verb", ["head", "read"])
+    def test_a_server_that_is_not_there_is_told_while_it_is_tried_again(
+        self, command: StreamCommand, verb: str
+    ) -> None:
         url = f"http://127.0.0.1:{free_port()}/s"
-        refused(command("head", url), code=1, saying=f"cannot look at {url}: ConnectError")
+        ended = command(verb, url)
+        assert ended.code == 1
+        first, last = ended.stderr.splitlines()
+        assert first.startswith(f"durable-streams: {url}: no usable answer: ConnectError: ")
+        assert first.endswith("; it is tried again")
+        assert ": ConnectError: " in last
+        assert last.endswith("check that the server runs and that the URL is right")
+
+    def test_a_full_server_has_stored_nothing_and_no_doubt_is_left(
+        self, command: StreamCommand, tmp_path: Path
+    ) -> None:
+        store = SqliteStore(tmp_path / "streams", max_bytes=1024 * 1024)
+        server = ServerThread(StreamApp(store, limits=Limits(max_streams=1)))
+        server.start()
+        try:
+            url = server.listen()
+            assert command("create", f"{url}/s", "--content-type", "text/plain").code == 0
+            large = tmp_path / "large"
+            large.write_bytes(b"x" * 1_100_000)
+            full = command("append", f"{url}/s", "y" * 100_000, *["z" * 100_000] * 9)
+            created = command("create", f"{url}/another")
+            batch = command("append", f"{url}/s", "--file", large, "--max-batch-bytes", "2MB")
+        finally:
+            server.stop()
+        for ended in (full, created, batch):
+            assert ended.code == 1
+            assert "the server is full: nothing was stored (HTTP 507: " in ended.stderr
+            assert "--max-bytes or --max-streams" in ended.stderr
+            assert "may have" not in ended.stderr
+            assert "check that the server runs" not in ended.stderr
+
+    def test_what_is_known_beside_it_is_a_part_of_the_line(
+        self, command: StreamCommand, server: InMemoryStreamServer, url: str
+    ) -> None:
+        assert command("create", url, "--content-type", "text/plain").code == 0
+        with server.inject(Status(502), path=url.rpartition("/")[2], method="POST", times=None):
+            ended = command("append", url, "x")
+        assert ended.code == 1
+        assert "; it may have been stored" in ended.stderr
+        assert "; It" not in ended.stderr
 
     @pytest.mark.parametrize(
         "url", ["s", "ftp://host/s", "http://", "/v1/stream/s", "http://host:99999/s", "http://host/a stream"]

@@ -8,8 +8,11 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import TypeAdapter
 
+from ds_gateway.config.quantities import Bytes
 from durable_streams.cli.serve import _stop_is_asked
+from durable_streams.cli.sizes import size_of
 from durable_streams.server import ServerThread, SqliteStore, StreamApp
 from harness import plain_http
 from harness.processes import Processes, console_script
@@ -112,6 +115,28 @@ class TestMistakes:
             path.write_text(content)
         self.refused(command("serve", "--data", data, "--port", "0", "--token-file", path), saying=str(path))
 
+    def test_a_host_that_is_none_is_told_before_the_token(self, command: StreamCommand, data: Path) -> None:
+        ended = command("serve", "--data", data, "--port", "0", "--host", "not a host")
+        self.refused(ended, saying="--host 'not a host' is no address: ")
+        assert not data.exists()
+
+    @pytest.mark.parametrize("port", ["70000", "-1", "http", "99999999999999999999"])
+    def test_what_is_no_port_is_named(self, command: StreamCommand, data: Path, port: str) -> None:
+        self.refused(
+            command("serve", "--data", data, "--port", port), saying=f"{port} is no port: give 1 to 65535"
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "saying"),
+        [
+            ("20Gigs", "'20Gigs' is no size: write bytes, or a number with kB"),
+            ("100k", "100k is too small: it is 1048576 bytes at least"),
+            ("5000000TiB", "5000000TiB is too large"),
+        ],
+    )
+    def test_what_is_no_size_is_named(self, command: StreamCommand, data: Path, text: str, saying: str) -> None:
+        self.refused(command("serve", "--data", data, "--max-bytes", text), saying=saying)
+
     def test_an_option_it_does_not_know(self, command: StreamCommand, data: Path) -> None:
         self.refused(command("serve", "--data", data, "--prot", "1"), saying="--prot")
 
@@ -132,12 +157,20 @@ class TestRefusals:
 
     def test_a_directory_that_is_served_already(self, command: StreamCommand, served: str, folder: Path) -> None:
         ended = command("serve", "--data", folder / "data", "--port", "0")
-        self.refused(ended, saying=f"another process serves {folder / 'data'}")
+        self.refused(ended, saying=f"this or another process serves {folder / 'data'}")
 
     def test_a_port_that_is_taken(self, command: StreamCommand, served: str, data: Path) -> None:
         port = served.rpartition(":")[2]
         ended = command("serve", "--data", data, "--port", port)
-        self.refused(ended, saying=f"cannot listen on 127.0.0.1 port {port}")
+        self.refused(ended, saying=f"cannot listen on 127.0.0.1 port {port}: Address already in use; ")
+        assert ended.stderr.count(port) == 1
+        assert "--port" in ended.stderr
+        assert not data.exists()
+
+    def test_a_directory_that_cannot_be_made(self, command: StreamCommand, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        ended = command("serve", "--data", tmp_path / "file" / "data", "--port", "0")
+        self.refused(ended, saying="choose a directory that this user may write to")
 
     def test_data_of_a_newer_version(self, command: StreamCommand, data: Path) -> None:
         server = ServerThread(StreamApp(SqliteStore(data)))
@@ -176,7 +209,7 @@ class TestLimits:
         assert (refused.status_code, refused.text) == (507, "no space left: nothing was stored\n")
 
     def test_the_store_has_a_limit(self, processes: Processes, data: Path) -> None:
-        url = url_of(serve(processes, data, "--max-bytes", "1048576"))
+        url = url_of(serve(processes, data, "--max-bytes", "1MiB"))
         assert plain_http.put(f"{url}/s", headers=TEXT, content=b"x" * 900_000).status_code == 201
         assert plain_http.post(f"{url}/s", headers=TEXT, content=b"x" * 200_000).status_code == 507
         assert plain_http.get(f"{url}/s").content == b"x" * 900_000
@@ -187,6 +220,14 @@ class TestLimits:
         assert ended.code == 2
         assert option in ended.stderr
         assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1048576", 2**20), ("20GiB", 20 * 2**30), ("1.5 kB", 1500), ("2k", 2000), ("3Ki", 3072), ("1TB", 10**12)],
+)
+def test_sizes_are_those_of_the_gateways_configuration(text: str, size: int) -> None:
+    assert size_of(text) == size == TypeAdapter(Bytes).validate_python(text)
 
 
 def test_it_goes_on_when_it_was_stopped_and_continued(monkeypatch: pytest.MonkeyPatch) -> None:
