@@ -11,7 +11,7 @@ from harness.stream_model import Manners
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from durable_streams._pull import Policy
+    from durable_streams._pull import Policy, Stop
 
 CLAIM: Final = 0
 """What a claim leaves in the stream."""
@@ -72,6 +72,8 @@ class Limits:
     poison: tuple[int, ...] = ()
     policies: tuple[Policy, ...] = (_pull.Policy(recover=True),)
     """A process may be started with any of them; the first one with the first."""
+    stops: frozenset[Stop] = frozenset()
+    """What may stop the uplink in these worlds; each of them must."""
 
     def __str__(self) -> str:
         told = ", ".join(f"{name}={n}" for name, n in zip(Fate._fields, self.fate, strict=True) if n)
