@@ -133,7 +133,8 @@ def on_found(state: Pull, presence: Presence, end: str) -> Step:
         case Presence.PRESENT:
             return _resolved(state, end)
         case Presence.ABSENT if state.doubted:
-            return halt(
+            # Whoever used the number left nothing of ours: the server lost it since, or never stored it.
+            return repair(
                 state,
                 Stop.FOREIGN,
                 f"the server says that batch {batch.seq} of epoch {batch.epoch} is in the stream, and it is not "
