@@ -20,7 +20,7 @@ from durable_streams._pull_steps import (
     wrong_content_type,
 )
 from durable_streams._pull_types import SaveAnchor, SaveClaim, SaveEpoch, Stage, Stop
-from durable_streams._wire import STREAM_CLOSED, STREAM_NEXT_OFFSET, Answer, Reply
+from durable_streams._wire import PRODUCER_SEQ, STREAM_CLOSED, STREAM_NEXT_OFFSET, Answer, Reply
 
 if TYPE_CHECKING:
     from durable_streams._pull_types import Pull, Step
@@ -83,11 +83,24 @@ def on_claim(state: Pull, answer: Answer, at: float) -> Step:
             after = calm(state, stage=Stage.IDLE, stored=stored, repeated=False, fencing=False)
             return after, SaveClaim(stored.epoch)
         case Verdict.DUPLICATE | Verdict.DUPLICATE_UNSENT:
+            if isinstance(answer, Reply) and answer.integer(PRODUCER_SEQ):
+                return _used_before(state, judgement.detail)
             return _claim_higher(state, judgement.detail)
         case Verdict.FORGOTTEN | Verdict.AHEAD | Verdict.EPOCH_BEHIND:
             return wait(state, f"{judgement.verdict.value}, in answer to a claim: {judgement.detail}")
         case _:
             return common(state, judgement, answer, at)
+
+
+def _used_before(state: Pull, detail: str) -> Step:
+    """The server has batches of an epoch that this store never had confirmed: what is open may be among them."""
+    why = (
+        f"the server has batches of epoch {state.stored.epoch}, which this store never claimed: it is an old copy, or "
+        f"a second producer runs with its identity ({detail})"
+    )
+    if state.fencing:
+        return begin_repair(state, state.stored.epoch + 1, why)
+    return halt(state, Stop.SERVER_AHEAD, why)
 
 
 def _claim_higher(state: Pull, detail: str) -> Step:
@@ -102,6 +115,9 @@ def _claim_higher(state: Pull, detail: str) -> Step:
     counted = replace(state, claims=state.claims + 1)
     if state.stored.repairing:
         return begin_repair(replace(counted, repairs=state.repairs - 1), epoch, detail)
+    if state.policy.recover:
+        # The earlier process may have gone further than this store knows, if that was rolled back.
+        return begin_repair(counted, epoch, f"an earlier claim was confirmed: {detail}")
     return calm(counted, stored=replace(state.stored, epoch=epoch), repeated=False), SaveEpoch(epoch)
 
 
