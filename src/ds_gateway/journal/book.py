@@ -83,11 +83,13 @@ class Book:
     high_water: int = 0
     """The last position that was ever sealed. A record of ours beyond it was written by somebody else."""
     kept_anchor: str | None = None
-    """Offset that lies before everything that is kept of this server's."""
+    """Offset that lies before everything that is kept of this server's; None: the stream's beginning."""
     floor_kept: int = 1
     """Kept batches from here on carry offsets of this server that `kept_anchor` may move to."""
     own_segment: int = 1
     """Segments from here on were never sent to another server than this one."""
+    own_position: int = 1
+    """Likewise for positions."""
     open_position: int = 1
     """Everything that is open has this position or a later one."""
     repairing: bool = False
@@ -324,6 +326,6 @@ class Book:
         self.kept_anchor = None
         self.repairing = False
         self.floor_kept = self.next_kept
-        self.own_segment = self.open_segment
+        self.own_segment, self.own_position = self.open_segment, self.open_position
         self.resolved_seq = 0
         return True

@@ -240,7 +240,7 @@ def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: 
 
 def _tell_lost(plan: Plan, book: Book, survey: JournalSurvey, last: int) -> None:
     """The server went back beyond what is kept: say which records it may have lost."""
-    ranges = survey.found.missing(1, last)
+    ranges = survey.found.missing(book.own_position, last)
     if len(ranges) > MAX_LOSS_RECORDS:
         ranges = [*ranges[: MAX_LOSS_RECORDS - 1], (ranges[MAX_LOSS_RECORDS - 1][0], last)]
     now = plan.now_ns()

@@ -65,7 +65,8 @@ class StreamStore:
         """Commit the first anchor."""
 
         def apply(book: Book, plan: Plan) -> None:
-            book.anchor = book.kept_anchor = offset
+            # Not the oldest one: whoever rolled this journal back may have sent what is open here, before it.
+            book.anchor = offset
             plan.touch(book)
 
         await self._change(apply)
