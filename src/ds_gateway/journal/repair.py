@@ -76,6 +76,8 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     book.finish_repair(first_open, end, open_position)
     if adopt:
         # Whatever is sent from now on has ids of its own; what is kept keeps the old ones, and is not sent again.
+        # What somebody else sent for us has its id for good.
+        book.high_water = max(book.high_water, book.open_position - 1)
         book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS), book.open_position - 1)
     if went_back:
         _tell_lost(plan, book, survey, first_own - 1)
