@@ -155,9 +155,7 @@ class Steps:
             except JournalDamagedError as error:
                 result = error
             line = before.accepted + accepted
-            commits = tuple(
-                self.journals.of(Journal(frozenset(each.items()), line)) for each in writer.commits
-            )
+            commits = tuple(self.journals.of(Journal(frozenset(each.items()), line)) for each in writer.commits)
             pending = writer.resolutions
             lazy = (pending[0].seq, pending[0].offset) if pending else None
             return Turned(commits[-1] if commits else world.journal, lazy, commits, result)

@@ -23,7 +23,6 @@ SMALLEST, LARGEST = 1, 1 << 14
 """Sizes that a batch may be asked for: one segment, or all that is open."""
 
 
-
 class Fate(NamedTuple):
     """How often each misfortune may happen."""
 
