@@ -168,7 +168,7 @@ def finish(plant: Plant, sent: int) -> None:
 
 def own_audit(plant: Plant) -> dict[str, Any]:
     """What ``ds-gateway audit`` says of the same streams."""
-    command = [console_script("ds-gateway"), "audit", "--json", "--config", plant.gateway.config]
+    command: list[str | Path] = [console_script("ds-gateway"), "audit", "--json", "--config", plant.gateway.config]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
