@@ -7,6 +7,7 @@ GatewayError
 |   +-- JournalFormatError    a newer program wrote it
 |   +-- JournalIdentityError  it belongs to another gateway id
 |   +-- JournalDamagedError   a row does not carry the bytes that were written
+|   +-- JournalUnreadableError  SQLite or the disk cannot read the file; the next start salvages
 +-- DeviceError       a broker or a port; retried for ever, so it is seen in states and logs only
 +-- UplinkError       a stream's uplink stopped; the reason is in its status
 +-- ControlError      the control socket: nobody there, or it refused
@@ -62,6 +63,17 @@ class JournalIdentityError(JournalError):
 
 class JournalDamagedError(JournalError):
     """A row's checksum does not match its bytes."""
+
+
+class JournalUnreadableError(JournalError):
+    """SQLite or the disk cannot read the journal's file. The next start looks at all of it, and salvages.
+
+    ``reason`` is the cause alone, without what to do.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DeviceError(GatewayError):

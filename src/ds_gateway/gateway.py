@@ -222,7 +222,7 @@ class Gateway:
         source = MqttSource(
             name,
             settings,
-            client_id=settings.client_id or f"{gateway.gateway.id}-{self._journal.identity.install[:6]}",
+            client_id=settings.client_id or f"{gateway.gateway.id}-{self._journal.identity.session_suffix}",
             filters=pipeline.filters,
             pipeline=pipeline,
             intake_factory=make_intake,

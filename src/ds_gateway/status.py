@@ -84,6 +84,7 @@ def document(
             "free_bytes": journal.free_bytes,
             "full": journal.full,
             "quarantined": journal.quarantined,
+            "set_aside": list(journal.set_aside),
             "lost": sum(_lost(source.snapshot) for source in sources),
             "losses": {
                 cause: {"entries": entries, "records": records}

@@ -142,7 +142,11 @@ def _journal(journal: Mapping[str, Any]) -> Text:
     if journal.get("full") is True:
         parts.append("FULL: sources wait")
     parts += [f"{name} {journal[name]}" for name in ("quarantined", "lost") if journal.get(name)]
-    return _safe(", ".join(parts), "red" if journal.get("full") is True else "")
+    aside = journal.get("set_aside")
+    if isinstance(aside, list) and aside:
+        names = ", ".join(map(str, aside))
+        parts.append(f"DAMAGED, what was readable went on, kept beside it (delete when done with it): {names}")
+    return _safe(", ".join(parts), "red" if journal.get("full") is True or aside else "")
 
 
 def _trouble(row: Mapping[str, Any]) -> str:

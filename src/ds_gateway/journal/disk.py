@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import diskcache
 
-from ds_gateway.errors import JournalDamagedError, JournalError, JournalLockedError
+from ds_gateway.errors import JournalDamagedError, JournalError, JournalLockedError, JournalUnreadableError
+from ds_gateway.journal.access import explain, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 BALLAST_BYTES: Final = 1024 * 1024
 """Given up when the disk is full, so that draining can go on."""
+
+
+FOLDER: Final = "journal"
+DATABASE: Final = diskcache.core.DBNAME
+BALLAST: Final = "ballast"
+SUSPECT: Final = "journal.suspect"
+"""This file says why the journal is to be looked at as a whole at the next start."""
+
+_REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_NOT_OF_THE_FILE: Final = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_MISUSE})
 
 
 class DiskFullError(JournalError):
@@ -89,12 +101,55 @@ class DirectoryLock:
             self._descriptor = -1
 
 
+def translated(directory: Path, error: Exception) -> JournalError:
+    """What an error of SQLite means. A file that is not what was written is marked, to be salvaged."""
+    database = directory / FOLDER / DATABASE
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    # Where SQLite needs room for its shared memory, a full disk shows as "disk I/O error".
+    is_io = primary == sqlite3.SQLITE_IOERR or "disk I/O error" in str(error)
+    if primary == sqlite3.SQLITE_FULL or "full" in str(error) or (is_io and free_bytes(directory) < BALLAST_BYTES):
+        return DiskFullError(f"no room for the journal in {directory}: {error}")
+    if isinstance(error, diskcache.Timeout) or primary in _BUSY:
+        return JournalError(
+            f"the journal {database} is locked by another program, which is no gateway (a backup, sqlite3): end "
+            f"it; `fuser {database}` names it"
+        )
+    if primary in _REFUSED:
+        files = [database, *(database.with_name(f"{DATABASE}-{each}") for each in ("wal", "shm"))]
+        why_refused = refusal(directory, files)
+        if why_refused is not None:
+            return JournalError(f"the journal cannot be opened: {why_refused}")
+    if primary in _NOT_OF_THE_FILE:
+        return JournalError(f"the journal {database} cannot be used: {error}; restart the gateway")
+    mark_suspect(directory, str(error))
+    why = "cannot be read or written" if is_io else "is damaged"
+    return JournalUnreadableError(
+        f"the journal {database} {why}: {error}; start the gateway again, it salvages what is readable"
+        + ("; see dmesg for what is wrong with the disk" if is_io else ""),
+        f"{DATABASE}: {error}",
+    )
+
+
+def mark_suspect(directory: Path, reason: str) -> None:
+    """Let the next start look at all of the journal."""
+    # A disk that takes no mark is looked at when it cannot be opened, if not before.
+    with suppress(OSError):
+        (directory / SUSPECT).write_text(f"{reason}\n", encoding="utf-8")
+
+
+def free_bytes(directory: Path) -> int:
+    """Room on the file system for this user."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
 class Disk:
     """Rows by key, in transactions. Used by one thread at a time; the writer's, once it runs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._ballast = directory / "ballast"
+        self._ballast = directory / BALLAST
         try:
             self._cache = self._connect()
         except DiskFullError:
@@ -103,9 +158,22 @@ class Disk:
             self._cache = self._connect()
 
     def _connect(self) -> Any:
+        try:
+            return self._open_cache()
+        except OSError as error:
+            raise JournalError(f"the journal cannot be opened: {explain(self.directory, error)}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # diskcache believes what its table of settings says; nothing of ours is in there.
+            raise JournalUnreadableError(
+                f"the journal {self.directory / FOLDER / DATABASE} is damaged: its settings are not readable "
+                f"({error}); start the gateway again, it salvages what is readable",
+                f"the settings in {DATABASE} are not readable: {error}",
+            ) from error
+
+    def _open_cache(self) -> Any:
         with self._translated():
             return diskcache.Cache(
-                str(self.directory / "journal"),
+                str(self.directory / FOLDER),
                 timeout=10,
                 disk=BytesOnlyDisk,
                 eviction_policy="none",
@@ -125,16 +193,10 @@ class Disk:
         """Turn what SQLite and diskcache raise into errors that an operator can read."""
         try:
             yield
-        except (sqlite3.OperationalError, diskcache.Timeout) as error:
-            # Where SQLite needs room for its shared memory, a full disk shows as "disk I/O error".
-            if "full" in str(error) or ("disk I/O error" in str(error) and self.free_bytes() < BALLAST_BYTES):
-                raise DiskFullError(f"no room for the journal in {self.directory}: {error}") from error
-            raise JournalError(f"the journal in {self.directory} cannot be used: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise JournalDamagedError(
-                f"the journal in {self.directory} is damaged: {error}; restore the directory from a copy, or "
-                "move it away to begin a new journal"
-            ) from error
+        except sqlite3.ProgrammingError:
+            raise  # a defect of ours, and nothing of the file
+        except (sqlite3.DatabaseError, diskcache.Timeout) as error:
+            raise translated(self.directory, error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -175,8 +237,7 @@ class Disk:
 
     def free_bytes(self) -> int:
         """Room on the file system for this user."""
-        status = os.statvfs(self.directory)
-        return status.f_bavail * status.f_frsize
+        return free_bytes(self.directory)
 
     def load_ballast(self) -> None:
         """Reserve the ballast if it is missing; without room for it, go on without."""

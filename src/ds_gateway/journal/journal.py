@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ds_gateway.errors import JournalError
-from ds_gateway.journal.disk import DirectoryLock, Disk
+from ds_gateway.errors import JournalDamagedError, JournalError, JournalUnreadableError
+from ds_gateway.journal.access import explain
+from ds_gateway.journal.checkup import examine
+from ds_gateway.journal.disk import SUSPECT, DirectoryLock, Disk
 from ds_gateway.journal.intake import Gate, Intake
+from ds_gateway.journal.names import Names, check_names, read_names, write_names
+from ds_gateway.journal.salvage import SalvageSettings, finish_interrupted, salvage, set_aside
 from ds_gateway.journal.snapshot import JournalSnapshot
-from ds_gateway.journal.state import Identity, load, move_streams
+from ds_gateway.journal.state import Identity, State, load, move_streams
 from ds_gateway.journal.stream_store import StreamStore
 from ds_gateway.journal.writer import Writer, WriterSettings
 
@@ -74,7 +80,9 @@ class Journal:
         ``on_point`` before and after each commit with the parts (A, B, C) that it carries. ``boot_clock``: the
         machine's, unless a test has another.
 
-        Raises `JournalError`: locked, newer format, another gateway's, damaged, or no permission.
+        A damaged journal is salvaged, and a new one is in its place (`salvage`).
+
+        Raises `JournalError`: locked, newer format, another gateway's, no permission, a disk that does not work.
         """
         limits = limits or JournalLimits()
         try:
@@ -82,13 +90,18 @@ class Journal:
             lock = DirectoryLock(directory / "lock")
             lock.acquire()
         except OSError as error:
-            raise JournalError(
-                f"the journal's directory {directory} cannot be used: {error.strerror}; give it to the user that "
-                "the gateway runs as, or set data_dir"
-            ) from error
+            raise JournalError(f"the journal's directory: {explain(directory, error)}") from error
         try:
-            disk = Disk(directory)
-            state = load(disk, gateway)
+            disk, state = _load_or_salvage(
+                directory,
+                SalvageSettings(
+                    gateway=gateway,
+                    url=url,
+                    segment_max_bytes=limits.batch_max_bytes,
+                    now_ns=time.time_ns,
+                    on_step=lambda step: on_point("after", frozenset({f"salvage: {step}"})),
+                ),
+            )
             move_streams(disk, state, url)
             disk.load_ballast()
             settings = WriterSettings(
@@ -103,7 +116,14 @@ class Journal:
                 when_full=limits.when_full,
                 max_age_seconds=limits.max_age_seconds,
             )
-            writer = Writer(disk, state, settings, on_stream=on_stream, on_point=on_point, boot_clock=boot_clock)
+            writer = Writer(
+                disk,
+                state,
+                settings,
+                on_stream=_keep_names(directory, state, on_stream),
+                on_point=on_point,
+                boot_clock=boot_clock,
+            )
         except BaseException:
             lock.release()
             raise
@@ -193,7 +213,65 @@ class Journal:
             quarantined=self._writer.committed_quarantined,
             losses=self._writer.committed_losses,
             streams=tuple(self._writer.committed.values()),
+            set_aside=set_aside(self._directory),
         )
+
+
+def _load_or_salvage(directory: Path, settings: SalvageSettings) -> tuple[Disk, State]:
+    """Open what is there, or make the best of it."""
+    try:
+        finish_interrupted(directory)
+    except OSError as error:
+        raise JournalError(f"an interrupted salvage: {explain(directory, error)}") from error
+    names = read_names(directory)
+    is_second_look = (directory / SUSPECT).exists()
+    try:
+        return _load(directory, names, settings.gateway)
+    except JournalUnreadableError as error:
+        reason = error.reason
+    except JournalDamagedError as error:
+        reason, is_second_look = str(error), True
+    if not is_second_look:
+        # A disk that answered once with an error may be well again: now all of it is looked at.
+        try:
+            return _load(directory, names, settings.gateway)
+        except JournalUnreadableError as error:
+            reason = error.reason
+        except JournalDamagedError as error:
+            reason = str(error)
+    salvage(directory, names, reason, settings)
+    return _load(directory, Names(), settings.gateway)
+
+
+def _load(directory: Path, names: Names, gateway: str) -> tuple[Disk, State]:
+    """Open a journal that is as it was written, or begin one."""
+    examine(directory, names)
+    disk = Disk(directory)
+    try:
+        state = load(disk, gateway)
+        check_names(names, state)
+    except BaseException:
+        disk.close()
+        raise
+    with suppress(OSError):
+        if Names.of(state) != names:
+            write_names(directory, Names.of(state))
+        (directory / SUSPECT).unlink(missing_ok=True)
+    return disk, state
+
+
+def _keep_names(directory: Path, state: State, on_stream: Callable[[Book], None]) -> Callable[[Book], None]:
+    """Tell of a new stream, and write its name down beside the database."""
+    names = dict(Names.of(state).streams)
+
+    def keep(book: Book) -> None:
+        on_stream(book)
+        names[book.number] = book.name
+        # Without room for it there is one thing less to salvage by; the next start tries again.
+        with suppress(OSError):
+            write_names(directory, replace(Names.of(state), streams=names))
+
+    return keep
 
 
 def _default_max_bytes(directory: Path) -> int:

@@ -74,6 +74,12 @@ def segment_key(stream: int, number: int) -> str:
     return f"s/{stream:06d}/{number:012d}"
 
 
+def segment_of(key: str) -> tuple[int, int]:
+    """The stream and the number in a segment's key. Raises ValueError for another key."""
+    _, stream, number = key.split("/")
+    return int(stream), int(number)
+
+
 def protect(payload: bytes) -> bytes:
     """Put the checksum in front."""
     return _CRC.pack(zlib.crc32(payload)) + payload
@@ -96,7 +102,10 @@ def encode_json(value: dict[str, Any]) -> bytes:
 
 def decode_json(key: str, row: bytes) -> dict[str, Any]:
     """Decode a small row. Raises `JournalDamagedError`."""
-    value = orjson.loads(unprotect(key, row))
+    try:
+        value = orjson.loads(unprotect(key, row))
+    except ValueError as error:
+        raise JournalDamagedError(f"journal row {key} is damaged: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise JournalDamagedError(f"journal row {key} is damaged: not an object")
     return value
@@ -186,6 +195,11 @@ def encode_segment(segment: Segment) -> bytes:
 def decode_segment(key: str, row: bytes) -> Segment:
     """Decode a segment. Raises `JournalDamagedError`."""
     payload = unprotect(key, row)
-    first_position, count = _SEGMENT.unpack_from(payload)
-    start = _SEGMENT.size + 4 * count
-    return Segment(first_position, struct.unpack_from(f"<{count}I", payload, _SEGMENT.size), payload[start:])
+    try:
+        first_position, count = _SEGMENT.unpack_from(payload)
+        start = _SEGMENT.size + 4 * count
+        lengths = struct.unpack_from(f"<{count}I", payload, _SEGMENT.size)
+    except struct.error as error:
+        # What the checksum says is right, but it is another row: the database's index is damaged.
+        raise JournalDamagedError(f"journal row {key} is damaged: not a segment ({error})") from error
+    return Segment(first_position, lengths, payload[start:])

@@ -72,3 +72,5 @@ class JournalSnapshot:
     losses: Mapping[str, tuple[int, int]]
     """For each cause: entries in the loss ledger, and records that they count."""
     streams: tuple[StreamSnapshot, ...]
+    set_aside: tuple[str, ...] = ()
+    """Names of the damaged journals that were salvaged and are still there."""

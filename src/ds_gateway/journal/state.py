@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ds_gateway.errors import JournalFormatError, JournalIdentityError
+from ds_gateway.errors import JournalDamagedError, JournalFormatError, JournalIdentityError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Book
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FIRST_OF_THE_MANY: Final = "q/"
 """Keys from here on are numerous and are not read at open."""
+_AFTER_ALL: Final = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class Identity:
     gateway: str
     install: str
     """26 letters and digits, made once."""
+    first_install: str = ""
+    """The install that brokers know our sessions by; empty: this one.
+
+    A salvaged journal is a new install, but what brokers hold for us must not be left behind with the old one.
+    """
 
     @property
     def short_install(self) -> str:
@@ -36,6 +42,11 @@ class Identity:
     def producer_id(self) -> str:
         """The producer id on every stream."""
         return f"{self.gateway}-{self.install}"
+
+    @property
+    def session_suffix(self) -> str:
+        """What tells the client ids of two machines with one gateway id apart."""
+        return (self.first_install or self.install)[:6]
 
 
 @dataclass(slots=True)
@@ -121,12 +132,21 @@ def load(disk: Disk, gateway: str) -> State:
     """
     meta = disk.read(rows.META)
     if meta is None:
-        return _begin(disk, gateway)
-    state = State(_check_meta(rows.decode_json(rows.META, meta), gateway))
+        if any(True for _ in disk.keys_before(_AFTER_ALL)):
+            raise JournalDamagedError(f"journal row {rows.META} is missing, and others are there")
+        return begin(disk, new_identity(gateway))
+    state = State(check_meta(rows.decode_json(rows.META, meta), gateway))
     for key in disk.keys_before(_FIRST_OF_THE_MANY):
         row = disk.read(key)
-        if row is not None:
+        if row is None:
+            raise JournalDamagedError(f"journal row {key} is in the index only")
+        try:
             _load_row(state, key, row)
+        except (KeyError, TypeError, ValueError) as error:
+            # Its checksum is right, so it is another row: the database's index is damaged.
+            raise JournalDamagedError(f"journal row {key} is damaged: {error!r}") from error
+    if sorted(state.books) != list(range(1, len(state.books) + 1)):
+        raise JournalDamagedError(f"journal rows of streams are missing: there are {sorted(state.books)}")
     return state
 
 
@@ -142,26 +162,34 @@ def move_streams(disk: Disk, state: State, url: str) -> None:
                     disk.delete(rows.announced_key(book.number))
 
 
-def _begin(disk: Disk, gateway: str) -> State:
-    identity = new_identity(gateway)
+def begin(disk: Disk, identity: Identity) -> State:
+    """Write the first row of a new journal."""
     meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}
+    if identity.first_install:
+        meta["first_install"] = identity.first_install
     with disk.transaction():
         disk.write(rows.META, rows.encode_json(meta))
     return State(identity)
 
 
-def _check_meta(meta: dict[str, Any], gateway: str) -> Identity:
+def check_meta(meta: dict[str, Any], gateway: str) -> Identity:
+    """Whose journal it is. Raises `JournalFormatError` or `JournalIdentityError`."""
     if meta["format"] > rows.FORMAT:
         raise JournalFormatError(
             f"the journal has format {meta['format']}, this program knows formats up to {rows.FORMAT}: run the "
             "version that wrote it, or a newer one; nothing was changed"
         )
     if meta["gateway"] != gateway:
-        raise JournalIdentityError(
-            f"the journal belongs to gateway {meta['gateway']!r}, but the configuration says {gateway!r}: set "
-            "gateway.id back, or give the new gateway a data_dir of its own"
-        )
-    return Identity(meta["gateway"], meta["install"])
+        raise another_gateways(meta["gateway"], gateway)
+    return Identity(meta["gateway"], meta["install"], meta.get("first_install", ""))
+
+
+def another_gateways(owner: str, gateway: str) -> JournalIdentityError:
+    """The error for a journal that is not this gateway's."""
+    return JournalIdentityError(
+        f"the journal belongs to gateway {owner!r}, but the configuration says {gateway!r}: set gateway.id back, "
+        "or give the new gateway a data_dir of its own"
+    )
 
 
 def _load_row(state: State, key: str, row: bytes) -> None:
@@ -175,4 +203,7 @@ def _load_row(state: State, key: str, row: bytes) -> None:
             source, _, name = rest.partition("/")
             state.gates.setdefault(source, {})[name] = rows.unprotect(key, row)
         case "k":
-            state.add(Book.from_row(rows.decode_json(key, row)))
+            book = Book.from_row(rows.decode_json(key, row))
+            if book.number != int(rest):
+                raise ValueError(f"it is the row of stream {book.number}")
+            state.add(book)

@@ -209,7 +209,14 @@ class Writer:
                     return
         except BaseException as error:  # noqa: BLE001 - supervision boundary: whatever ends the writer ends the gateway
             self.failure = error
-            event(_log, "error", "journal.failed", error=str(error), exc=error)
+            # An operator's error says what to do; of a defect the place is wanted.
+            event(
+                _log,
+                "error",
+                "journal.failed",
+                error=str(error),
+                exc=None if isinstance(error, JournalError) else error,
+            )
         finally:
             self._fail_waiting()
             self._disk.close()
