@@ -270,7 +270,7 @@ class TestTheDisk:
         argv: Sequence[str | Path] = [
             *(peers.require_tool("strace"), "-f", "-qq", "-o", tmp_path / "trace"),
             *("-P", data / "journal" / "cache.db-wal", "-e", "trace=pwrite64"),
-            *("-e", "inject=pwrite64:error=ENOSPC:when=400..420"),
+            *("-e", "inject=pwrite64:error=ENOSPC:when=400..403"),
             *(sys.executable, "-m", "faults.committing_journal", data, str(rounds)),
         ]
         run = subprocess.run(
