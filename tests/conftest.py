@@ -25,6 +25,9 @@ settings.load_profile("untimed")
 LONG: Final = (
     "ds_gateway/test_gateway.py",
     "faults/test_crash_points.py",
+    "faults/test_server_forgets.py",
+    "faults/test_network.py",
+    "faults/test_copies.py",
     "ds_gateway/test_embedded_gateway.py",
     "faults/test_mutants.py",
     "durable_streams/server/test_conformance.py",
@@ -35,6 +38,7 @@ LONG: Final = (
     "durable_streams/client/test_types.py",
     "faults/test_gateway_kills.py",
     "faults/test_server_kills.py",
+    "faults/test_every_syscall.py",
 )
 
 

@@ -43,7 +43,11 @@ def publish(plant: Plant, *numbers: int) -> None:
 
 def wait_arrived(plant: Plant, count: int) -> None:
     """Wait until so many records are in the stream. (That the journal knows it takes a second more.)"""
-    wait_until(lambda: len(telemetry(plant.readers[0].try_read())) >= count, what=f"{count} records arrived")
+    wait_until(
+        lambda: len(telemetry(plant.readers[0].try_read())) >= count,
+        timeout_seconds=60,
+        what=f"{count} records arrived",
+    )
 
 
 def copy(plant: Plant, target: Path) -> None:

@@ -52,6 +52,7 @@ QUICK: Final = (
     (LOOP, "sendto", 4),
 )
 """A few of them for every run: in a commit, before its sync, a PUBACK, its mark, a POST."""
+WAIT_SECONDS: Final = 60.0
 MOST: Final = 1000
 """More calls of one kind than the bursts need: something goes on for ever."""
 
@@ -88,7 +89,7 @@ class Victim:
         """Have a stream, and begin with the gateways whose threads are traced, in this order."""
         self.plant.establish_session()
         self.publish(1)
-        wait_until(self.all_arrived, what="the first records arrived")
+        wait_until(self.all_arrived, timeout_seconds=WAIT_SECONDS, what="the first records arrived")
         self.plant.gateway.kill()
         self._gateways.start("--threads", *threads)
 
@@ -115,14 +116,18 @@ class Victim:
                 break
             self.publish(count)
             wait_until(
-                lambda: not is_alive(process) or self.all_arrived(), what="the records arrived, or it is dead"
+                lambda: not is_alive(process) or self.all_arrived(),
+                timeout_seconds=WAIT_SECONDS,
+                what="the records arrived, or it is dead",
             )
         reached = not is_alive(process)
         kill(process)
         tracer.wait()
 
         process = self._begun()
-        wait_until(self.all_arrived, timeout_seconds=40, what="everything is in its stream after a restart")
+        wait_until(
+            self.all_arrived, timeout_seconds=WAIT_SECONDS, what="everything is in its stream after a restart"
+        )
         kill(process)
         problems = self.plant.audit().problems
         assert not problems, f"killed at {call} number {number} of {thread}: {problems}"

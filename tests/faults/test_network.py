@@ -247,7 +247,11 @@ class TestAPortalOrAProxyAnswersEverything:
                 line.proxy.inject(answer, where=of(hall, *KINDS), times=None) for hall, answer in answers.items()
             ]
             line.publish(halls, 3, 4)
-            wait_until(lambda: all(plan.used >= 2 for plan in plans), what="every stream has tried again")
+            wait_until(
+                lambda: all(plan.used >= 2 for plan in plans),
+                timeout_seconds=60,
+                what="every stream has tried again",
+            )
             line.wait_streams(halls, lambda stream: stream["state"] == "waiting", "all streams wait")
             after = line.streams()
             line.plant.gateway.kill()
@@ -255,6 +259,7 @@ class TestAPortalOrAProxyAnswersEverything:
             line.plant.gateway.start()
             wait_until(
                 lambda: all(plan.used >= 2 + used for plan, used in zip(plans, tried, strict=True)),
+                timeout_seconds=60,
                 what="every stream has tried again after a restart",
             )
             line.wait_streams(halls, lambda stream: stream.get("state") == "waiting", "all streams wait again")

@@ -55,7 +55,9 @@ class Served:
     def wait_arrived(self, count: int) -> None:
         """Wait until so many records are in the stream."""
         (reader,) = self.plant.readers
-        wait_until(lambda: len(telemetry(reader.try_read())) >= count, what=f"{count} records arrived")
+        wait_until(
+            lambda: len(telemetry(reader.try_read())) >= count, timeout_seconds=60, what=f"{count} records arrived"
+        )
 
     def copy(self) -> None:
         """Copy the server's folder."""
