@@ -45,7 +45,8 @@ CALLS: Final = {
     MQTT: ("sendto", "pwrite64", "write"),
 }
 QUICK: Final = (
-    (JOURNAL, "pwrite64", 3),
+    (JOURNAL, "pwrite64", 28),
+    (JOURNAL, "pwrite64", 40),
     (JOURNAL, "fdatasync", 2),
     (MQTT, "sendto", 3),
     (MQTT, "pwrite64", 2),
@@ -125,12 +126,15 @@ class Victim:
         tracer.wait()
 
         process = self._begun()
-        wait_until(
-            self.all_arrived, timeout_seconds=WAIT_SECONDS, what="everything is in its stream after a restart"
-        )
+        where = f"killed at {call} number {number} of {thread}"
+        try:
+            wait_until(self.all_arrived, timeout_seconds=WAIT_SECONDS, what="everything is in its stream again")
+        except AssertionError as error:
+            error.add_note(f"{where}: {self.plant.audit().problems}")
+            raise
         kill(process)
         problems = self.plant.audit().problems
-        assert not problems, f"killed at {call} number {number} of {thread}: {problems}"
+        assert not problems, f"{where}: {problems}"
         if reached:
             self.coverage.reached[thread, call] += 1
         return reached
