@@ -14,7 +14,7 @@ from harness.gateway_process import GatewayProcess, stream_of
 from harness.mosquitto import Mosquitto
 from harness.publisher import Publisher
 from harness.stream_server import StreamServer
-from harness.tcp_proxy import TcpProxy
+from harness.tcp_proxy import Cut, TcpProxy
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -182,6 +182,25 @@ class TestTwoRunWithOneIdentity:
         wait_arrived(plant, 6)
         assert stream_of(clone.gateway.status() or {}, STREAM)["in_journal"] == 1
         assert self.values(plant) == [1, 2, 3, 4, 5, 6]
+
+    def test_a_record_of_the_second_one_is_not_taken_for_one_of_the_first(
+        self, plant: Plant, clone: Clone, proxy: TcpProxy
+    ) -> None:
+        clone.publish(1004)
+        wait_arrived(plant, 4)
+        # The first one has to look whether its batch arrived; the other one's has the same number.
+        plan = proxy.inject(Cut("request"), where=lambda head: head.kind == "batch")
+        plant.publish(NUMBERED, 4)
+        plant.gateway.wait_for(
+            lambda status: (
+                stream_of(status, STREAM)["accepted"] == 4
+                and (stream_of(status, STREAM)["state"] == "halted" or not stream_of(status, STREAM)["in_journal"])
+            ),
+            what="it has stopped, or takes its record for sent",
+        )
+        assert plan.used == 1
+        assert self.values(plant) == [1, 2, 3, 1004]
+        assert stream_of(plant.gateway.status() or {}, STREAM)["in_journal"] == 1, "it is nowhere else"
 
     @pytest.mark.soak
     @pytest.mark.parametrize("run", range(5))

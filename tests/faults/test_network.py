@@ -76,20 +76,11 @@ BROKEN: Final[Mapping[str, Fault]] = {
     "truncated-to-nothing": Truncated(0),
     "truncated": Truncated(40),
 }
-# These are taken for proof that the batch was not delivered: if it was, its stream halts.
-HOLDING: Final[Mapping[str, Answered]] = {
-    name: answer
-    for name, answer in {**PORTALS, **PROXIES}.items()
-    if name not in {"proxy-401", "proxy-403", "proxy-413", "proxy-429", "proxy-503-retry-after"}
+DELIVERED: Final = {
+    f"delivered-{name}": replace(answer, delivered=True) for name, answer in {**PORTALS, **PROXIES}.items()
 }
-DELIVERED: Final = {f"delivered-{name}": replace(answer, delivered=True) for name, answer in HOLDING.items()}
 """The server has got the request, and somebody else answers."""
-FAULTS: Final[Mapping[str, Fault]] = {
-    **PORTALS,
-    **PROXIES,
-    **BROKEN,
-    **DELIVERED,
-}
+FAULTS: Final[Mapping[str, Fault]] = {**PORTALS, **PROXIES, **BROKEN, **DELIVERED}
 KINDS: Final = ("HEAD", "GET", "PUT", "claim", "probe", "batch")
 SENSORS: Final = (("1", False), ("2", True))
 

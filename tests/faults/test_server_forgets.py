@@ -125,6 +125,17 @@ class TestTheServersFolderIsPutBack:
         served.publish(7, 8)
         served.finish_and_audit()
 
+    def test_twice_while_the_gateway_runs(self, served: Served) -> None:
+        served.copy()
+        for number in (4, 5):
+            served.publish(number)
+            served.wait_arrived(2 * number)
+            served.server.stop()
+            served.put_back()
+            served.server.start()
+        served.publish(6)
+        served.finish_and_audit()
+
     def test_while_a_batch_is_unresolved(self, served: Served) -> None:
         served.copy()
         served.publish(4, 5, 6)
@@ -233,10 +244,26 @@ def forget(server: MemoryServer, random: Random) -> None:
             server.streams.forget_producer(f"v1/telemetry/{GATEWAY}/{hall}")
 
 
+class Backups:
+    """Puts back what was copied a while ago."""
+
+    def __init__(self) -> None:
+        self._copy: object = None
+
+    def __call__(self, server: MemoryServer, random: Random) -> None:
+        if self._copy is not None:
+            server.streams.restore(self._copy)  # type: ignore[arg-type]
+        self._copy = server.streams.snapshot() if self._copy is None or random.random() < 0.5 else self._copy
+
+
 class TestAgainAndAgainUnderLoad:
     @pytest.mark.parametrize("times", [3, pytest.param(60, marks=pytest.mark.soak)])
     def test_producers_are_forgotten(self, processes: Processes, tmp_path: Path, times: int) -> None:
         again_and_again(processes, tmp_path, times=times, harm=forget)
+
+    @pytest.mark.parametrize("times", [3, pytest.param(60, marks=pytest.mark.soak)])
+    def test_backups_are_put_back(self, processes: Processes, tmp_path: Path, times: int) -> None:
+        again_and_again(processes, tmp_path, times=times, harm=Backups())
 
 
 class PlainProducer(threading.Thread):
