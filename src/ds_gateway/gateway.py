@@ -122,7 +122,12 @@ class Gateway:
         self._embedded = self._embedded_server()
         client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
         self._uplinks = Uplinks(
-            settings.server, settings.batch, settings.exactly_once, client, gateway=settings.gateway.id
+            settings.server,
+            settings.batch,
+            settings.exactly_once,
+            client,
+            gateway=settings.gateway.id,
+            on_stopped=self._on_stopped,
         )
         try:
             self._journal = self._open_journal(loop)
@@ -174,6 +179,8 @@ class Gateway:
                 batch_max_bytes=settings.batch.max_bytes,
                 max_delay_seconds=settings.batch.max_delay_seconds,
                 commit_interval_seconds=settings.journal.commit_interval_seconds,
+                when_full=settings.journal.when_full,
+                max_age_seconds=settings.journal.max_age,
             ),
             on_stream=on_stream,
             on_point=self._on_point,
@@ -233,6 +240,9 @@ class Gateway:
     def _names(self) -> list[tuple[int, str]]:
         return [(number, name) for number, name, _ in self._journal.streams()]
 
+    def _on_stopped(self, number: int, reason: str) -> None:
+        self._journal.set_stopped(number, reason)
+
     def _add_stream(self, number: int, name: str, url: str) -> None:
         birth = {"version": __version__, "config": self._about.config_digest}
         self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
@@ -288,6 +298,10 @@ class Gateway:
         if snapshot.full:
             fullest = max(snapshot.streams, key=lambda stream: stream.in_journal, default=None)
             words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
+        if snapshot.shedding:
+            which = "OLDEST" if snapshot.shedding == "shed_oldest" else "NEWEST"
+            words.append(f"THE JOURNAL IS FULL, ITS {which} RECORDS ARE LOST")
+        words += [f"RECORDS OF {stream.name} ARE LOST" for stream in snapshot.streams if stream.shedding]
         if waiting or troubled:
             # Not with a count that changes every second: the line would be told as often.
             words.append(f"{backlog} records to send" if backlog < 1000 else "catching up")

@@ -137,9 +137,11 @@ def request_headers(settings: ServerSettings) -> Mapping[str, Callable[[], str]]
 class Uplink:
     """One stream: runs its producer, and keeps what an operator wants to know."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, on_stopped: Callable[[str], None] = lambda _reason: None) -> None:
         self.name = name
         self.url = url
+        self.on_stopped = on_stopped
+        """Told why the stream stopped; told nothing (empty) when it goes on."""
         self.state = "starting"
         self.reason = ""
         self.last_error = ""
@@ -181,6 +183,7 @@ class Uplink:
         self.why = "" if stop is None else stop.value
         self.state, self.reason, self.last_error = state, reason, reason
         event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
+        self.on_stopped(f"{state}: {reason}")
 
     def observe(self, state: Pull, command: Command) -> None:
         """Follow the producer."""
@@ -258,7 +261,10 @@ class Uplinks:
         client: httpx.AsyncClient,
         *,
         gateway: str,
+        on_stopped: Callable[[int, str], None] = lambda _number, _reason: None,
     ) -> None:
+        """``on_stopped`` is told why a stream stopped, and nothing (empty) when it goes on."""
+        self._on_stopped = on_stopped
         self._server_url = server.url
         self._base_url = server.base_url
         self._headers = request_headers(server)
@@ -286,7 +292,9 @@ class Uplinks:
         if number in self._uplinks:
             return
         self._stores[number] = store
-        uplink = self._uplinks[number] = Uplink(name, f"{self._base_url}/{stream_path(name)}")
+        uplink = self._uplinks[number] = Uplink(
+            name, f"{self._base_url}/{stream_path(name)}", lambda reason: self._on_stopped(number, reason)
+        )
         if url != self._server_url:
             self._stranded[number] = Stranded(uplink, store, url)
             uplink.stop("halted", _why_stranded(name, url))
@@ -294,6 +302,7 @@ class Uplinks:
         self._start(number, uplink, store)
 
     def _start(self, number: int, uplink: Uplink, store: StreamStore, policy: Policy | None = None) -> None:
+        uplink.on_stopped("")
         policies = [self._policy] if policy is None else [self._policy, policy]
 
         def make_producer(uplink: Uplink) -> StoreProducer:

@@ -65,7 +65,7 @@ class JournalBox:
             gateway="g",
             url="http://streams.test/v1",
             limits=JournalLimits(**self.limits),
-            on_point=lambda when, parts: self.points(when, parts),
+            on_point=self.points,
             boot_clock=self.clock,
         )
         self.intake = self.journal.intake("source", max_items=100_000, on_committed=self._on_committed)
@@ -131,7 +131,9 @@ class JournalBox:
         return self.sent.get(name, [])
 
 
-def reading(n: int, *, stream: str = "telemetry/a", device: str = "d", size: int = 20, about: bytes = b"") -> Record:
+def reading(
+    n: int, *, stream: str = "telemetry/a", device: str = "d", size: int = 20, about: bytes = b""
+) -> Record:
     tail = b'"device":"%b","time":"2026-01-01T00:00:%02d.000000Z","data":{"n":%d,"x":"%s"}}'
     return Record(stream, device, tail % (device.encode(), n % 60, n, b"x" * size), about)
 

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 _GOOD: Final = frozenset({"connected", "open", "idle", "sending"})
 _BAD: Final = frozenset({"halted", "parked", "failed", "refused"})
 _MAX_READING: Final = 60
+_LOSSES: Final[Mapping[str, str]] = {
+    "shed_oldest": "the journal was full, and the oldest records gave way",
+    "shed_newest": "there was no room, and what came then was not kept",
+    "max_age": "not sent within journal.max_age",
+    "quarantined": "refused by the server and kept aside, or deleted from the full quarantine",
+    "skipped": "skipped by an operator, kept aside",
+    "corrupt": "rows of the journal could not be read any more",
+    "server_lost": "the server lost what it had confirmed",
+    "session_lost": "the broker forgot the session",
+    "id_gap": "the broker skipped packet ids",
+    "qos0": "QoS 0 messages that found no room",
+    "serial_overrun": "readings of a serial port that nobody could take in time",
+}
 _PIPED_COLUMNS: Final = 400
 
 
@@ -79,7 +92,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         _table(
             "streams",
             result,
-            ("name", "state", "accepted", "in journal", "in stream", "last error / what to do"),
+            ("name", "state", "accepted", "in journal", "in stream", "lost", "last error / what to do"),
             {
                 "in journal": lambda row: _text(row, "in_journal"),
                 "in stream": lambda row: _text(row, "in_stream"),
@@ -87,6 +100,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
             },
         ),
         _journal(_mapping(result, "journal")),
+        *_losses(_mapping(_mapping(result, "journal"), "losses")),
     )
 
 
@@ -141,12 +155,31 @@ def _journal(journal: Mapping[str, Any]) -> Text:
     ]
     if journal.get("full") is True:
         parts.append("FULL: sources wait")
+    elif journal.get("shedding"):
+        which = "oldest" if journal["shedding"] == "shed_oldest" else "newest"
+        parts.append(f"FULL: the {which} records are lost")
     parts += [f"{name} {journal[name]}" for name in ("quarantined", "lost") if journal.get(name)]
     aside = journal.get("set_aside")
     if isinstance(aside, list) and aside:
         names = ", ".join(map(str, aside))
         parts.append(f"DAMAGED, what was readable went on, kept beside it (delete when done with it): {names}")
-    return _safe(", ".join(parts), "red" if journal.get("full") is True or aside else "")
+    return _safe(
+        ", ".join(parts), "red" if journal.get("full") is True or journal.get("shedding") or aside else ""
+    )
+
+
+def _losses(losses: Mapping[str, Any]) -> list[Text]:
+    """A line for each cause: what is known to be missing, or may be."""
+    lines = []
+    for cause in losses:
+        counted = _mapping(losses, cause)
+        what = _LOSSES.get(cause, "lost")
+        lines.append(
+            _safe(
+                f"loss ledger: {cause} {_text(counted, 'records')}, in {_text(counted, 'entries')} entries: {what}"
+            )
+        )
+    return lines
 
 
 def _trouble(row: Mapping[str, Any]) -> str:

@@ -224,8 +224,16 @@ class JournalSettings(_Model):
     min_free_bytes: Bytes = Field(
         256 * 1024 * 1024, description="Space left free on the file system, by the embedded server, too."
     )
-    when_full: Literal["backpressure"] = Field(
-        "backpressure", description="What happens when the journal is full."
+    when_full: Literal["backpressure", "shed_oldest", "shed_newest"] = Field(
+        "backpressure",
+        description="What happens when the journal is full: the sources wait, or the oldest unsent records give "
+        "way, or what comes is not kept. Each loss is told in its stream.",
+    )
+    max_age: Seconds | None = Field(
+        None,
+        ge=1,
+        description="Records not sent for so long are dropped, and told as lost. Only time that the machine is "
+        "known to have run counts; default: none.",
     )
     retain_bytes: Bytes = Field(64 * 1024 * 1024, description="Sent batches kept for repair, in bytes.")
     commit_interval_seconds: Seconds | None = Field(

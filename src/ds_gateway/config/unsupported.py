@@ -8,7 +8,6 @@ from ds_gateway.config.models import (
     BatchSettings,
     DeviceSettings,
     FramingSettings,
-    JournalSettings,
     MqttSettings,
     SerialSettings,
     Settings,
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     Settings: frozenset({"downlink", "metrics"}),
-    JournalSettings: frozenset({"max_age"}),
     MqttSettings: frozenset({"dedupe_key", "commands"}),
     DeviceSettings: frozenset({"commands", "time", "max_rate"}),
     SerialSettings: frozenset({"usb", "rs485", "poll", "commands", "devices", "time", "max_rate"}),
@@ -32,14 +30,12 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
     (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
-    (JournalSettings, "when_full"): frozenset({"shed_oldest", "shed_newest"}),
 }
 
 _MAPPINGS: Final = frozenset({(DeviceSettings, "decode"), (SerialSettings, "decode")})
 """Words that the documented configuration also allows as a mapping, as in ``decode: {regex: ...}``."""
 
 _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
-    (JournalSettings, "when_full"): "use backpressure",
     (BatchSettings, "compression"): "use none",
     (DeviceSettings, "decode"): "use json or text",
     (SerialSettings, "decode"): "use json or text",

@@ -3,7 +3,8 @@
     waiting --opened--> open --unplugged, or any error--> waiting      (and so on until `SerialSource.stop`)
 
 A port is always opened by its configured path again, so that a device that was replugged is found by its
-stable name. What the journal's queue does not take is lost, and counted.
+stable name. What the journal's queue does not take is lost: counted, and entered into the loss ledger as soon as
+the queue has room for that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from ds_gateway.errors import DeviceError
 from ds_gateway.framing import build_framer
 from ds_gateway.logs import event, logger
-from ds_gateway.records import Frame, Item
+from ds_gateway.records import Frame, Item, Loss
 from ds_gateway.serial_port.port import Port, open_port
 from durable_streams import Backoff
 
@@ -37,6 +38,8 @@ _TURN_SECONDS: Final = 1.0
 """The longest wait between two turns of the loop, so that `SerialSource.alive_at` proves that it turns."""
 
 _OVERFLOW_LOG_SECONDS: Final = 10.0
+_LOSS_SECONDS: Final = 10.0
+"""How often the ledger is told at most, but for the last time: a queue may be full, and not full, many times."""
 _REOPEN: Final = Backoff(first_seconds=0.2, max_seconds=2.0)
 
 
@@ -101,6 +104,9 @@ class SerialSource:
         self._alive_at = monotonic()
         self._opens = 0
         self._next_overflow_log = monotonic()
+        self._overrun: tuple[int, int, int] | None = None
+        """Readings lost that the ledger does not know of yet; when the first and the last came."""
+        self._next_loss = monotonic()
         # Replaced whole by the source's thread; others only read the reference.
         self._snapshot = SerialSnapshot()
 
@@ -151,6 +157,7 @@ class SerialSource:
             self._wait_because(reason)
             self._pause(_REOPEN.delay(attempt, self._random), wake)
             attempt += 1
+        self._tell_overrun(at_once=True)
         self._wait_because("stopped")
 
     def _read_once_opened(self, wake: _Wake) -> str:
@@ -175,6 +182,7 @@ class SerialSource:
         while not self._stopping.is_set():
             ready = dict(poll.poll(_TURN_SECONDS * 1000))
             self._alive_at = self._monotonic()
+            self._tell_overrun()
             if descriptor in ready:
                 data = os.read(descriptor, _READ_BYTES)
                 if not data:
@@ -197,7 +205,31 @@ class SerialSource:
             last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
         )
         if lost:
+            count, first_ns, _ = self._overrun or (0, time_ns, 0)
+            self._overrun = count + lost, first_ns, time_ns
             self._log_overflow()
+
+    def _tell_overrun(self, *, at_once: bool = False) -> None:
+        """Enter what was lost into the ledger, once, when there is room for that."""
+        now = self._monotonic()
+        if self._overrun is None or (now < self._next_loss and not at_once):
+            return
+        count, first_ns, last_ns = self._overrun
+        detail = "readings that the journal's queue had no room for"
+        loss = Loss(
+            "serial_overrun",
+            certain=True,
+            count=count,
+            first_ns=first_ns,
+            last_ns=last_ns,
+            source=self.name,
+            detail=detail,
+        )
+        if self._intake.offer([Item(loss)]):
+            self._overrun = None
+            self._next_loss = now + _LOSS_SECONDS
+        elif at_once:
+            event(_log, "error", "serial.overrun.untold", source=self.name, count=count)
 
     def _note_opened(self) -> None:
         # Reading begins anywhere: the first bytes may be the tail of a frame.
@@ -224,6 +256,7 @@ class SerialSource:
         deadline = self._monotonic() + seconds
         while not self._stopping.is_set():
             self._alive_at = now = self._monotonic()
+            self._tell_overrun()
             if now >= deadline or wake.wait(min(deadline - now, _TURN_SECONDS)):
                 return
 

@@ -303,11 +303,6 @@ def test_a_mistake_is_told_with_line_key_value_and_way_out(text: str, expected: 
 
 UNSUPPORTED = [
     ("downlink: {start: tail}\n" + PORT, "4: downlink: not supported in this version"),
-    (PORT + "journal: {max_age: 7d}\n", "5: journal.max_age: not supported in this version"),
-    (
-        PORT + "journal: {when_full: shed_oldest}\n",
-        "5: journal.when_full: shed_oldest is not supported in this version: use backpressure",
-    ),
     (
         PORT + "batch: {compression: gzip}\n",
         "5: batch.compression: gzip is not supported in this version: use none",

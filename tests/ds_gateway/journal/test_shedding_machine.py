@@ -99,7 +99,7 @@ class SheddingMachine(RuleBasedStateMachine):
         assert readings(orjson.loads(self.batches[name].body))[:1] == readings(orjson.loads(resealed[0].body))[:1]
         self.batches[name] = resealed[0]
 
-    @rule(name=st.sampled_from(STREAMS), ahead=st.integers(0, 40), max_rows=st.integers(1, 6))
+    @rule(name=st.sampled_from(STREAMS), ahead=st.integers(0, 12), max_rows=st.integers(1, 6))
     def skip(self, name: str, ahead: int, max_rows: int) -> None:
         """An operator skips a stream's first records, and has them kept aside."""
         if not self.known(name):

@@ -13,7 +13,7 @@ from ds_gateway.config.models import SerialSettings
 from ds_gateway.errors import DeviceError
 from ds_gateway.journal.intake import Intake
 from ds_gateway.mapping import SerialPipeline
-from ds_gateway.records import Frame, Record, Rejected
+from ds_gateway.records import Frame, Loss, Record, Rejected
 from ds_gateway.serial_port import SerialSource, open_port
 from harness.pty_device import PtyDevice
 from harness.waiting import wait_until
@@ -49,6 +49,8 @@ class _Bench:
         )
         self.offered = threading.Event()
         self.intake = Intake("scale", max_items=max_items, max_bytes=10_000_000, wake=self.offered.set)
+        self.losses: list[Loss] = []
+        """What the queue held for the ledger."""
         self.random = _Impatient()
         more.setdefault("pipeline", SerialPipeline("scale", "line-7", self.settings))
         self.source = SerialSource(
@@ -57,7 +59,9 @@ class _Bench:
 
     def values(self) -> list[str]:
         """What the queue holds, taken out of it."""
-        return [_value(item) for item in self.intake.take(10_000, 10_000_000)]
+        items = self.intake.take(10_000, 10_000_000)
+        self.losses += [item.payload for item in items if isinstance(item.payload, Loss)]
+        return [_value(item) for item in items if not isinstance(item.payload, Loss)]
 
     def wait_open(self, reopens: int = 0) -> None:
         wait_until(
@@ -264,6 +268,33 @@ class TestOverflow:
         assert bench.values() == ["e"]
         overflows = [record for record in caplog.records if record.message == "serial.queue.overflow"]
         assert len(overflows) == 1, "it is logged at a limited rate"
+
+    def test_what_was_lost_is_told_to_the_ledger_once_when_there_is_room(
+        self, device: PtyDevice, start: Callable[..., _Bench]
+    ) -> None:
+        device.plug()
+        bench = start(max_items=2)
+        bench.wait_open()
+        received = 0
+        for data in (b"\r\na\r\n", b"b\r\n", b"c\r\n", b"d\r\n"):
+            device.send(data)
+            received += len(data)
+            bench.wait_received(received)
+        assert bench.values() == ["a", "b"]
+        wait_until(lambda: len(bench.intake) == 1, what="the loss is queued, though nothing is read any more")
+        for data in (b"e\r\n", b"f\r\n", b"g\r\n"):
+            device.send(data)
+            received += len(data)
+            bench.wait_received(received)
+        assert bench.values() == ["e"]
+        assert bench.source.stop()
+        assert bench.values() == [], "the last loss is told when the source ends"
+        assert [(loss.cause, loss.certain, loss.count, loss.source) for loss in bench.losses] == [
+            ("serial_overrun", True, 2, "scale"),
+            ("serial_overrun", True, 2, "scale"),
+        ]
+        assert {(loss.first_ns, loss.last_ns) for loss in bench.losses} == {(_NOW_NS, _NOW_NS)}
+        assert bench.source.snapshot().overflow_lost == 4
 
 
 class TestRefusals:
