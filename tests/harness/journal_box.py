@@ -125,9 +125,12 @@ class JournalBox:
 
     def drain(self, name: str) -> list[dict[str, Any]]:
         """Send everything that the journal has of a stream; return all that it ever got."""
-        while self.stream(name).in_journal:
-            self.send(name)
-            wait_until(lambda: self.stream(name).in_flight == 0, what="the resolution is committed")
+        while (stream := self.stream(name)).in_journal:
+            if stream.in_journal > stream.in_flight or not self.sent.get(name):
+                self.send(name)
+            else:
+                # Resolved and not committed, unless it was sealed before.
+                wait_until(lambda: self.stream(name).in_flight == 0, what="the resolution is committed")
         return self.sent.get(name, [])
 
 
