@@ -68,6 +68,9 @@ class Admission:
         self._refused: set[str] = set()
         books = [state.books[number] for number in stopped if number in state.books]
         self._share = room.max_bytes // 2 - sum(unresolved_size(book) for book in books)
+        if self._share < room.slack:
+            # Not a record now and then, each with a loss record between them.
+            self._refused = {book.name for book in books if book.refused is not None}
         self._ledger = ledger_stream(room.gateway)
         ledger = room.ledger(state)
         self._reserve = room.reserve - (0 if ledger is None else ledger.size)
