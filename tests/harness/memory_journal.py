@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from ds_gateway.journal.intake import Intake
-from ds_gateway.records import Record, Rejected
+from ds_gateway.records import Loss, Record, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,12 +23,17 @@ class Disk:
 
     rows: dict[str, bytes] = field(default_factory=dict)
     commit: int = 0
-    accepted: list[Record | Rejected] = field(default_factory=list)
+    accepted: list[Record | Rejected | Loss] = field(default_factory=list)
 
     @property
     def tails(self) -> list[bytes]:
         """The tails of all records, in order."""
         return [each.tail for each in self.accepted if isinstance(each, Record)]
+
+    @property
+    def losses(self) -> list[Loss]:
+        """The losses, in order."""
+        return [each for each in self.accepted if isinstance(each, Loss)]
 
 
 class MemoryJournal:
@@ -105,6 +110,7 @@ class MemoryJournal:
         assert gate is not None
         commit = self.disk.commit + 1
         admitted = gate.admit(items, commit)
+        losses = gate.losses()
         changes = gate.changes()
         if self.failures_to_come:
             self.failures_to_come -= 1
@@ -117,7 +123,8 @@ class MemoryJournal:
             else:
                 self.disk.rows[name] = row
         self.disk.commit = commit
-        self.disk.accepted += [item.payload for item in admitted if isinstance(item.payload, Record | Rejected)]
+        self.disk.accepted += [item.payload for item in admitted if item.payload is not None]
+        self.disk.accepted += losses
         if intake.on_committed is not None and not self.mute:
             intake.on_committed(items, commit)
         return True

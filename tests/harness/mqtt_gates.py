@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.tokens import Delivery
-from ds_gateway.records import Item, Record
+from ds_gateway.records import Item, Loss, Record
 
 if TYPE_CHECKING:
     from ds_gateway.mqtt.numbering import Policy
@@ -23,10 +23,21 @@ def delivery(
     same: str | None = None,
     acked: int = 0,
     generation: int = 1,
+    key: str | None = None,
 ) -> Item:
     """A message called ``name``; its digest is of ``same`` where that is given, so that two can be identical."""
     digest = (same or name).encode()[:8].ljust(8)
-    token = Delivery(mid, dup, qos, retain, topic.encode()[:8].ljust(8), digest, acked, generation)
+    token = Delivery(
+        mid,
+        dup,
+        qos,
+        retain,
+        topic.encode()[:8].ljust(8),
+        digest,
+        acked,
+        generation,
+        key=None if key is None else key.encode() and key.encode().ljust(16),
+    )
     return Item(Record("stream", topic, name.encode()), token)
 
 
@@ -36,6 +47,7 @@ class GateDriver:
     def __init__(self, policy: Policy = "unknown", *, learn_after: int = 10) -> None:
         self.rows: dict[str, bytes] = {}
         self.commit = 0
+        self.losses: list[Loss] = []
         self._policy: Policy = policy
         self._learn_after = learn_after
         self.gate = self._new()
@@ -44,6 +56,7 @@ class GateDriver:
         """Commit a group; return the names of what was admitted."""
         self.commit += 1
         admitted = self.gate.admit(items, self.commit)
+        self.losses += self.gate.losses()
         for name, row in self.gate.changes().items():
             if row is None:
                 self.rows.pop(name, None)
@@ -58,6 +71,7 @@ class GateDriver:
     def fail(self, *items: Item) -> None:
         """A group whose commit fails."""
         self.gate.admit(items, self.commit + 1)
+        self.gate.losses()
         self.gate.changes()
         self.gate.restore(dict(self.rows))
 

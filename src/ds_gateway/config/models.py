@@ -30,6 +30,7 @@ from ds_gateway.config.addresses import (
     reachable_host,
 )
 from ds_gateway.config.credential import Credential
+from ds_gateway.config.dedupe_key import DedupeKey
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
 
 EMBEDDED: Final = "embedded"
@@ -290,6 +291,11 @@ def _client_id(value: str) -> str:
     return value
 
 
+def _message_id(value: str) -> str:
+    DedupeKey.parse(value)
+    return value
+
+
 class MqttSettings(_Model):
     """One broker."""
 
@@ -307,7 +313,21 @@ class MqttSettings(_Model):
     packet_ids: Literal["auto", "sequential", "unknown"] = Field(
         "auto", description="How the broker numbers deliveries; mosquitto and EMQX: sequential."
     )
+    dedupe_key: Annotated[str, AfterValidator(_message_id)] | None = Field(
+        None,
+        description="Where the publisher's own message id is: a JSON pointer into the payload (/id), "
+        "user_property:NAME or correlation_data. A message whose id was there before on the same topic, whatever "
+        "its payload, is dropped; one without an id is taken.",
+    )
     devices: list[DeviceSettings] = Field(min_length=1, description="What to subscribe to.")
+
+    @field_validator("dedupe_key", mode="before")
+    @classmethod
+    def _dedupe_key(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) == 1:
+            ((name, place),) = value.items()
+            raise ValueError(f"is one word without a blank: write {name}:{place}")
+        return value
 
     @field_validator("version", mode="before")
     @classmethod
@@ -341,6 +361,11 @@ class MqttSettings(_Model):
             raise ValueError("tls is for mqtts:// URLs")
         if self.version == "3.1.1" and self.password is not None and self.username is None:
             raise ValueError("MQTT 3.1.1 allows no password without a username")
+        if self.version == "3.1.1" and self.dedupe_key and DedupeKey.parse(self.dedupe_key).is_property:
+            raise ValueError(
+                f'MQTT 3.1.1 has no properties, and dedupe_key is {self.dedupe_key}: set version: "5", or take a '
+                "JSON pointer into the payload"
+            )
         return self
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     Settings: frozenset({"downlink", "metrics"}),
-    MqttSettings: frozenset({"dedupe_key", "commands"}),
+    MqttSettings: frozenset({"commands"}),
     DeviceSettings: frozenset({"commands", "time", "max_rate"}),
     SerialSettings: frozenset({"usb", "rs485", "poll", "commands", "devices", "time", "max_rate"}),
     FramingSettings: frozenset(

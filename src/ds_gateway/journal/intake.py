@@ -15,7 +15,7 @@ from ds_gateway.records import Loss
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ds_gateway.records import Item
+    from ds_gateway.records import Item, Loss
 
 
 class Gate(Protocol):
@@ -34,6 +34,10 @@ class Gate(Protocol):
 
         Commit numbers start at 1, rise by at least one with every transaction, and survive restarts.
         """
+        ...  # pragma: no cover
+
+    def losses(self) -> Sequence[Loss]:
+        """What those items prove to be missing; asked once after each `admit`, entered in its transaction."""
         ...  # pragma: no cover
 
     def changes(self) -> Mapping[str, bytes | None]:

@@ -25,6 +25,7 @@ from ds_gateway.journal.snapshot import StreamSnapshot
 from ds_gateway.journal.state import State, load
 from ds_gateway.journal.upkeep import Upkeep
 from ds_gateway.logs import event, logger
+from ds_gateway.records import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ds_gateway.journal.disk import Disk
     from ds_gateway.journal.intake import Intake
     from ds_gateway.journal.upkeep import WhenFull
-    from ds_gateway.records import Item
     from durable_streams import SealedBatch
 
 _log = logger("journal")
@@ -340,7 +340,8 @@ class Writer:
             if intake.gate is None:
                 plan.accept(items, admission.refusal)
             else:
-                plan.accept(intake.gate.admit(items, plan.commit), admission.refusal)
+                admitted = intake.gate.admit(items, plan.commit)
+                plan.accept([*admitted, *map(Item, intake.gate.losses())], admission.refusal)
                 plan.gate(intake.source, intake.gate.changes())
 
     def _trim(self, plan: Plan) -> None:

@@ -4,13 +4,16 @@ R0  A CONNACK without a session: every packet id is forgotten, durably.
 R1  Dropped: DUP=1, id and digest in the ring, and the PUBACK of that entry provably not sent.
 R2  Dropped, where the broker numbers sequentially: DUP=1, id and digest in the ring, the id not ahead of the
     newest one (an id ahead is a message whose first copy was lost on the way).
+R3  Dropped, where the publisher gives its messages keys: a key that is in the ring of keys, whatever the payload.
 --  A retained message that equals the one delivered last on its topic is dropped too (`retained`).
 
 Never dropped: on DUP alone, or on id and digest without DUP. What is dropped is recorded again in the ring,
-because its PUBACK is now due on another connection.
+because its PUBACK is now due on another connection. A message without a key is taken.
 
-Durable: one row for each commit in the ring, and the rows "meta", "filters" and "retained". A row named for
-deletion may be one that was never written.
+A lost session and a gap in the broker's numbering are losses, told in the transaction that carries the proof.
+
+Durable: one row for each commit in each of the rings, and the rows "meta" and "filters". A row named for deletion
+may be one that was never written.
 """
 
 from __future__ import annotations
@@ -21,18 +24,22 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.mqtt.acklog import AckLog
+from ds_gateway.mqtt.gaps import Gaps
+from ds_gateway.mqtt.keyring import KeyRing
+from ds_gateway.mqtt.keys import NO_KEY
 from ds_gateway.mqtt.numbering import Numbering, Policy
-from ds_gateway.mqtt.retained import Retained
+from ds_gateway.mqtt.retained import LastValues
 from ds_gateway.mqtt.ring import Ring
 from ds_gateway.mqtt.tokens import Delivery, Opening, SessionStart, Subscribed
+from ds_gateway.records import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ds_gateway.records import Item
 
-_META: Final = struct.Struct(">BI?IQ")
-_FORMAT: Final = 1
+_META: Final = struct.Struct(">BI?BIQ")
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,20 @@ class GateView:
     ids_missing: int = 0
     duplicates: int = 0
     """Dropped in the last commit."""
+    without_key: int = 0
+    """Taken in the last commit without the key that the configuration wants."""
 
 
 class DedupeGate:
     """The gate (`ds_gateway.journal.intake.Gate`) of one broker."""
 
-    def __init__(self, *, packet_ids: Policy, learn_after: int) -> None:
+    def __init__(
+        self, *, source: str = "", packet_ids: Policy, learn_after: int, window_is_known: bool = True
+    ) -> None:
+        self._source = source
         self._policy: Policy = packet_ids
         self._learn_after = learn_after
+        self._window_is_known = window_is_known
         self.restore({})
 
     def restore(self, rows: Mapping[str, bytes]) -> None:
@@ -62,13 +75,17 @@ class DedupeGate:
         Raises `JournalDamagedError` if they are not what a gate wrote.
         """
         self._ring = Ring()
-        self._numbering = Numbering(self._policy, self._learn_after)
+        self._numbering = Numbering(self._policy, self._learn_after, window_is_known=self._window_is_known)
         self._session = 0
         self._sessions_lost = 0
         self._duplicates = 0
+        self._without_key = 0
         self._subscribed: Subscribed | None = None
         self._acks = AckLog()
-        self._retained = Retained()
+        self._last_values = LastValues()
+        self._keys = KeyRing()
+        self._gaps = Gaps(self._source)
+        self._losses: list[Loss] = []
         self._meta_written = b""
         self._filters_written = b""
         try:
@@ -78,7 +95,8 @@ class DedupeGate:
 
     def admit(self, items: Sequence[Item], commit: int) -> Sequence[Item]:
         """Return the items whose payload is new. ``commit`` numbers the coming transaction."""
-        self._duplicates = 0
+        self._duplicates = self._without_key = 0
+        self._losses = []
         admitted: list[Item] = []
         for item in items:
             token = item.token
@@ -93,6 +111,10 @@ class DedupeGate:
                 self._note(token, commit)
         return admitted
 
+    def losses(self) -> Sequence[Loss]:
+        """What the admitted items prove to be missing, or to be missing perhaps."""
+        return [*self._losses, *self._gaps.take()]
+
     def changes(self) -> Mapping[str, bytes | None]:
         """Rows to write or to delete with what was admitted."""
         numbering = self._numbering
@@ -106,9 +128,8 @@ class DedupeGate:
         if filters != self._filters_written:
             changes["filters"] = filters or None
             self._filters_written = filters
-        if self._retained.changed:
-            changes["retained"] = self._retained.to_bytes() or None
-            self._retained.changed = False
+        changes.update(self._last_values.changes())
+        changes.update(self._keys.changes())
         return changes
 
     def view(self) -> GateView:
@@ -120,28 +141,33 @@ class DedupeGate:
             sessions_lost=self._sessions_lost,
             ids_missing=self._numbering.missing,
             duplicates=self._duplicates,
+            without_key=self._without_key,
         )
 
     def _is_new(self, delivery: Delivery, commit: int) -> bool:
         if delivery.qos and self._is_repeated_by_id(delivery, commit):
             return False
-        if delivery.retain:
-            return not self._retained.repeated(delivery.topic, delivery.digest)
-        self._retained.live(delivery.topic)
-        return True
+        if delivery.retain and self._last_values.is_last(delivery.topic, delivery.digest):
+            return False
+        self._last_values.record(delivery.topic, delivery.digest, commit)
+        if not delivery.key:
+            self._without_key += delivery.key == NO_KEY
+            return True
+        return self._keys.add(delivery.key, commit)
 
     def _is_repeated_by_id(self, delivery: Delivery, commit: int) -> bool:
         mid = delivery.mid
         repeated = False
+        digest = delivery.digest
+        if delivery.retain:
+            # A message and its retained repetition are two deliveries.
+            digest = _other(digest)
         if delivery.dup:
             entry = self._ring.find(mid)
-            if entry is not None and entry.digest == delivery.digest:
-                numbering = self._numbering
-                repeated = self._acks.unacked(entry.commit, delivery.acked) or (
-                    numbering.sequential and numbering.older(mid)
-                )
-        self._numbering.see(mid, dup=delivery.dup)
-        self._ring.record(mid, delivery.digest, commit)
+            if entry is not None and entry.digest == digest:
+                repeated = self._acks.unacked(entry.commit, delivery.acked) or self._numbering.repeats(mid)
+        self._gaps.see(delivery.time_ns, mid, self._numbering.see(mid, dup=delivery.dup))
+        self._ring.record(mid, digest, commit)
         return repeated
 
     def _note(self, token: object, commit: int) -> None:
@@ -149,35 +175,57 @@ class DedupeGate:
             case Opening():
                 self._acks.begin(commit, token.acked_through(self._session, commit))
             case SessionStart(present=True, acked=acked):
+                self._numbering.connected()
                 self._acks.begin(commit, acked)
             case SessionStart(present=False, acked=acked):
-                self._forget()
+                self._forget(token.time_ns)
                 self._acks.begin(commit, acked)
             case Subscribed():
                 self._subscribed = token
             case _:
                 raise TypeError(f"not a token of an MQTT source: {token!r}")
 
-    def _forget(self) -> None:
-        self._sessions_lost += 1 if self._session else 0
+    def _forget(self, now_ns: int) -> None:
+        if self._session:
+            self._sessions_lost += 1
+            self._losses.append(self._session_lost(now_ns))
         self._session += 1
         self._ring.clear()
         self._numbering.forget()
         self._subscribed = None
 
+    def _session_lost(self, now_ns: int) -> Loss:
+        return Loss(
+            "session_lost",
+            certain=False,
+            count=None,
+            first_ns=self._gaps.last_ns or now_ns,
+            last_ns=now_ns,
+            source=self._source,
+            detail="the broker has forgotten the session: what it held for this client, and what was published "
+            "until the subscription is made again, is missing if there was any",
+        )
+
     def _meta(self) -> bytes:
         numbering = self._numbering
-        head = _META.pack(_FORMAT, self._session, numbering.learnt, self._sessions_lost, numbering.missing)
+        head = _META.pack(
+            _FORMAT,
+            self._session,
+            numbering.learnt,
+            numbering.belief,
+            self._sessions_lost,
+            numbering.missing,
+        )
         return head + self._acks.packed
 
     def _restore_rows(self, rows: Mapping[str, bytes]) -> None:
         numbering = self._numbering
         if meta := rows.get("meta"):
-            version, self._session, numbering.learnt, self._sessions_lost, numbering.missing = _META.unpack_from(
-                meta
+            if meta[0] != _FORMAT:
+                raise ValueError(f"format {meta[0]} of the row meta is not known")
+            _, self._session, numbering.learnt, numbering.belief, self._sessions_lost, numbering.missing = (
+                _META.unpack_from(meta)
             )
-            if version != _FORMAT:
-                raise ValueError(f"format {version} of the row meta is not known")
             self._acks = AckLog.from_bytes(meta[_META.size :])
             self._meta_written = meta
         newest = self._ring.restore(rows, self._session)
@@ -185,7 +233,13 @@ class DedupeGate:
             numbering.head, numbering.run = newest.newest_mid or None, newest.run
         self._filters_written = rows.get("filters", b"")
         self._subscribed = _filters_from_bytes(self._filters_written)
-        self._retained = Retained.from_bytes(rows.get("retained", b""))
+        self._last_values.restore(rows)
+        self._keys.restore(rows)
+
+
+def _other(digest: bytes) -> bytes:
+    """Another digest, that belongs to this one."""
+    return bytes([digest[0] ^ 0xFF]) + digest[1:]
 
 
 def _filters_to_bytes(subscribed: Subscribed | None) -> bytes:

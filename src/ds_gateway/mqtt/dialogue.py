@@ -64,9 +64,9 @@ class Dialogue:
         self._was_settled = self.mark.settled
         self.mark = replace(self.mark, settled=False)
 
-    def connack(self, event: Connack) -> tuple[SessionStart, Plan | None]:
-        """Return the token for the gate, and what to ask the broker for at once."""
-        token = SessionStart(event.session_present, self.mark.commit, self.generation)
+    def connack(self, event: Connack, time_ns: int = 0) -> tuple[SessionStart, Plan | None]:
+        """Return the token for the gate, and what to ask the broker for at once. ``time_ns``: when it came in."""
+        token = SessionStart(event.session_present, self.mark.commit, self.generation, time_ns)
         if not event.session_present:
             return token, None
         known = self.view.subscribed

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds_gateway.mqtt.tokens import Delivery
+from ds_gateway.records import Item, Loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from ds_gateway.records import Item
 
 OVERRUN: Final = 4
 """mosquitto 2.0 overruns the window it was given; beyond this many windows nothing more is read."""
@@ -34,8 +33,9 @@ class Offers(Protocol):
 class Handover:
     """Network thread only."""
 
-    def __init__(self, intake: Offers, *, window: int, max_unacked_bytes: int) -> None:
+    def __init__(self, intake: Offers, *, window: int, max_unacked_bytes: int, source: str = "") -> None:
         self._intake = intake
+        self._source = source
         self._max_unacked = window * OVERRUN
         self._max_unacked_bytes = max_unacked_bytes
         self._waiting: list[Item] = []
@@ -44,6 +44,9 @@ class Handover:
         self.unacked = 0
         """QoS 1 messages of this connection that have no PUBACK yet."""
         self.lost_qos0 = 0
+        """QoS 0 messages for which there was no room, since the start."""
+        self._loss: Loss | None = None
+        """What of it the journal does not know yet. It waits behind everything else."""
 
     @property
     def full(self) -> bool:
@@ -53,7 +56,7 @@ class Handover:
     @property
     def waiting(self) -> bool:
         """Whether the intake refused items that wait here now."""
-        return bool(self._waiting)
+        return bool(self._waiting) or self._loss is not None
 
     def add(self, items: Sequence[Item]) -> None:
         """Take what was received in one pass, and offer it together with what waits."""
@@ -65,15 +68,20 @@ class Handover:
         self.offer()
 
     def offer(self) -> bool:
-        """Offer what waits. False without room: then QoS 0 messages among it are lost, and counted."""
-        if not self._waiting:
+        """Offer what waits. False without room: then QoS 0 messages among it are lost, and go to the ledger."""
+        offered = self._waiting if self._loss is None else [*self._waiting, Item(self._loss)]
+        if not offered:
             return True
-        if self._intake.offer(self._waiting):
-            self._waiting = []
+        if self._intake.offer(offered):
+            self._waiting, self._loss = [], None
             return True
         self._refused = True
-        kept = [item for item in self._waiting if not isinstance(item.token, Delivery) or item.token.qos]
-        self.lost_qos0 += len(self._waiting) - len(kept)
+        kept: list[Item] = []
+        for item in self._waiting:
+            if isinstance(item.token, Delivery) and not item.token.qos:
+                self._lose(item.token.time_ns)
+            else:
+                kept.append(item)
         self._waiting = kept
         return False
 
@@ -92,6 +100,19 @@ class Handover:
         """Forget what the broker will deliver again. Tokens of sessions stay: they are told only once."""
         self._waiting = [item for item in self._waiting if not isinstance(item.token, Delivery)]
         self.unacked = self._unacked_bytes = 0
+
+    def _lose(self, time_ns: int) -> None:
+        self.lost_qos0 += 1
+        before = self._loss
+        self._loss = Loss(
+            "qos0",
+            certain=True,
+            count=1 if before is None else (before.count or 0) + 1,
+            first_ns=time_ns if before is None else before.first_ns,
+            last_ns=time_ns,
+            source=self._source,
+            detail="QoS 0 messages came while the journal took nothing, and a broker does not keep those",
+        )
 
     def has_room(self) -> bool:
         """Whether a new connection would get anywhere: after a refusal the intake has to empty itself first."""

@@ -1,8 +1,14 @@
 """How the broker numbers its deliveries: learnt by watching packet ids, never assumed.
 
 A broker with a sequential allocator counts 1 to 65,535 and begins again, so that an id comes back only after
-65,534 others; one that takes the lowest free id uses it again at once. Only for the former does "the same id
-and the same digest, marked as a duplicate" mean the same message (rule R2).
+65,534 others. Only then does "the same id and the same digest, marked as a duplicate" mean the same message
+(rule R2). Two other ways of numbering look like it for a while:
+
+- the lowest free id: it makes no more steps by one in a row than messages may be unacknowledged;
+- a counter that begins again with each connection: it is found out by the first new id of the next connection.
+
+Neither hands out, on any connection, an id greater than the number of deliveries on that connection: whatever is
+in flight was delivered on it. So such an id, in sequence, is the *witness* of a sequential broker.
 """
 
 from __future__ import annotations
@@ -19,56 +25,92 @@ Policy = Literal["auto", "sequential", "unknown"]
 MAX_RUN: Final = IDS
 
 
-class Numbering:
-    """The newest packet id, and whether ids come one after the other. It sees every QoS 1 delivery in order."""
+UNTRIED, STALE, FRESH, CONFIRMED = range(4)
+"""How far a verdict is believed. UNTRIED: not at all, there was no proof yet. CONFIRMED: there was one on this
+connection. FRESH: on the one before; this one brings again only what was numbered by then. STALE: earlier."""
 
-    def __init__(self, policy: Policy, learn_after: int) -> None:
+
+class Numbering:
+    """The newest packet id, and whether ids come one after the other. It sees every QoS 1 delivery in order.
+
+    ``learn_after``: steps in a row that are more than the window. With ``window_is_known`` the broker keeps to
+    that window, and so many steps are a proof until the next connection.
+    """
+
+    def __init__(self, policy: Policy, learn_after: int, *, window_is_known: bool = True) -> None:
         self._policy = policy
-        # No allocator that hands out the lowest free id can make more steps by one in a row than messages
-        # may be unacknowledged; so more steps than that are the proof.
         self._learn_after = learn_after
+        self._first_belief = CONFIRMED if window_is_known else UNTRIED
+        self._deliveries = IDS
+        """On this connection; more than any id where that is not known."""
         self.head: int | None = None
         self.run = 0
         self.learnt = False
+        self.belief = self._first_belief
         self.missing = 0
         """Ids that were skipped while the broker counted: messages it may have lost."""
 
     @property
     def sequential(self) -> bool:
-        """Whether rule R2 may be used."""
-        return self.learnt if self._policy == "auto" else self._policy == "sequential"
+        """Whether the broker counts."""
+        if self._policy == "auto":
+            return self.learnt and self.belief != UNTRIED
+        return self._policy == "sequential"
 
     @property
     def verdict(self) -> str:
         """For people: the verdict, and where it comes from."""
         if self._policy != "auto":
             return f"{self._policy} (configured)"
-        return "sequential" if self.learnt else "unknown"
+        return "sequential" if self.sequential else "unknown"
 
-    def older(self, mid: int) -> bool:
-        """Whether the id is the newest one or lies behind it; if it lies ahead, no copy of it was ever seen."""
-        return self.head is not None and not 1 <= (mid - self.head) % IDS <= AHEAD
+    def repeats(self, mid: int) -> bool:
+        """Whether a copy with this id is one of the message that was seen with it (rule R2).
 
-    def see(self, mid: int, *, dup: bool) -> None:
-        """Learn from one delivery."""
+        Not if the id lies ahead of the newest one: then no copy of its message was ever seen.
+        """
+        if self.head is None or not self.sequential:
+            return False
+        behind = (self.head - mid) % IDS
+        if self._policy == "auto" and self.belief == STALE:
+            # PUBACKs go out in order: what is in flight is the last of what was numbered.
+            return behind < self._learn_after
+        return behind < IDS - AHEAD
+
+    def see(self, mid: int, *, dup: bool) -> int:
+        """Learn from one delivery. Return how many ids a counting broker has skipped before it."""
+        self._deliveries += 1
         if self.head is None:
             self.head = mid
-            return
+            return 0
         step = (mid - self.head) % IDS
         ahead = 1 <= step <= AHEAD
         if dup and not ahead:
-            return
+            return 0
         self.head = mid
         if not ahead:
-            self.learnt, self.run = False, 0
-        elif step > 1:
+            self.learnt, self.run, self.belief = False, 0, self._first_belief
+            return 0
+        if not dup and mid > self._deliveries:
+            self.belief = CONFIRMED
+        if step > 1:
             # The broker dropped messages from its queue: it had numbered them already.
-            self.missing += step - 1 if self.sequential else 0
             self.run = 0
-        elif not dup:
+            skipped = step - 1 if self.sequential else 0
+            self.missing += skipped
+            return skipped
+        if not dup:
             self.run = min(self.run + 1, MAX_RUN)
             self.learnt = self.learnt or self.run > self._learn_after
+        return 0
+
+    def connected(self) -> None:
+        """Another connection of the same session."""
+        self._deliveries = 0
+        if self.belief != UNTRIED:
+            self.belief = max(self.belief - 1, STALE)
 
     def forget(self) -> None:
         """Begin anew, as for a broker never met: another one may answer under the same address (rule R0)."""
-        self.head, self.run, self.learnt = None, 0, False
+        self.head, self.run, self.learnt, self.belief = None, 0, False, self._first_belief
+        self._deliveries = 0

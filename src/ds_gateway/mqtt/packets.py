@@ -21,12 +21,14 @@ CUT_BYTES: Final = 128 * 1024
 """More than the longest topic, so that it is known whose message it was. With one read more it is still far below
 the limit, so that a packet is cut at the same byte however it comes: copies have the same digest."""
 _U16: Final = struct.Struct(">H")
-_DIGEST_HEAD: Final = struct.Struct(">H?I")
+_DIGEST_HEAD: Final = struct.Struct(">HI")
 
 # MQTT 5, 2.2.2.2: the properties that a PUBLISH may have, by the kind of their value.
 _FIXED: Final = {0x01: 1, 0x02: 4, 0x23: 2}
 _STRINGS: Final = {0x03: 1, 0x08: 1, 0x09: 1, 0x26: 2}
 _VARIABLE: Final = 0x0B
+_CORRELATION_DATA: Final = 0x09
+_USER_PROPERTY: Final = 0x26
 # They differ from copy to copy of the same message: expiry counts down, alias and subscription id are the link's.
 _OF_THE_COPY: Final = frozenset({0x02, 0x0B, 0x23})
 
@@ -150,10 +152,13 @@ def parse_publication(packet: bytes, *, properties: bool) -> Publication:
 
 
 def digest_of(publication: Publication) -> bytes:
-    """8 bytes over topic, retain, payload and those properties that are the same in every copy."""
+    """8 bytes over topic, payload and those properties that are the same in every copy.
+
+    A retained message has the digest of the live one that it repeats.
+    """
     topic, raw = publication.topic, publication.properties
     properties = stable_properties(raw) if raw else b""
-    head = _DIGEST_HEAD.pack(len(topic), publication.retain, len(properties))
+    head = _DIGEST_HEAD.pack(len(topic), len(properties))
     return blake2b(b"%b%b%b%b" % (head, topic, properties, publication.payload), digest_size=8).digest()
 
 
@@ -164,7 +169,24 @@ def topic_digest(topic: bytes) -> bytes:
 
 def stable_properties(raw: bytes) -> bytes:
     """Properties without expiry, alias and subscription id, in an order of their own. Raises `ProtocolError`."""
-    kept: list[bytes] = []
+    return b"".join(sorted([each for each in _split(raw) if each[0] not in _OF_THE_COPY]))
+
+
+def user_property(raw: bytes, name: bytes) -> bytes:
+    """The value of the first user property of this name; empty without one. Raises `ProtocolError`."""
+    head = bytes([_USER_PROPERTY]) + _U16.pack(len(name)) + name
+    found = next((each for each in _split(raw) if each.startswith(head)), b"")
+    return found[len(head) + 2 :]
+
+
+def correlation_data(raw: bytes) -> bytes:
+    """The correlation data; empty without any. Raises `ProtocolError`."""
+    return next((each[3:] for each in _split(raw) if each[0] == _CORRELATION_DATA), b"")
+
+
+def _split(raw: bytes) -> list[bytes]:
+    """Each property with its identifier. Raises `ProtocolError`."""
+    found: list[bytes] = []
     at, size = 0, len(raw)
     try:
         while at < size:
@@ -179,13 +201,12 @@ def stable_properties(raw: bytes) -> bytes:
                 _, at = _variable(raw, at)
             else:
                 raise ProtocolError(f"the broker sent a PUBLISH with the unknown property {kind:#04x}")
-            if kind not in _OF_THE_COPY:
-                kept.append(raw[start:at])
+            found.append(raw[start:at])
     except (struct.error, IndexError) as error:
         raise ProtocolError("the broker sent a PUBLISH with a cut property") from error
     if at != size:
         raise ProtocolError("the broker sent a PUBLISH with a cut property")
-    return b"".join(sorted(kept))
+    return found
 
 
 def _variable(data: bytes, at: int) -> tuple[int, int]:

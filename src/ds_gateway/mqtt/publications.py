@@ -11,6 +11,8 @@ from ds_gateway.records import Item, Record, Rejected
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ds_gateway.mqtt.keys import KeyReader
+
 _MAX_TOPICS: Final = 4096
 _MAX_TOPIC_BYTES: Final = 1024
 """Longer ones are legal and not remembered: 4096 of the longest would take 500 MB."""
@@ -27,10 +29,13 @@ class Pipeline(Protocol):
 class Publications:
     """Builds items. Topics are decoded and digested once as long as there are not too many of them."""
 
-    def __init__(self, source: str, pipeline: Pipeline, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, source: str, pipeline: Pipeline, clock: Callable[[], int], key: KeyReader | None = None
+    ) -> None:
         self._source = source
         self._pipeline = pipeline
         self._clock = clock
+        self._key = key
         self._topics: dict[bytes, tuple[str | None, bytes]] = {}
 
     def item(self, publication: Publication, *, acked: int, generation: int) -> Item:
@@ -57,6 +62,8 @@ class Publications:
                 digest_of(publication),
                 acked,
                 generation,
+                now,
+                None if self._key is None else self._key(publication),
             ),
         )
 

@@ -21,6 +21,8 @@ class MqttSnapshot:
     connected_since: datetime | None
     received: int
     duplicates_dropped: int
+    without_key: int
+    """Messages taken since the start that had no ``dedupe_key``, where the configuration wants one."""
     unacked: int
     lost_qos0: int
     last_message_time: datetime | None

@@ -20,7 +20,8 @@ from ds_gateway.mqtt._connection import Connection
 from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.dialogue import Committed, Dialogue
 from ds_gateway.mqtt.events import Connack, Event, Suback
-from ds_gateway.mqtt.handover import OVERRUN, Handover, Offers
+from ds_gateway.mqtt.handover import Handover, Offers
+from ds_gateway.mqtt.keys import KeyReader
 from ds_gateway.mqtt.liveness import Liveness
 from ds_gateway.mqtt.marks import MarkFile, boot_id
 from ds_gateway.mqtt.poller import Poller
@@ -92,14 +93,18 @@ class MqttSource:
         self._connect_seconds = connect_seconds
         window = settings.receive_maximum
         self.gate = DedupeGate(
+            source=name,
             packet_ids=settings.packet_ids,
-            # In MQTT 3.1.1 the window is the broker's secret; what is bounded here is what is ever unacknowledged.
-            learn_after=window if settings.version == "5" else window * OVERRUN,
+            learn_after=window,
+            # In MQTT 3.1.1 the window is the broker's secret.
+            window_is_known=settings.version == "5",
         )
         intake = intake_factory(gate=self.gate, on_committed=self._on_committed)
-        self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes)
+        self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes, source=name)
         self._dialogue = Dialogue(filters, settings.qos)
-        self._publications = Publications(name, pipeline, clock)
+        key = None if settings.dedupe_key is None else KeyReader(settings.dedupe_key)
+        self._clock = clock
+        self._publications = Publications(name, pipeline, clock, key)
         self._status = Status(name, clock, monotonic)
         self._liveness = Liveness(monotonic)
         self._commits: deque[Committed] = deque()
@@ -260,7 +265,7 @@ class MqttSource:
         self._handover.add(items)
 
     def _greeted(self, connection: Connection, connack: Connack) -> None:
-        token, plan = self._dialogue.connack(connack)
+        token, plan = self._dialogue.connack(connack, self._clock())
         self._handover.add([self._publications.marker(token)])
         self._write_mark(self._dialogue.mark)
         self._ask(connection, plan)
@@ -276,7 +281,7 @@ class MqttSource:
             while True:
                 report = self._commits.popleft()
                 wanted = self._dialogue.committed(report) or wanted
-                self._status.dropped(report.view.duplicates)
+                self._status.judged(report.view)
                 if connection is None:
                     continue
                 acknowledged = self._handover.committed(report.items, self._dialogue.generation)

@@ -31,6 +31,7 @@ class Status:
         self._connections = 0
         self._received = 0
         self._dropped = 0
+        self._without_key = 0
         self._last_message_ns: int | None = None
 
     def connecting(self, address: str) -> None:
@@ -68,9 +69,10 @@ class Status:
             self._received += count
             self._last_message_ns = self._clock()
 
-    def dropped(self, count: int) -> None:
-        """The gate dropped copies."""
-        self._dropped += count
+    def judged(self, view: GateView) -> None:
+        """The gate has looked at the messages of a commit."""
+        self._dropped += view.duplicates
+        self._without_key += view.without_key
 
     def snapshot(self, view: GateView, handover: Handover) -> MqttSnapshot:
         """Return what is known at this moment."""
@@ -81,6 +83,7 @@ class Status:
             connected_since=_instant(self._connected_ns),
             received=self._received,
             duplicates_dropped=self._dropped,
+            without_key=self._without_key,
             unacked=handover.unacked,
             lost_qos0=handover.lost_qos0,
             last_message_time=_instant(self._last_message_ns),

@@ -13,8 +13,10 @@ from typing import NamedTuple
 class Delivery(NamedTuple):
     """One PUBLISH that the broker delivered. A tuple, because there is one for every message.
 
-    ``topic`` is a digest of the topic alone, ``digest`` one of topic, retain, payload and properties.
+    ``topic`` is a digest of the topic alone, ``digest`` one of topic, payload and properties, ``key`` one of topic
+    and publisher's own id: None where none is looked for, empty if the message has none.
     ``generation`` numbers the connection: a PUBACK belongs to the connection that brought the message.
+    ``time_ns`` is when it came in; nothing is decided by it.
     """
 
     mid: int
@@ -25,6 +27,8 @@ class Delivery(NamedTuple):
     digest: bytes
     acked: int
     generation: int
+    time_ns: int = 0
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class SessionStart:
     present: bool
     acked: int
     generation: int
+    time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,51 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "dedupe key without a slash",
+        HEAD + BROKER + "    dedupe_key: id\n    devices: [{topic: a}]\n",
+        [
+            (
+                "7: mqtt.hall.dedupe_key: must be a JSON pointer into the payload (/id is the member id), "
+                "user_property:NAME or correlation_data, not 'id'"
+            )
+        ],
+    ),
+    (
+        "dedupe key as a mapping",
+        HEAD + BROKER + "    dedupe_key: {user_property: id}\n    devices: [{topic: a}]\n",
+        ["7: mqtt.hall.dedupe_key: is one word without a blank: write user_property:id"],
+    ),
+    (
+        "dedupe key of a property without a name",
+        HEAD + BROKER + "    dedupe_key: 'user_property: id'\n    devices: [{topic: a}]\n",
+        [
+            (
+                "7: mqtt.hall.dedupe_key: must be a JSON pointer into the payload (/id is the member id), "
+                "user_property:NAME or correlation_data, not 'user_property: id'"
+            )
+        ],
+    ),
+    (
+        "dedupe key with a tilde",
+        HEAD + BROKER + "    dedupe_key: /a~b\n    devices: [{topic: a}]\n",
+        [
+            (
+                "7: mqtt.hall.dedupe_key: must have a ~ only in ~0, which stands for ~, and in ~1, which stands "
+                "for /, not '/a~b'"
+            )
+        ],
+    ),
+    (
+        "dedupe key that needs MQTT 5",
+        HEAD + BROKER + "    version: 3.1.1\n    dedupe_key: correlation_data\n    devices: [{topic: a}]\n",
+        [
+            (
+                "5: mqtt.hall: MQTT 3.1.1 has no properties, and dedupe_key is correlation_data: set version: "
+                '"5", or take a JSON pointer into the payload'
+            )
+        ],
+    ),
+    (
         "broker with http URL",
         HEAD + "mqtt: {hall: {url: 'http://h', devices: [{topic: a}]}}\n",
         [
@@ -319,10 +364,6 @@ UNSUPPORTED = [
     (
         DEVICE + "      - {topic: a, decode: {regex: x}}\n",
         "8: mqtt.hall.devices[0].decode: not supported in this version: use json or text",
-    ),
-    (
-        BROKER + "    dedupe_key: id\n    devices: [{topic: a}]\n",
-        "7: mqtt.hall.dedupe_key: not supported in this version",
     ),
     (
         "serial: {scale: {port: /dev/x, decode: {struct: x}}}\n",

@@ -22,7 +22,7 @@ from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal import rows as journal_rows
 from ds_gateway.journal.disk import Disk
 from ds_gateway.journal.state import load
-from ds_gateway.records import Item, Record, Rejected
+from ds_gateway.records import Item, Loss, Record, Rejected
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -673,6 +673,9 @@ class RecordingGate:
 
     def restore(self, rows: Any) -> None:
         self.seen = int(rows.get("seen", b"0"))
+
+    def losses(self) -> Sequence[Loss]:
+        return []
 
     def admit(self, items: Sequence[Item], commit: int) -> Sequence[Item]:
         self.seen += len(items)

@@ -7,6 +7,7 @@ import pytest
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.mqtt.acklog import MAX_CONNECTIONS
 from ds_gateway.mqtt.dedupe import DedupeGate
+from ds_gateway.mqtt.keyring import KEY_ENTRIES
 from ds_gateway.mqtt.ring import RING_ENTRIES
 from ds_gateway.mqtt.tokens import Opening, SessionStart, Subscribed
 from ds_gateway.records import Item, Rejected
@@ -325,6 +326,127 @@ class TestRetained:
         driver = GateDriver()
         again = delivery("a", 0, qos=0, retain=True)
         assert driver.admit(again, again) == ["a"]
+
+    def test_is_dropped_when_the_live_message_before_it_was_the_same(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        assert driver.admit(delivery("a", 1), delivery("b", 2)) == ["a", "b"]
+        driver.restart()
+        driver.tell(SessionStart(present=False, acked=0, generation=2))
+        assert driver.admit(delivery("b", 1, retain=True)) == []
+        assert driver.admit(delivery("a", 2, retain=True)) == ["a"]
+
+    def test_never_makes_a_live_message_old(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        assert driver.admit(delivery("a", 1, retain=True), delivery("live", 2, same="a")) == ["a", "live"]
+
+    def test_is_no_copy_of_the_live_message_with_its_packet_id(self) -> None:
+        driver = GateDriver("sequential")
+        driver.tell(NEW_SESSION)
+        driver.admit(delivery("a", 1), delivery("b", 2))
+        assert driver.admit(delivery("again", 1, same="a", dup=True, retain=True, acked=9)) == ["again"]
+
+
+class TestR3:
+    """The publisher's own id: repeated by whomever, it is the same message."""
+
+    def test_drops_a_key_that_was_there_whatever_else_is_different(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        assert driver.admit(delivery("a", 1, key="k1"), delivery("b", 2, key="k1")) == ["a"]
+        assert driver.admit(delivery("c", 9, key="k1"), delivery("d", 0, qos=0, key="k1")) == []
+        assert driver.admit(delivery("c", 10, key="k2")) == ["c"]
+        assert driver.gate.view().duplicates == 0
+
+    def test_counts_what_it_drops(self) -> None:
+        driver = GateDriver()
+        driver.admit(delivery("a", 1, key="k1"), delivery("a", 2, key="k1"))
+        assert driver.gate.view().duplicates == 1
+
+    def test_holds_over_restarts_and_lost_sessions(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        driver.admit(delivery("a", 1, key="k1"), delivery("b", 0, qos=0, key="k2"))
+        driver.restart()
+        driver.tell(SessionStart(present=False, acked=0, generation=2))
+        assert driver.admit(delivery("a", 1, key="k1"), delivery("b", 0, qos=0, key="k2")) == []
+
+    def test_takes_and_counts_what_has_no_key(self) -> None:
+        driver = GateDriver()
+        assert driver.admit(delivery("a", 1, key=""), delivery("a", 2, key="")) == ["a", "a"]
+        assert driver.gate.view().without_key == 2
+        driver.admit(delivery("a", 3, key="k1"))
+        assert driver.gate.view().without_key == 0
+
+    def test_counts_nothing_where_no_key_is_wanted(self) -> None:
+        driver = GateDriver()
+        driver.admit(delivery("a", 1))
+        assert driver.gate.view().without_key == 0
+
+    def test_forgets_the_key_of_a_failed_commit(self) -> None:
+        driver = GateDriver()
+        driver.fail(delivery("a", 1, key="k1"))
+        assert driver.admit(delivery("a", 1, key="k1")) == ["a"]
+
+    def test_remembers_at_least_the_last_32768(self) -> None:
+        driver = GateDriver()
+        driver.admit(delivery("first", 0, qos=0, key="0"))
+        driver.admit(*(delivery("x", 0, qos=0, key=str(number)) for number in range(1, KEY_ENTRIES)))
+        assert driver.admit(delivery("first", 0, qos=0, key="0")) == []
+        driver.admit(delivery("x", 0, qos=0, key="one more"))
+        assert driver.admit(delivery("first", 0, qos=0, key="0")) == ["first"]
+
+
+class TestLosses:
+    def test_a_lost_session_is_one_but_the_first_session_is_none(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        assert driver.losses == []
+        driver.tell(present(acked=1))
+        assert driver.losses == []
+        driver.tell(SessionStart(present=False, acked=0, generation=2, time_ns=7))
+        (loss,) = driver.losses
+        assert (loss.cause, loss.certain, loss.count, loss.last_ns) == ("session_lost", False, None, 7)
+
+    def test_a_lost_session_is_told_once_although_its_commit_failed(self) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        lost = Item(None, SessionStart(present=False, acked=0, generation=2))
+        driver.fail(lost)
+        driver.admit(lost)
+        driver.restart()
+        driver.tell(present(acked=1))
+        assert [loss.cause for loss in driver.losses] == ["session_lost"]
+
+    def test_skipped_ids_are_one_loss_a_commit(self) -> None:
+        driver = learnt(GateDriver("auto"))
+        driver.admit(delivery("a", 31), delivery("b", 33))
+        driver.admit(delivery("c", 34))
+        (loss,) = driver.losses
+        assert (loss.cause, loss.certain, loss.count) == ("id_gap", False, 11)
+        assert "packet ids 21 to 30, 32:" in loss.detail
+
+    def test_skipped_ids_are_told_over_the_wrap(self) -> None:
+        driver = GateDriver("sequential")
+        driver.tell(NEW_SESSION)
+        driver.admit(delivery("a", 65_534), delivery("b", 2))
+        assert "packet ids 65535 to 1:" in driver.losses[0].detail
+
+    def test_skipped_ids_are_told_once_although_the_process_died(self) -> None:
+        driver = learnt(GateDriver("auto"))
+        driver.fail(delivery("a", 31))
+        driver.admit(delivery("a", 31))
+        driver.restart()
+        driver.tell(present(acked=1))
+        driver.admit(delivery("a", 31, dup=True, acked=99), delivery("b", 32))
+        assert [loss.count for loss in driver.losses] == [10]
+
+    def test_nothing_is_skipped_where_numbers_mean_nothing(self) -> None:
+        driver = GateDriver("unknown")
+        driver.tell(NEW_SESSION)
+        driver.admit(delivery("a", 1), delivery("b", 31))
+        assert driver.losses == []
 
 
 class TestSubscribed:

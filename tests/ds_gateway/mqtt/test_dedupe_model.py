@@ -44,7 +44,23 @@ class LowestFree:
         return next(mid for mid in range(1, WINDOW + 2) if mid not in used)
 
 
-Allocator = Sequential | LowestFree
+class OfTheConnection:
+    """Counts, and begins again with each connection."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def reconnected(self) -> None:
+        self._last = 0
+
+    def __call__(self, _last: int | None, used: set[int]) -> int:
+        self._last += 1
+        while self._last in used:
+            self._last += 1
+        return self._last
+
+
+Allocator = Sequential | LowestFree | OfTheConnection
 
 
 class Broker:
@@ -65,6 +81,9 @@ class Broker:
         return self._last, message, False
 
     def copies(self) -> list[tuple[int, int, bool]]:
+        """What comes again on a new connection."""
+        if isinstance(self._allocate, OfTheConnection):
+            self._allocate.reconnected()
         return [(mid, message, True) for mid, message in self.in_flight.items()]
 
 
@@ -296,7 +315,9 @@ def first_copies(world: World) -> list[int]:
 
 
 ALLOCATORS = pytest.mark.parametrize(
-    "allocate", [Sequential(1), Sequential(IDS - 20), LowestFree()], ids=["sequential", "wrapping", "lowest free"]
+    "allocate",
+    [Sequential(1), Sequential(IDS - 20), LowestFree(), OfTheConnection()],
+    ids=["sequential", "wrapping", "lowest free", "of the connection"],
 )
 PAYLOADS = pytest.mark.parametrize("payloads", ["distinct", "identical"])
 

@@ -5,7 +5,7 @@ import pytest
 from ds_gateway.journal.intake import Intake
 from ds_gateway.mqtt.handover import OVERRUN, Handover
 from ds_gateway.mqtt.tokens import SessionStart
-from ds_gateway.records import Item
+from ds_gateway.records import Item, Loss
 from harness.mqtt_gates import delivery, names
 
 START = Item(None, SessionStart(present=False, acked=0, generation=1))
@@ -50,8 +50,23 @@ class TestAHandover:
         assert handover.lost_qos0 == 2
         taken(intake)
         handover.offer()
-        assert taken(intake) == ["m5"]
+        message, loss = intake.take(100, 100_000)
+        assert names([message]) == ["m5"]
+        assert isinstance(loss.payload, Loss)
+        assert (loss.payload.cause, loss.payload.certain, loss.payload.count) == ("qos0", True, 2)
+        handover.offer()
+        assert len(intake) == 0
         assert handover.lost_qos0 == 2
+
+    def test_keeps_the_loss_when_the_connection_ends(self, handover: Handover, intake: Intake) -> None:
+        handover.add(messages(1, 2))
+        handover.add(messages(3, 4, qos=0))
+        handover.disconnected()
+        taken(intake)
+        handover.add([])
+        (loss,) = intake.take(100, 100_000)
+        assert isinstance(loss.payload, Loss)
+        assert loss.payload.count == 2
 
     def test_names_what_to_acknowledge_in_the_order_received(self, handover: Handover) -> None:
         group = [*messages(1, 3), *messages(4, 4, qos=0), START]

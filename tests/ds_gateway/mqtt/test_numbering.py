@@ -91,19 +91,74 @@ class TestSkippedIds:
         assert numbering.missing == 0
 
 
-class TestOlder:
-    def test_the_newest_and_those_behind_it_are_older(self) -> None:
+class TestACopy:
+    def test_repeats_the_newest_message_and_those_behind_it(self) -> None:
         numbering = learnt()
-        assert numbering.older(20)
-        assert numbering.older(1)
-        assert numbering.older((20 - AHEAD - 1) % IDS + 1)
+        assert numbering.repeats(20)
+        assert numbering.repeats(1)
+        assert numbering.repeats((20 - AHEAD - 1) % IDS + 1)
 
-    def test_those_ahead_are_not_even_across_the_wrap(self) -> None:
+    def test_ahead_repeats_nothing_even_across_the_wrap(self) -> None:
         numbering = learnt(start=65_520)
         assert numbering.head == 4
-        assert not numbering.older(5)
-        assert not numbering.older(4 + AHEAD)
-        assert numbering.older(65_530)
+        assert not numbering.repeats(5)
+        assert not numbering.repeats(4 + AHEAD)
+        assert numbering.repeats(65_530)
 
-    def test_nothing_is_older_than_nothing(self) -> None:
-        assert not Numbering("sequential", learn_after=10).older(1)
+    def test_repeats_nothing_before_the_first_message(self) -> None:
+        assert not Numbering("sequential", learn_after=10).repeats(1)
+
+
+class TestConnections:
+    def test_a_broker_with_a_secret_window_is_believed_when_it_goes_on_counting_on_another_one(self) -> None:
+        numbering = Numbering("auto", learn_after=10, window_is_known=False)
+        numbering.forget()
+        for mid in range(1, 50):
+            numbering.see(mid, dup=False)
+        verdicts = [numbering.verdict]
+        numbering.connected()
+        numbering.see(49, dup=True)
+        verdicts.append(numbering.verdict)
+        numbering.see(50, dup=False)
+        assert [*verdicts, numbering.verdict] == ["unknown", "unknown", "sequential"]
+
+    def test_the_lowest_free_id_of_an_unbounded_window_is_never_taken_for_a_sequence(self) -> None:
+        numbering = Numbering("auto", learn_after=10, window_is_known=False)
+        numbering.forget()
+        for mid in range(1, 5001):
+            numbering.see(mid, dup=False)
+        numbering.connected()
+        # Nothing is acknowledged: all of them come again, and the next one is the lowest free.
+        for mid in range(1, 5001):
+            numbering.see(mid, dup=True)
+        numbering.see(5001, dup=False)
+        assert not numbering.sequential
+
+    def test_without_a_new_message_believe_only_in_copies_from_within_the_window(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected()
+        fresh = numbering.repeats(5)
+        numbering.connected()
+        assert fresh
+        # A counter that began again on the connection before, of which nothing arrived, would be at 5 now.
+        assert not numbering.repeats(5)
+        assert numbering.repeats(91)
+        assert not numbering.repeats(90)
+        numbering.see(101, dup=False)
+        assert numbering.repeats(5)
+
+    def test_are_not_compared_when_their_beginning_was_not_seen(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected()
+        numbering.connected()
+        restored = Numbering("auto", learn_after=10)
+        restored.head, restored.run, restored.learnt = numbering.head, numbering.run, True
+        restored.belief = numbering.belief
+        restored.see(101, dup=False)
+        assert not restored.repeats(5)
+
+    def test_a_counter_of_each_connection_is_found_out(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected()
+        numbering.see(1, dup=False)
+        assert not numbering.sequential
