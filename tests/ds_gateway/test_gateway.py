@@ -280,11 +280,11 @@ class TestBroker:
         with Plant(processes, tmp_path, stream_server, [A, B]) as plant:
             plant.establish_session()
             plant.publish(A, *range(300))
-            plant.broker.stop()
+            plant.mosquitto.stop()
             plant.gateway.wait_for(
                 lambda status: source_of(status, "hall")["state"] != "connected", what="the broker is missed"
             )
-            plant.broker.start()
+            plant.mosquitto.start()
             plant.publisher.reconnect()
             plant.publish(B, *range(300))
             plant.finish()

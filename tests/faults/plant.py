@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from harness.audit import Findings, StreamReader, check_positions, compare
+from harness.audit import Findings, StreamReader, check_positions, compare, of_kind
 from harness.gateway_process import GatewayProcess, source_of
 from harness.mosquitto import Mosquitto
 from harness.publisher import Message, Publisher, Traffic
@@ -89,6 +89,28 @@ def settings(base_url: str, broker_url: str, *, packet_ids: str = "sequential") 
     }
 
 
+class Broker(Protocol):
+    """What is needed of a broker: a context that runs it."""
+
+    @property
+    def url(self) -> str:
+        """Its address, as the configuration wants it."""
+        ...
+
+    @property
+    def log(self) -> str:
+        """What it has done; has the word SUBACK once somebody has subscribed."""
+        ...
+
+    port: int
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Plant:
     """Everything, running except for the gateway. The stream server is the test's to start and to kill."""
 
@@ -100,6 +122,8 @@ class Plant:
         devices: Sequence[Device],
         *,
         packet_ids: str = "sequential",
+        broker: Broker | None = None,
+        mqtt: Mapping[str, Any] | None = None,
         more_settings: Mapping[str, Any] | None = None,
         program: Sequence[str | Path] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -107,11 +131,14 @@ class Plant:
         self.devices = devices
         self.packet_ids = packet_ids
         self.server = server
-        self.broker = Mosquitto(folder / "mosquitto", max_queued_messages=0)
+        self.mosquitto = Mosquitto(folder / "mosquitto", max_queued_messages=0)
+        self.broker = broker or self.mosquitto
+        configuration = settings(server.base_url, self.broker.url, packet_ids=packet_ids)
+        configuration["mqtt"]["hall"].update(mqtt or {})
         self.gateway = GatewayProcess(
             processes,
             folder / "gateway",
-            {**settings(server.base_url, self.broker.url, packet_ids=packet_ids), **(more_settings or {})},
+            {**configuration, **(more_settings or {})},
             program=program,
             environ=environ,
         )
@@ -119,6 +146,7 @@ class Plant:
             StreamReader(f"{server.base_url}/telemetry/{GATEWAY}/{hall}")
             for hall in sorted({device.hall for device in devices})
         ]
+        self.ledger = StreamReader(f"{server.base_url}/gateway/{GATEWAY}")
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -165,6 +193,11 @@ class Plant:
         self.publisher.publish([(device.topic, json.dumps(END).encode()) for device in self.devices])
         wait_until(self._ends_arrived, timeout_seconds=timeout_seconds, what="every device's last message arrived")
         assert self.gateway.terminate() == 0
+
+    def losses(self, cause: str) -> list[dict[str, Any]]:
+        """What the ledger says of one cause."""
+        records = of_kind(self.ledger.try_read(), "loss")
+        return [record["info"] for record in records if record["info"]["cause"] == cause]
 
     def audit(self) -> Findings:
         """Compare what the broker confirmed with what is in the streams."""

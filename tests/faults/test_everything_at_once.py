@@ -44,7 +44,7 @@ def test_nothing_is_lost_or_repeated(processes: Processes, tmp_path: Path, packe
                     server.start()
                 case _:
                     traffic.wait_confirmed(before + share)
-                    plant.broker.restart()
+                    plant.mosquitto.restart()
                     plant.publisher.reconnect()
             traffic.wait_confirmed(before + share)
             if random.random() < 0.5:
