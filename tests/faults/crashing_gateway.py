@@ -9,7 +9,8 @@
 | ``before POST``     | when a batch is about to leave                                                          |
 | ``after POST``      | when the server's answer to it is here, and nobody has looked at it                     |
 
-Every point that is passed is printed. ``--hold FILE`` lets no batch leave as long as the file exists.
+Every point that is passed is printed. ``before A...`` is any point that begins so.
+``--hold FILE`` lets no batch leave as long as the file exists.
 
 The gateway that crashes is a child of this process. When it is dead, this says so, waits for SIGUSR1, and is an
 ordinary gateway from then on, over what the crash has left.
@@ -61,7 +62,9 @@ class Crash:
         """Pass a point, or end here."""
         # In one piece: two threads pass points.
         os.write(1, f"{point}\n".encode())
-        if point == self._point:
+        if point == self._point or (
+            self._point.endswith("...") and point.startswith(self._point.removesuffix("..."))
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def at_commit(self, when: str, parts: frozenset[str]) -> None:

@@ -124,6 +124,7 @@ class Plant:
         packet_ids: str = "sequential",
         broker: Broker | None = None,
         mqtt: Mapping[str, Any] | None = None,
+        publisher_retries: bool = False,
         more_settings: Mapping[str, Any] | None = None,
         program: Sequence[str | Path] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -131,6 +132,7 @@ class Plant:
         self.devices = devices
         self.packet_ids = packet_ids
         self.server = server
+        self._publisher_retries = publisher_retries
         self.mosquitto = Mosquitto(folder / "mosquitto", max_queued_messages=0)
         self.broker = broker or self.mosquitto
         configuration = settings(server.base_url, self.broker.url, packet_ids=packet_ids)
@@ -151,7 +153,7 @@ class Plant:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.broker)
-        self.publisher = self._stack.enter_context(Publisher(self.broker.port))
+        self.publisher = self._stack.enter_context(Publisher(self.broker.port, retries=self._publisher_retries))
         return self
 
     def __exit__(

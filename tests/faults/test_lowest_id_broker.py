@@ -47,14 +47,14 @@ def run(
 
 @VERSIONS
 def test_nothing_is_lost(processes: Processes, tmp_path: Path, version: str) -> None:
-    findings = run(processes, tmp_path, numbered_and_steady(), kills=6, messages=1500, version=version)
+    findings = run(processes, tmp_path, numbered_and_steady(), kills=4, messages=800, version=version)
     assert (findings.lost, findings.out_of_order, findings.positions) == ([], [], [])
 
 
 @VERSIONS
 def test_nothing_is_lost_or_repeated_with_a_key(processes: Processes, tmp_path: Path, version: str) -> None:
     devices = all_alike(steady=False)
-    findings = run(processes, tmp_path, devices, kills=6, messages=1500, version=version, dedupe_key="/n")
+    findings = run(processes, tmp_path, devices, kills=4, messages=800, version=version, dedupe_key="/n")
     assert findings.problems == ""
 
 

@@ -1,7 +1,8 @@
 """A broker that gives each delivery the lowest free packet id, as HiveMQ does: MQTT 5 and 3.1.1, QoS 1, in memory.
 
 One persistent session is served: that of the client that subscribes. It gets everything that is published,
-whatever the topic. After a reconnect everything in flight comes again with DUP=1, in its order, before anything new.
+whatever the topic. After a reconnect everything in flight comes again with DUP=1, in its order, before anything
+new.
 """
 
 from __future__ import annotations

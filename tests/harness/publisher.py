@@ -11,6 +11,8 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Self
 
+from harness.waiting import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
@@ -23,10 +25,17 @@ _TIMEOUT_SECONDS = 20.0
 
 
 class Publisher:
-    """One connection. A message counts as confirmed when its PUBACK is here."""
+    """One connection. A message counts as confirmed when its PUBACK is here.
 
-    def __init__(self, port: int, client_id: str = "publisher") -> None:
+    With ``retries`` it is a publisher that outlives its broker: what is unconfirmed when the connection ends is
+    published again, as another message with the same payload, on a new connection.
+    """
+
+    def __init__(self, port: int, client_id: str = "publisher", *, retries: bool = False) -> None:
         self.confirmed: list[Message] = []
+        self.retried = 0
+        """Messages published again."""
+        self._retries = retries
         self._mid = 0
         self._port = port
         self._client_id = client_id
@@ -41,6 +50,16 @@ class Publisher:
     def publish(self, messages: Sequence[Message]) -> None:
         """Send all of them at once, and return when every one is confirmed."""
         waiting: dict[int, Message] = {}
+        try:
+            self._publish(messages, waiting)
+        except (OSError, AssertionError):
+            if not self._retries:
+                raise
+            wait_until(self._is_back, what="the publisher's broker is back", timeout_seconds=_TIMEOUT_SECONDS)
+            self.retried += len(waiting)
+            self.publish(list(waiting.values()))
+
+    def _publish(self, messages: Sequence[Message], waiting: dict[int, Message]) -> None:
         packets = []
         for topic, payload in messages:
             self._mid = self._mid % 65_535 + 1
@@ -51,6 +70,10 @@ class Publisher:
             kind, body = self._read()
             assert kind == 0x40, f"the broker sent packet {kind:#x} to a publisher"
             self.confirmed.append(waiting.pop(struct.unpack(">H", body[:2])[0]))
+
+    def publish_qos0(self, messages: Sequence[Message]) -> None:
+        """Send them all. Nobody confirms anything."""
+        self._socket.sendall(b"".join(_packet(0x30, _text(topic) + payload) for topic, payload in messages))
 
     def close(self) -> None:
         """Disconnect."""
@@ -65,6 +88,13 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _is_back(self) -> bool:
+        try:
+            self.reconnect()
+        except (OSError, AssertionError):
+            return False
+        return True
 
     def _connect(self) -> None:
         self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=_TIMEOUT_SECONDS)

@@ -1,6 +1,7 @@
 """Which deliveries are new (exactly-once.md, section 5): pure, in the journal's writer thread, in commit order.
 
-R0  A CONNACK without a session: every packet id is forgotten, durably.
+R0  A CONNACK without a session: every packet id is forgotten, durably. So they are when that CONNACK was lost
+    with the process, as soon as a counting broker's ids begin anew.
 R1  Dropped: DUP=1, id and digest in the ring, and the PUBACK of that entry provably not sent.
 R2  Dropped, where the broker numbers sequentially: DUP=1, id and digest in the ring, the id not ahead of the
     newest one (an id ahead is a message whose first copy was lost on the way).
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.records import Item
 
-_META: Final = struct.Struct(">BI?BIQ")
+_META: Final = struct.Struct(">BI??BIQ")
 _FORMAT: Final = 2
 
 
@@ -157,6 +158,9 @@ class DedupeGate:
 
     def _is_repeated_by_id(self, delivery: Delivery, commit: int) -> bool:
         mid = delivery.mid
+        if not delivery.dup and self._numbering.begins_anew(mid):
+            self._begin_session(delivery.time_ns)
+            self._numbering.found_out()
         repeated = False
         digest = delivery.digest
         if delivery.retain:
@@ -175,24 +179,24 @@ class DedupeGate:
             case Opening():
                 self._acks.begin(commit, token.acked_through(self._session, commit))
             case SessionStart(present=True, acked=acked):
-                self._numbering.connected()
+                self._numbering.connected(doubtful=token.doubtful)
                 self._acks.begin(commit, acked)
             case SessionStart(present=False, acked=acked):
-                self._forget(token.time_ns)
+                self._begin_session(token.time_ns)
+                self._numbering.forget()
+                self._subscribed = None
                 self._acks.begin(commit, acked)
             case Subscribed():
                 self._subscribed = token
             case _:
                 raise TypeError(f"not a token of an MQTT source: {token!r}")
 
-    def _forget(self, now_ns: int) -> None:
+    def _begin_session(self, now_ns: int) -> None:
         if self._session:
             self._sessions_lost += 1
             self._losses.append(self._session_lost(now_ns))
         self._session += 1
         self._ring.clear()
-        self._numbering.forget()
-        self._subscribed = None
 
     def _session_lost(self, now_ns: int) -> Loss:
         return Loss(
@@ -212,6 +216,7 @@ class DedupeGate:
             _FORMAT,
             self._session,
             numbering.learnt,
+            numbering.doubt,
             numbering.belief,
             self._sessions_lost,
             numbering.missing,
@@ -223,9 +228,10 @@ class DedupeGate:
         if meta := rows.get("meta"):
             if meta[0] != _FORMAT:
                 raise ValueError(f"format {meta[0]} of the row meta is not known")
-            _, self._session, numbering.learnt, numbering.belief, self._sessions_lost, numbering.missing = (
+            _, self._session, numbering.learnt, numbering.doubt, numbering.belief, lost, missing = (
                 _META.unpack_from(meta)
             )
+            self._sessions_lost, numbering.missing = lost, missing
             self._acks = AckLog.from_bytes(meta[_META.size :])
             self._meta_written = meta
         newest = self._ring.restore(rows, self._session)

@@ -8,7 +8,8 @@
     commit       mark, then the PUBACKs
 
 "Unsettled" at the next CONNECT (also of the next process) means: perhaps a CONNACK got lost that said "no
-session". Then all filters are asked for again, because that session has none and would stay silent for ever.
+session". Then all filters are asked for again, because that session has none and would stay silent for ever, and
+the gate finds out by the next packet ids which session it is.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Dialogue:
 
     def connack(self, event: Connack, time_ns: int = 0) -> tuple[SessionStart, Plan | None]:
         """Return the token for the gate, and what to ask the broker for at once. ``time_ns``: when it came in."""
-        token = SessionStart(event.session_present, self.mark.commit, self.generation, time_ns)
+        doubtful = event.session_present and not self._was_settled
+        token = SessionStart(event.session_present, self.mark.commit, self.generation, time_ns, doubtful)
         if not event.session_present:
             return token, None
         known = self.view.subscribed

@@ -47,6 +47,8 @@ class Numbering:
         self.run = 0
         self.learnt = False
         self.belief = self._first_belief
+        self.doubt = False
+        """Whether the session may be another one than that of ``head``."""
         self.missing = 0
         """Ids that were skipped while the broker counted: messages it may have lost."""
 
@@ -72,14 +74,25 @@ class Numbering:
         if self.head is None or not self.sequential:
             return False
         behind = (self.head - mid) % IDS
-        if self._policy == "auto" and self.belief == STALE:
+        if self.doubt or (self._policy == "auto" and self.belief == STALE):
             # PUBACKs go out in order: what is in flight is the last of what was numbered.
             return behind < self._learn_after
         return behind < IDS - AHEAD
 
+    def begins_anew(self, mid: int) -> bool:
+        """Whether a new message with this id tells a doubtful session from the one before.
+
+        A new session's ids begin at 1, so they are not above the number of deliveries.
+        """
+        if not self.doubt or not self.sequential or self.head is None or self._deliveries >= IDS:
+            return False
+        return mid <= self._deliveries + 1 and (mid - self.head) % IDS != 1
+
     def see(self, mid: int, *, dup: bool) -> int:
         """Learn from one delivery. Return how many ids a counting broker has skipped before it."""
         self._deliveries += 1
+        if not dup:
+            self.doubt = False
         if self.head is None:
             self.head = mid
             return 0
@@ -104,9 +117,10 @@ class Numbering:
             self.learnt = self.learnt or self.run > self._learn_after
         return 0
 
-    def connected(self) -> None:
-        """Another connection of the same session."""
+    def connected(self, *, doubtful: bool = False) -> None:
+        """Another connection of the same session; doubtful: perhaps of a new one."""
         self._deliveries = 0
+        self.doubt = self.doubt or doubtful
         if self.belief != UNTRIED:
             self.belief = max(self.belief - 1, STALE)
 
@@ -114,3 +128,9 @@ class Numbering:
         """Begin anew, as for a broker never met: another one may answer under the same address (rule R0)."""
         self.head, self.run, self.learnt, self.belief = None, 0, False, self._first_belief
         self._deliveries = 0
+        self.doubt = False
+
+    def found_out(self) -> None:
+        """As `forget`, when it is known only now that the connection is of a new session."""
+        self.forget()
+        self._deliveries = IDS

@@ -50,12 +50,16 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """A CONNACK. ``present`` is False when the broker has no session: packet ids begin anew (rule R0)."""
+    """A CONNACK. ``present`` is False when the broker has no session: packet ids begin anew (rule R0).
+
+    ``doubtful``: it has one, but perhaps a new one, made by a CONNECT whose CONNACK nobody has seen.
+    """
 
     present: bool
     acked: int
     generation: int
     time_ns: int = 0
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

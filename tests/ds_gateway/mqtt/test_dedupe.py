@@ -419,6 +419,32 @@ class TestLosses:
         driver.tell(present(acked=1))
         assert [loss.cause for loss in driver.losses] == ["session_lost"]
 
+    def test_a_session_lost_with_its_connack_is_found_out_by_the_ids(self) -> None:
+        driver = learnt(GateDriver("auto"))
+        driver.restart()
+        driver.tell(SessionStart(present=True, acked=99, generation=2, doubtful=True))
+        driver.restart()
+        driver.tell(SessionStart(present=True, acked=99, generation=3))
+        # The first copy was lost on the way, and it is byte-identical to what had this id in the other session.
+        assert driver.admit(delivery("new", 1, same="m1", dup=True, acked=99)) == ["new"]
+        assert driver.admit(delivery("newer", 2, same="m2")) == ["newer"]
+        assert [loss.cause for loss in driver.losses] == ["session_lost"]
+        assert driver.gate.view().sessions_lost == 1
+        assert driver.admit(delivery("newest", 3)) == ["newest"]
+        driver.restart()
+        assert len(driver.losses) == 1
+        assert driver.gate.view().session == 2
+
+    @pytest.mark.parametrize("in_flight", [0, 5, 20])
+    def test_a_doubtful_session_that_counts_on_is_the_same_one(self, in_flight: int) -> None:
+        driver = learnt(GateDriver("sequential"))
+        driver.tell(SessionStart(present=True, acked=99, generation=2, doubtful=True))
+        copies = [delivery(f"m{mid}", mid, dup=True, acked=99) for mid in range(21 - in_flight, 21)]
+        driver.admit(*copies, delivery("m21", 21))
+        driver.tell(present(acked=99))
+        driver.admit(delivery("m21", 21, dup=True, acked=99), delivery("m22", 22))
+        assert driver.losses == []
+
     def test_skipped_ids_are_one_loss_a_commit(self) -> None:
         driver = learnt(GateDriver("auto"))
         driver.admit(delivery("a", 31), delivery("b", 33))
