@@ -47,28 +47,28 @@ class Publisher:
         self._socket.close()
         self._connect()
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message], *, retain: bool = False) -> None:
         """Send all of them at once, and return when every one is confirmed."""
         waiting: dict[int, Message] = {}
         try:
-            self._publish(messages, waiting)
+            self._publish(messages, waiting, 0x33 if retain else 0x32)
         except (OSError, AssertionError):
             if not self._retries:
                 raise
             wait_until(self._is_back, what="the publisher's broker is back", timeout_seconds=_TIMEOUT_SECONDS)
             self.retried += len(waiting)
-            self.publish(list(waiting.values()))
+            self.publish(list(waiting.values()), retain=retain)
 
-    def _publish(self, messages: Sequence[Message], waiting: dict[int, Message]) -> None:
+    def _publish(self, messages: Sequence[Message], waiting: dict[int, Message], kind: int) -> None:
         packets = []
         for topic, payload in messages:
             self._mid = self._mid % 65_535 + 1
             waiting[self._mid] = (topic, payload)
-            packets.append(_packet(0x32, _text(topic) + struct.pack(">H", self._mid) + payload))
+            packets.append(_packet(kind, _text(topic) + struct.pack(">H", self._mid) + payload))
         self._socket.sendall(b"".join(packets))
         while waiting:
-            kind, body = self._read()
-            assert kind == 0x40, f"the broker sent packet {kind:#x} to a publisher"
+            answer, body = self._read()
+            assert answer == 0x40, f"the broker sent packet {answer:#x} to a publisher"
             self.confirmed.append(waiting.pop(struct.unpack(">H", body[:2])[0]))
 
     def publish_qos0(self, messages: Sequence[Message]) -> None:
