@@ -15,6 +15,7 @@ from harness.mqtt_gates import GateDriver, delivery
 
 if TYPE_CHECKING:
     from ds_gateway.journal.intake import Gate
+    from ds_gateway.mqtt.numbering import Policy
 
 NEW_SESSION = SessionStart(present=False, acked=0, generation=1)
 
@@ -419,8 +420,9 @@ class TestLosses:
         driver.tell(present(acked=1))
         assert [loss.cause for loss in driver.losses] == ["session_lost"]
 
-    def test_a_session_lost_with_its_connack_is_found_out_by_the_ids(self) -> None:
-        driver = learnt(GateDriver("auto"))
+    @pytest.mark.parametrize("policy", ["auto", "sequential"])
+    def test_a_session_lost_with_its_connack_is_found_out_by_the_ids(self, policy: Policy) -> None:
+        driver = learnt(GateDriver(policy))
         driver.restart()
         driver.tell(SessionStart(present=True, acked=99, generation=2, doubtful=True))
         driver.restart()

@@ -387,6 +387,13 @@ def test_a_sequence_is_learnt_and_then_nothing_is_duplicated() -> None:
     assert world.journal == list(range(world.published))
 
 
+def test_a_counter_that_begins_again_unseen_is_not_trusted_for_ever() -> None:
+    world = World(OfTheConnection(), "auto", identical=True)
+    # New ids of the second connection are lost on the way, and come again on the third.
+    run(world, ["go_round"] * 20 + ["cut", "publish", "publish", "deliver_all", "cut"])
+    assert missing(world) == set()
+
+
 @pytest.mark.parametrize("rule", ["dup alone", "id and digest without dup"])
 def test_the_model_finds_what_weaker_rules_lose(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def drops(gate: DedupeGate, delivery: Delivery, commit: int) -> bool:
