@@ -89,7 +89,7 @@ class TestAQueueThatWasTooShort:
             # The first message behind the gap shows it.
             plant.publish(DEVICE, 101)
             crash_and_go_on(plant, point)
-            wait_until(lambda: plant.losses("id_gap"), what="the gap is told")
+            wait_until(lambda: plant.losses("id_gap"), timeout_seconds=60, what="the gap is told")
             restart(plant)
             plant.publish(DEVICE, 102)
             wait_until(lambda: numbers(plant)[-1] == 102, what="the last message is in the stream")

@@ -15,7 +15,7 @@ from ds_gateway.records import Loss
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ds_gateway.records import Item, Loss
+    from ds_gateway.records import Item
 
 
 class Gate(Protocol):
