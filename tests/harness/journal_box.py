@@ -1,4 +1,4 @@
-"""A journal with its writer thread over one directory, and an audit of what came out of it, position by position."""
+"""A journal with its writer thread over one directory, and an audit of what came out, position by position."""
 
 from __future__ import annotations
 

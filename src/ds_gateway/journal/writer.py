@@ -44,6 +44,8 @@ GROUP_MAX_ITEMS: Final = 2_000
 GROUP_MAX_BYTES: Final = 1024 * 1024
 LAZY_SECONDS: Final = 1.0
 """How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
+MAX_GAPS: Final = 64
+"""Gaps among a stream's segments where records were shed: they are part of the stream's row."""
 MAX_REJECTED_TOLD: Final = 10
 """Rejected payloads that one commit tells of; repeats of the same text are counted by the log itself."""
 TURN_SECONDS: Final = 1.0
@@ -348,7 +350,9 @@ class Writer:
         books = list(self.state.books.values())
         share = self.settings.retain_bytes // max(len(books), 1)
         for book in books:
-            if book.kept_size > share:
+            if len(book.gaps) > MAX_GAPS:
+                plan.trim(book, 0)  # what is kept lies between them
+            elif book.kept_size > share:
                 plan.trim(book, share)
 
     def _seal(

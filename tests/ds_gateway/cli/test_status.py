@@ -54,7 +54,8 @@ STATUS: dict[str, Any] = {
             "reason": "",
             "accepted": 1500,
             "in_journal": 20,
-            "in_stream": 1480,
+            "in_stream": 1477,
+            "lost": 3,
             "in_flight": 20,
             "epoch": 1,
             "last_error": "connection refused",
@@ -104,13 +105,23 @@ class TestTheTables:
 
     def test_streams(self) -> None:
         assert rows(shown(STATUS), "streams") == [
-            ["telemetry/line-7/h1", "waiting", "1500", "20", "1480", "connection refused"]
+            ["telemetry/line-7/h1", "waiting", "1500", "20", "1477", "3", "connection refused"]
         ]
 
     def test_journal(self) -> None:
         assert shown(STATUS).splitlines()[-1] == (
             "journal 3.0 MiB of 2.0 GiB used, 5.0 GiB free on the disk, quarantined 2, lost 1"
         )
+
+    def test_losses_have_a_line_for_each_cause(self) -> None:
+        losses = {"id_gap": {"entries": 1, "records": 0}, "shed_oldest": {"entries": 2, "records": 31}}
+        journal = {**STATUS["journal"], "losses": losses, "shedding": "shed_oldest"}
+        lines = shown({**STATUS, "journal": journal}).splitlines()[-3:]
+        assert "FULL: the oldest records are lost" in lines[0]
+        assert lines[1:] == [
+            "loss ledger: id_gap 0, in 1 entries: the broker skipped packet ids",
+            "loss ledger: shed_oldest 31, in 2 entries: the journal was full, and the oldest records gave way",
+        ]
 
     def test_a_server_elsewhere_has_no_line_of_its_own(self) -> None:
         assert "embedded" not in shown({**STATUS, "embedded": None})

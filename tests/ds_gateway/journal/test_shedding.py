@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.plan import Plan
+    from durable_streams import SealedBatch
 
 A, B, LEDGER = "telemetry/a", "telemetry/b", "gateway/g"
 
@@ -84,7 +85,8 @@ class TestTheOldestGiveWay:
         box.open(max_bytes=20_000, when_full="shed_oldest")
         box.accept(*[reading(n, size=10) for n in range(1, 9)])
         box.demand(A, 10_000)
-        box.change(A, lambda book, plan: plan.reseal(book, 2) and None)
+        resealed: list[SealedBatch] = []
+        box.change(A, lambda book, plan: resealed.append(plan.reseal(book, 2)))
         batch = box.demand(A)
         fill(box, 150, start=9)
         box.restart()
