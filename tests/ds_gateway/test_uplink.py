@@ -340,6 +340,23 @@ class TestStreams:
         await uplinks.close()
         assert most == 2
 
+    async def test_the_journal_is_told_which_stream_stopped_and_which_goes_on(self) -> None:
+        told: list[tuple[int, str]] = []
+        client = httpx.AsyncClient(transport=httpx.MockTransport(Server()))
+        uplinks = Uplinks(
+            ServerSettings(url=BASE),
+            BatchSettings(),
+            ExactlyOnceSettings(),
+            client,
+            gateway="g",
+            on_stopped=lambda number, reason: told.append((number, reason.split(":")[0])),
+        )
+        uplinks.add(1, "telemetry/1", "http://elsewhere", Store())
+        uplinks.add(2, "telemetry/2", BASE, Store())
+        await uplinks.give_up(1)
+        await uplinks.close()
+        assert told == [(1, "halted"), (2, ""), (1, "")]
+
     async def test_closing_ends_what_is_on_its_way_and_resolves_nothing(self) -> None:
         server, asked = Server(), asyncio.Event()
 

@@ -81,6 +81,7 @@ def test_time_without_power_counts_as_nothing(box: JournalBox) -> None:
     box.accept(reading(3))
     box.close()
     box.clock.reboot()
+    box.clock.now = 10 * MAX_AGE
     box.open()
     box.accept(reading(4))
     assert box.stream(A).lost == 0, "0.6 of the age, and a moment of this boot"

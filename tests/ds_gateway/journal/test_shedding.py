@@ -279,12 +279,13 @@ class TestTheLedger:
         assert [loss["count"] for loss in losses(box.drain(LEDGER))] == [7]
 
     def test_it_never_gives_way(self, box: JournalBox) -> None:
-        box.open(max_bytes=200_000, when_full="shed_oldest")
-        for n in range(20):
-            box.accept(Loss("id_gap", certain=False, count=n, first_ns=1, last_ns=2))
-        box.accept(*[reading(n, size=1000) for n in range(400)])
+        box.open(max_bytes=80_000, when_full="shed_oldest", batch_max_bytes=20_000)
+        box.accept(*[Loss("id_gap", certain=False, count=n, first_ns=1, last_ns=2) for n in range(150)])
+        for start in range(0, 200, 20):
+            box.accept(*[reading(n, size=500) for n in range(start, start + 20)])
         assert box.stream(A).lost > 0
-        assert [loss["count"] for loss in losses(box.drain(LEDGER))] == list(range(20))
+        assert box.stream(LEDGER).lost == 0, "though it is the fullest"
+        assert [loss["count"] for loss in losses(box.drain(LEDGER))] == list(range(150))
 
 
 class TestTheQuarantine:
