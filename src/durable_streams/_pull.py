@@ -102,7 +102,8 @@ def start(stored: ProducerState, policy: Policy) -> Step:
         return enter(replace(fresh, stage=Stage.IDLE))
     if not stored.claimed:
         return enter(fresh)
-    return enter(replace(fresh, stage=Stage.PROBE, batch=stored.batch, repeated=stored.batch is not None))
+    in_doubt = stored.batch is not None
+    return enter(replace(fresh, stage=Stage.PROBE, batch=stored.batch, repeated=in_doubt, late=in_doubt))
 
 
 def react(state: Pull, event: Event) -> Step:
@@ -119,7 +120,7 @@ def react(state: Pull, event: Event) -> Step:
         case PathConfirmed(confirmed) if state.refusals:
             return on_path_confirmed(state, confirmed=confirmed)
         case Sealed(batch) if state.stage is Stage.IDLE:
-            return enter(replace(state, stage=Stage.SEND, batch=batch, repeated=False, doubted=False))
+            return enter(replace(state, stage=Stage.SEND, batch=batch, repeated=False, late=False, doubted=False))
         case Sealed(batch) if state.stage is Stage.CHECK:
             return on_smaller(state, batch)
         case _:

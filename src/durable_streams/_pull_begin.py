@@ -95,8 +95,8 @@ def on_claim(state: Pull, answer: Answer, at: float) -> Step:
 def _used_before(state: Pull, detail: str) -> Step:
     """The server has batches of an epoch that this store never had confirmed: what is open may be among them."""
     why = (
-        f"the server has batches of epoch {state.stored.epoch}, which this store never claimed: it is an old copy, "
-        f"or a second producer runs with its identity ({detail})"
+        f"the server has batches of epoch {state.stored.epoch}, which this store never claimed: it is an old "
+        f"copy, or a second producer runs with its identity ({detail})"
     )
     if state.fencing:
         return begin_repair(state, state.stored.epoch + 1, why)

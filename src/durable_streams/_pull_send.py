@@ -45,11 +45,13 @@ def on_send(state: Pull, answer: Answer, at: float) -> Step:
         case Verdict.CLOSED if state.repeated:
             return look_for_batch(calm(state, closed=True))
         case Verdict.PATH_BROKEN if isinstance(answer, Reply) and answer.status == 413:
-            # Whoever measured the body did not pass it on.
-            return unproved(state, answer, at, why)
+            # Whoever measured the body did not pass it on, or it has arrived: it will not arrive later.
+            return unproved(replace(state, repeated=True), answer, at, why)
         case Verdict.AMBIGUOUS | Verdict.PATH_BROKEN:
             # Looked up first, and only then sent again: HEAD doubles as the next attempt to get through.
-            look = replace(state, repeated=True, stage=Stage.HEAD if state.policy.read_back else Stage.SEND)
+            look = replace(
+                state, repeated=True, late=True, stage=Stage.HEAD if state.policy.read_back else Stage.SEND
+            )
             return unproved(look, answer, at, why)
         case Verdict.CONTENT_TYPE:
             return wait(replace(state, stage=Stage.HEAD), why)
@@ -64,20 +66,32 @@ def on_send(state: Pull, answer: Answer, at: float) -> Step:
 def on_check(state: Pull, answer: Answer, at: float) -> Step:
     """The probe after a refusal was answered: only a number that the server waits for may be used again."""
     batch = unresolved(state)
+    stop, why = state.rejected or Stop.REFUSED, state.rejection
     judgement = judge(Attempt(state.stored.epoch, PROBE_SEQ), answer)
+    if judgement.verdict is Verdict.REFUSED:
+        # It refuses the probe as well, as a server does that went back to an earlier epoch.
+        return repair(state, Stop.SERVER_BEHIND, f"{why}; so is a probe: {judgement.detail}")
     if judgement.verdict is not Verdict.FORGOTTEN:
         return common(state, judgement, answer, at)
     if judgement.expected_seq != batch.seq:
         return on_remembered(replace(state, stage=Stage.SEND), judgement.expected_seq or 0)
+    may_split = state.policy.recover if stop is Stop.TOO_LARGE else state.policy.bisect
+    if not may_split:
+        return halt(state, stop, why)
+    if state.late:
+        # An earlier attempt may still arrive: only a higher epoch keeps it out for certain.
+        return repair(state, stop, why)
     if batch.count > 1:
         return calm(state), Reseal((batch.count + 1) // 2)
-    return calm(state), SetAside(state.trouble or "the server refused it")
+    return calm(state), SetAside(why)
 
 
 def on_smaller(state: Pull, batch: SealedBatch) -> Step:
     """What was refused is sealed smaller, under the same number."""
     limit = len(batch.body) if state.rejected is Stop.TOO_LARGE else state.limit_bytes
-    return enter(replace(state, stage=Stage.SEND, batch=batch, repeated=False, rejected=None, limit_bytes=limit))
+    return enter(
+        replace(state, stage=Stage.SEND, batch=batch, repeated=False, late=False, rejected=None, limit_bytes=limit)
+    )
 
 
 def on_head(state: Pull, answer: Answer, at: float) -> Step:
@@ -165,6 +179,7 @@ def _resolved(state: Pull, offset: str) -> Step:
         stored=stored,
         batch=None,
         repeated=False,
+        late=False,
         doubted=False,
         closed=False,
         repairs=0,

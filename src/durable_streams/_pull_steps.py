@@ -114,6 +114,7 @@ def begin_repair(state: Pull, epoch: int, why: str) -> Step:
         stored=stored,
         batch=None,
         repeated=False,
+        late=False,
         doubted=False,
         closed=False,
         rejected=None,
@@ -169,14 +170,8 @@ _REFUSALS: Final[dict[int, tuple[Stop, str]]] = {
 
 
 def rejected(state: Pull, stop: Stop, why: str) -> Step:
-    """The server refuses the batch for what is in it: make it smaller, if it certainly was never stored."""
-    may_split = state.policy.recover if stop is Stop.TOO_LARGE else state.policy.bisect
-    if not may_split:
-        return halt(state, stop, why)
-    if state.repeated:
-        # An earlier attempt may still arrive: only a higher epoch keeps it out for certain.
-        return repair(state, stop, why)
-    return enter(replace(state, stage=Stage.CHECK, rejected=stop, trouble=why))
+    """The server refuses the batch for what is in it: ask first whether that is all that is wrong."""
+    return enter(calm(state, stage=Stage.CHECK, rejected=stop, rejection=why))
 
 
 def common(state: Pull, judgement: Judgement, answer: Answer, at: float) -> Step:
@@ -189,10 +184,13 @@ def common(state: Pull, judgement: Judgement, answer: Answer, at: float) -> Step
     stop = _STOPS.get(judgement.verdict)
     if stop is not None:
         return halt(state, stop, why)
+    unknown = judgement.verdict in {Verdict.AMBIGUOUS, Verdict.PATH_BROKEN}
+    # "Not now" and "not you" come from whoever is on the way, too, also after the request has arrived.
+    maybe_landed = unknown or (isinstance(answer, Reply) and not answer.from_stream_server)
+    doubtful = replace(state, repeated=state.repeated or maybe_landed)
     if judgement.verdict is Verdict.UNAUTHORIZED:
-        return wait(state, why, renew=True)
-    maybe_landed = judgement.verdict in {Verdict.AMBIGUOUS, Verdict.PATH_BROKEN}
-    return unproved(replace(state, repeated=state.repeated or maybe_landed), answer, at, why)
+        return wait(doubtful, why, renew=True)
+    return unproved(doubtful, answer, at, why)
 
 
 _STOPS: Final[dict[Verdict, Stop]] = {

@@ -85,6 +85,8 @@ class Pull:
     batch: SealedBatch | None = None
     repeated: bool = False
     """Whether the number being sent may have reached the server before."""
+    late: bool = False
+    """Whether an attempt was never answered, or by nobody who could know: it may arrive yet."""
     tail: str = ""
     """The stream's end when READ began."""
     closed: bool = False
@@ -109,6 +111,8 @@ class Pull:
     """Monotonic seconds."""
     rejected: Stop | None = None
     """With CHECK: why the batch was refused."""
+    rejection: str = ""
+    """The same for people."""
     limit_bytes: int | None = None
     """No batch may be larger: one that was is known to be refused."""
 

@@ -169,7 +169,7 @@ class TestBoot:
         gateway = GatewayProcess(processes, tmp_path, {**settings, "data_dir": str(file / "data")})
         gateway.start()
         assert gateway.child.wait() == 1
-        assert f"the journal's directory {file}/data cannot be used: Not a directory" in gateway.child.output
+        assert f"the journal's directory: {file}/data cannot be used: Not a directory" in gateway.child.output
         assert "Traceback" not in gateway.child.output
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from faults.plant import GATEWAY, Device, Plant, numbered_and_steady
+from harness.mosquitto import Mosquitto
 from harness.processes import console_script
 from harness.stream_server import StreamServer
 from harness.streaming_audit import StreamingAudit
@@ -49,6 +50,7 @@ class SteadyTraffic:
 
     def restart_broker(self, plant: Plant) -> None:
         """Restart the broker between two bursts, when nothing is unconfirmed."""
+        assert isinstance(plant.broker, Mosquitto)
         with self._lock:
             plant.broker.restart()
             self._publisher.reconnect()

@@ -56,7 +56,7 @@ def skip(plan: Plan, book: Book, through: int) -> None:
     detail = "an operator skipped them; they are in data_dir/" + FOLDER
     if book.sealed is not None:
         run = book.sealed
-        last = run.first_position + run.count - 1
+        last = book.open_position - 1
         detail += f"; positions {run.first_position} to {last} had been sent, and may be in the stream"
         book.unseal()
     if book.claimed and not book.repairing:

@@ -41,6 +41,13 @@ class Positions:
             self._first.insert(at + 1, position)
             self._last.insert(at + 1, position)
 
+    def add_range(self, first: int, last: int) -> None:
+        """Put positions in, both ends included."""
+        for start, end in self.missing(first, last):
+            at = bisect_right(self._first, start)
+            self._first.insert(at, start)
+            self._last.insert(at, end)
+
     def __contains__(self, position: object) -> bool:
         assert isinstance(position, int)
         at = bisect_right(self._first, position) - 1
@@ -109,6 +116,7 @@ class JournalSurvey:
             if prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
                 self.others[position] = digest(message)
         elif prefix == self._prefix_at(position):
+            self._take_loss(message, position)
             at = position - expected.first
             wanted = expected.digests[at] if 0 <= at < len(expected.digests) else 0
             if wanted in {0, digest(message)}:
@@ -116,6 +124,15 @@ class JournalSurvey:
             else:
                 # A copy of this journal counts from the same position on.
                 self._clash = True
+
+    def _take_loss(self, message: dict[str, Any], position: int) -> None:
+        """A loss record stands for the positions up to its last one, too."""
+        info = message.get("info") if message.get("kind") == "loss" else None
+        if not isinstance(info, dict) or info.get("first_position") != position:
+            return
+        last = info.get("last_position")
+        if isinstance(last, int) and position < last <= self._expected.high_water:
+            self.found.add_range(position + 1, last)
 
     def _prefix_at(self, position: int) -> str:
         return next(prefix for prefix, last in self._expected.prefixes if position <= last)

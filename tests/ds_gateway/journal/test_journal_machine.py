@@ -167,7 +167,8 @@ class JournalMachine(RuleBasedStateMachine):
         directory = self.root / "copy"
         shutil.rmtree(directory, ignore_errors=True)
         with self.committing:
-            shutil.copytree(self.directory, directory)
+            # A file that is being replaced is gone in a moment.
+            shutil.copytree(self.directory, directory, ignore=shutil.ignore_patterns("*.new"))
         self.saved = directory, {name: stream.copy() for name, stream in self.model.items()}
 
     @precondition(lambda self: self.saved is not None)

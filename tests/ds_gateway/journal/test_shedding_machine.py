@@ -136,7 +136,8 @@ class SheddingMachine(RuleBasedStateMachine):
         directory = self.root / "copy"
         shutil.rmtree(directory, ignore_errors=True)
         with self.committing:
-            shutil.copytree(self.box.directory, directory)
+            # A file that is being replaced is gone in a moment.
+            shutil.copytree(self.box.directory, directory, ignore=shutil.ignore_patterns("*.new"))
         self.saved = directory, deepcopy((self.offered, self.batches, self.box.sent, self.kept_aside))
 
     @precondition(lambda self: self.saved is not None)
