@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import urllib.request
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -143,6 +145,46 @@ class TestClaim:
         done = resolve(plant.gateway, STREAM, "--claim")
         assert done.returncode == 0, done.stdout
         wait_numbers(plant, 1, 2, 3, 4)
+
+
+class TestPolicies:
+    def configure(self, plant: Plant, **exactly_once: object) -> None:
+        plant.gateway.configure({**json.loads(plant.gateway.config.read_text()), "exactly_once": exactly_once})
+
+    def test_recover_halt_waits_for_an_operator(self, plant: Plant, server: StreamServer, tmp_path: Path) -> None:
+        gateway = plant.gateway
+        gateway.kill()
+        self.configure(plant, recover="halt")
+        server.stop()
+        with closing(sqlite3.connect(tmp_path / "streams" / "streams.db")) as database, database:
+            assert database.execute("DELETE FROM producers").rowcount == 1
+        server.start()
+        gateway.start()
+        halted = gateway.wait_stream(STREAM, "halted")
+        assert "the server forgot this producer" in halted["reason"]
+        plant.publish(DEVICE, 4)
+        gateway.wait_accepted(4)
+        done = resolve(gateway, STREAM, "--claim")
+        assert done.returncode == 0, done.stdout
+        wait_numbers(plant, 1, 2, 3, 4)
+
+    def test_an_image_that_fences_at_every_start_goes_on_by_itself(self, plant: Plant, tmp_path: Path) -> None:
+        """As `TestClaim`, without anybody: for containers that begin from the same image each time."""
+        gateway = plant.gateway
+        self.configure(plant, fence_on_start=True)
+        assert gateway.terminate() == 0
+        shutil.copytree(gateway.data_dir, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+        expected = [1, 2, 3]
+        for number in (4, 5, 6):
+            gateway.start()
+            plant.publish(DEVICE, number)
+            expected.append(number)
+            wait_numbers(plant, *expected)
+            gateway.kill()
+            shutil.rmtree(gateway.data_dir)
+            shutil.copytree(tmp_path / "copy", gateway.data_dir)
+        ids = [record["id"] for record in plant.readers[0].read()]
+        assert len(ids) == len(set(ids))
 
 
 class TestBisect:
