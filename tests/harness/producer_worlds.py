@@ -23,6 +23,9 @@ SMALLEST, LARGEST = 1, 1 << 14
 """Sizes that a batch may be asked for: one segment, or all that is open."""
 
 
+MANNERS: Final = Manners()
+
+
 class Fate(NamedTuple):
     """How often each misfortune may happen."""
 
@@ -39,6 +42,8 @@ class Fate(NamedTuple):
     """Times that it stores the state and not the data."""
     foreign: int = 0
     expiries: int = 0
+    changes: int = 0
+    """Times that the server, or what is before it, takes one message at most, or as many as come again."""
     closes: int = 0
     deletions: int = 0
     renewals: int = 0
@@ -65,7 +70,7 @@ class Limits:
     """Whether they come at any other moment, too."""
     keep: int = 99
     """How many records are kept for repair, about."""
-    manners: Manners = Manners()
+    manners: Manners = MANNERS
     heavy: tuple[int, ...] = ()
     """Values of records that are too large alone."""
     poison: tuple[int, ...] = ()

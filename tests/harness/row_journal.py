@@ -166,6 +166,7 @@ class TurnWriter:
                 else:
                     self.disk.rows[key] = row
             self.commits.append(dict(self.disk.rows))
+        assert self.state.books == self.disk.load().books, "what is in memory is what an opening reads"
         if damaged is not None:
             raise damaged
         return batch
@@ -225,6 +226,12 @@ class Facts:
         return found
 
     @cached_property
+    def damaged(self) -> bool:
+        """Whether a segment cannot be read of which something is not known to be in the stream."""
+        first = self.book.open_segment if self.book.sealed is None else self.book.sealed.first_segment
+        return any(number not in self.segments for number in range(first, self.book.next_segment))
+
+    @cached_property
     def sealed(self) -> tuple[bytes, ...]:
         """Records of the sealed batch."""
         run = self.book.sealed
@@ -265,7 +272,7 @@ class Facts:
                 found += segment.elements[: place[1]]
         return tuple(found)
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """The book's counters are what the rows say."""
         book = self.book
         assert all(number >= book.kept_segment for number in self.segments), "a trimmed segment is still there"
@@ -286,6 +293,7 @@ class Facts:
         accepted = book.next_position - 1
         counted = book.resolved_records + book.unresolved_records + book.lost_positions
         assert accepted == counted, f"{accepted} accepted, {counted} counted: {book}"
+        return True
 
 
 def loss_of(element: bytes) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """A stream server as a value: PROTOCOL section 5.2.1, and everything that may go wrong with a server.
 
-A stream's messages are small numbers here; who uses it knows what they stand for. The other models of servers in this
-folder are objects that live; this one is a value, so that a test can visit every state it can be in.
+A stream's messages are small numbers here; who uses it knows what they stand for. The other models of servers in
+this folder are objects that live; this one is a value, so that a test can visit every state it can be in.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class StreamModel(NamedTuple):
     first: int = 0
     """Messages before this one are expired; they stay in ``log`` for the audit."""
     log: tuple[int, ...] = ()
+    narrow: bool = False
+    """Whether a batch of more than one message is too large."""
 
     @property
     def tail(self) -> str:
@@ -65,7 +67,8 @@ class StreamModel(NamedTuple):
         """Answer one POST, as often as it arrives."""
         if not self.exists:
             return self, self.refusal(404, manners)
-        if len(messages) > manners.max_messages or manners.heavy.intersection(messages):
+        most = 1 if self.narrow else manners.max_messages
+        if len(messages) > most or manners.heavy.intersection(messages):
             return self, self.refusal(413, manners)
         if manners.poison.intersection(messages):
             return self, self.refusal(400, manners)

@@ -62,9 +62,7 @@ TABLE = [
     (reply(503), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(500, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(502), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
-    (reply(507, NEXT), Verdict.WAIT, Verdict.WAIT),
-    (reply(507, {"stream-full": "true"}), Verdict.WAIT, Verdict.WAIT),
-    (reply(507), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
+    (reply(507, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(405, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(408), Verdict.PATH_BROKEN, Verdict.PATH_BROKEN),
     (Failure("timed out"), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
@@ -127,7 +125,6 @@ STATUSES = [
     429,
     500,
     503,
-    507,
     511,
     599,
 ]
