@@ -34,6 +34,9 @@ def on_tail(state: Pull, answer: Answer, at: float) -> Step:
             if (wrong := wrong_content_type(state, answer)) is not None:
                 return wrong
             return enter(replace(state, stage=Stage.SURVEY, tail=answer.headers[STREAM_NEXT_OFFSET]))
+        if answer.status in {404, 410} and answer.from_stream_server:
+            stop = Stop.MISSING if answer.status == 404 else Stop.GONE
+            return halt(state, stop, f"the stream is gone while it is repaired: HTTP {answer.status}")
         if answer.status in {405, 501}:
             return halt(state, Stop.UNREADABLE, f"{_UNREADABLE}: HTTP {answer.status}")
     return no_news(state, answer, at)
