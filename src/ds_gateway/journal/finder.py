@@ -29,7 +29,8 @@ def ids_of(message: Any, prefixes: tuple[str, ...]) -> tuple[str, int] | None:
 class IdFinder:
     """Counts which records of a batch are in the pages fed to it.
 
-    ``prefix`` is what all ids of this stream's journal begin with; ``high_water`` the last position it sealed.
+    ``prefix`` is what all ids of this stream's journal begin with; ``high_water`` the last position it ever
+    sealed. A record behind the batch, up to there, was sealed once and is open again: a repair takes it for sent.
     Memory is bounded by the batch, not by what is read.
     """
 
@@ -37,7 +38,9 @@ class IdFinder:
         self._prefixes = (prefix,)
         self._wanted = {each["id"]: digest(each) for each in orjson.loads(batch)}
         self._high_water = high_water
+        self._last = max((int(each.rpartition(".")[2]) for each in self._wanted), default=0)
         self._found: set[str] = set()
+        self._later = False
         self._foreign = False
 
     def feed(self, page: bytes) -> None:
@@ -51,13 +54,16 @@ class IdFinder:
                 # Another record under this id is a copy's: both count from the same position on.
                 self._foreign = self._foreign or digest(message) != self._wanted[record_id]
                 self._found.add(record_id)
-            elif (found := ids_of(message, self._prefixes)) is not None and found[1] > self._high_water:
-                self._foreign = True
+            elif (found := ids_of(message, self._prefixes)) is not None and found[1] > self._last:
+                self._later = True
+                self._foreign = self._foreign or found[1] > self._high_water
 
     def verdict(self) -> Presence:
         """What was found."""
         if self._foreign:
             return Presence.FOREIGN
+        if self._later:
+            return Presence.PARTIAL
         if not self._found:
             return Presence.ABSENT
         return Presence.PRESENT if len(self._found) == len(self._wanted) else Presence.PARTIAL
