@@ -374,14 +374,29 @@ class Plan:
 
     def _write_off(self, book: Book, number: int, first: int) -> None:
         """An open segment cannot be read: say in its place which positions are lost. They were never sent."""
-        last = self.position_before(book, number + 1)
+        following = number + 1
+        while following < book.next_segment and self._is_damaged(book, following):
+            following += 1
+        last = self.position_before(book, following)
         key = rows.segment_key(book.number, number)
-        self.damaged.append(key)
-        lost = [self.loss_element(book, "corrupt", (first, last), detail=f"journal row {key} was damaged")]
-        row = rows.encode_segment(rows.make_segment(first, lost if first <= last else []))
-        self.rows[key] = row
-        book.open_records -= last - first + 1 - (1 if first <= last else 0)
+        lost = []
+        if first <= last:
+            lost = [self.loss_element(book, "corrupt", (first, last), detail=f"journal row {key} was damaged")]
+            book.open_records -= last - first
+        # Nobody knows where one damaged segment ends and the next begins: the first one stands for all.
+        for each in range(number, following):
+            key = rows.segment_key(book.number, each)
+            self.damaged.append(key)
+            segment = rows.make_segment(first, lost) if each == number else rows.make_segment(last + 1, [])
+            self.rows[key] = rows.encode_segment(segment)
         self.touch(book)
+
+    def _is_damaged(self, book: Book, number: int) -> bool:
+        try:
+            self.segment(book, number)
+        except JournalDamagedError:
+            return True
+        return False
 
     def read(self, key: str) -> bytes | None:
         """A row as the transaction leaves it; None where there is none."""
