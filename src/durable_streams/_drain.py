@@ -193,9 +193,11 @@ class Drain:
             anchor = BEGINNING
         survey.start = anchor
         end = yield from _read(self.url, anchor, tail, survey.feed)
-        if isinstance(end, Reply) and end.status == 410 and anchor != BEGINNING:
+        expired = isinstance(end, Reply) and end.status == 410
+        if anchor != BEGINNING and (expired or (isinstance(end, str) and survey.incomplete)):
+            # An end behind the anchor proves nothing: the claim, or somebody else, may have moved it there.
             survey = yield BeginSurvey()
-            survey.start, survey.expired = BEGINNING, True
+            survey.start, survey.expired = BEGINNING, expired
             end = yield from _read(self.url, BEGINNING, tail, survey.feed)
         return _pull.Surveyed(survey, end) if isinstance(end, str) else self._answered(end)
 

@@ -147,6 +147,14 @@ class Survey(Protocol):
         ...  # pragma: no cover
 
     @property
+    def incomplete(self) -> bool:
+        """Whether the server may have gone back to before the anchor.
+
+        Something that it had confirmed was not found, or nothing of that is kept to tell by.
+        """
+        ...  # pragma: no cover
+
+    @property
     def undecided(self) -> bool:
         """Whether unresolved messages were not found where the server may have expired them."""
         ...  # pragma: no cover

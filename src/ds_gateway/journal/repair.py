@@ -58,8 +58,7 @@ class _Candidate:
 def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: bool) -> None:
     """Mark what was found as resolved, open the rest again, and take the epoch for claimed."""
     went_back = survey.start == BEGINNING and not survey.expired
-    stop = book.next_segment if adopt else book.open_segment + (1 if book.open_skip else 0)
-    candidates = list(_candidates(plan, book, survey, stop, adopt=adopt))
+    candidates = list(_candidates(plan, book, survey, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
     behind = book.after(candidates[-1].number) if candidates else book.open_segment
     first_open = behind if reopened is None else reopened.number
@@ -68,7 +67,7 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     _count(book, candidates, first_open)
     kept = [each for each in candidates if each.number < first_open]
     _keep(plan, book, kept, first_open, end)
-    book.kept_anchor = survey.start if kept else end
+    book.kept_anchor = _oldest(survey, end) if kept else end
     if reopened is not None:
         open_position = rows.position_of(reopened.missing[0])
     else:
@@ -89,8 +88,7 @@ def expected(plan: Plan, book: Book) -> Expected:
     """What a survey of the stream has to look for."""
     install = plan.install
     first, digests = book.high_water + 1, array("Q")
-    stop = book.open_segment + (1 if book.open_skip else 0)
-    for number in book.numbers(max(book.kept_segment, book.own_segment), stop):
+    for number in book.numbers(max(book.kept_segment, book.own_segment), book.next_segment):
         try:
             segment = plan.segment(book, number)[1]
         except JournalDamagedError:
@@ -108,28 +106,53 @@ def expected(plan: Plan, book: Book) -> Expected:
             (f"{install}.{book.incarnation}.", book.next_position),
         ),
         high_water=book.high_water,
+        sent=book.high_water >= book.own_position,
         unresolved=book.sealed.first_position if book.sealed is not None else book.open_position,
         first=first,
         digests=digests,
     )
 
 
-def _candidates(plan: Plan, book: Book, survey: JournalSurvey, stop: int, *, adopt: bool) -> Iterator[_Candidate]:
+def _known_first(plan: Plan, book: Book, number: int, unknown: int) -> int:
+    """The first position of a segment that cannot be read, and has none before it that can."""
+    if book.sealed is not None and number == book.sealed.first_segment:
+        return book.sealed.first_position
+    if number == book.open_segment:
+        return book.open_position
+    key = rows.kept_key(book.number, book.first_kept)
+    try:
+        kept = rows.decode_json(key, plan.read(key) or b"")
+    except JournalDamagedError:
+        return unknown
+    return int(kept["first_position"]) if kept["first_segment"] == number else unknown
+
+
+def _oldest(survey: JournalSurvey, end: str) -> str:
+    """An offset before everything that is kept. The beginning is the last resort: it never shows what expired."""
+    if survey.start == BEGINNING and survey.anchor is not None and survey.anchor <= end:
+        return survey.anchor
+    return survey.start
+
+
+def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -> Iterator[_Candidate]:
     resolved_before = book.sealed.first_segment if book.sealed else book.open_segment
     resolved_skip = book.sealed.first_skip if book.sealed else book.open_skip
-    most = max(survey.others, default=0)
+    # What an earlier repair opened again may have been sent before, and what somebody else sent is there.
+    most = max(book.high_water, max(survey.others, default=0) if adopt else 0)
     previous = None
-    for number in book.numbers(max(book.kept_segment, book.own_segment), stop):
+    for number in book.numbers(max(book.kept_segment, book.own_segment), book.next_segment):
         try:
             row, segment = plan.segment(book, number)
         except JournalDamagedError as error:
             plan.damaged.append(str(error))
             last = plan.position_before(book, number + 1)
-            first = previous + 1 if previous is not None else last + 1
+            first = previous + 1 if previous is not None else _known_first(plan, book, number, last + 1)
+            if number >= book.open_segment and first > most:
+                return
             yield _unreadable(plan, book, survey, number, (first, last), resolved=number < resolved_before)
             previous = last
             continue
-        if adopt and number >= book.open_segment and segment.count and segment.first_position > most:
+        if number >= book.open_segment and segment.count and segment.first_position > most:
             return
         resolved = _bounded(number, segment.count, resolved_before, resolved_skip)
         sealed = _bounded(number, segment.count, book.open_segment, book.open_skip)

@@ -65,8 +65,7 @@ class StreamStore:
         """Commit the first anchor."""
 
         def apply(book: Book, plan: Plan) -> None:
-            # Not the oldest one: whoever rolled this journal back may have sent what is open here, before it.
-            book.anchor = offset
+            book.anchor = book.kept_anchor = offset
             plan.touch(book)
 
         await self._change(apply)
@@ -94,6 +93,10 @@ class StreamStore:
         """Commit a new epoch under which everything is to be read back; devices are announced again."""
 
         def apply(book: Book, plan: Plan) -> None:
+            if book.high_water < book.own_position:
+                # Nothing was ever sealed. A later self of a journal that was rolled back may have sent what is
+                # open, before the anchor.
+                book.kept_anchor = None
             book.begin_repair(epoch)
             plan.forget_announcements(book)
             plan.touch(book)

@@ -76,6 +76,8 @@ class Expected:
     """What ids begin with, and the last position of each incarnation; the present one at the end."""
     high_water: int
     """The last position that was ever sealed."""
+    sent: bool
+    """Whether any was ever sealed for this server."""
     unresolved: int
     """The first position that is not known to be in the stream."""
     first: int
@@ -141,6 +143,14 @@ class JournalSurvey:
     def foreign(self) -> bool:
         """Whether there are records under our identity that are not ours."""
         return bool(self.others) or self._clash
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a confirmed record that is kept was not found, or none is kept to tell by."""
+        expected = self._expected
+        if expected.first >= expected.unresolved:
+            return expected.sent
+        return bool(self.found.missing(expected.first, expected.unresolved - 1))
 
     @property
     def undecided(self) -> bool:
