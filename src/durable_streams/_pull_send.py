@@ -74,6 +74,8 @@ def on_check(state: Pull, answer: Answer, at: float) -> Step:
     if judgement.verdict is not Verdict.FORGOTTEN:
         return common(state, judgement, answer, at)
     if judgement.expected_seq != batch.seq:
+        if judgement.expected_seq == batch.seq + 1:
+            return look_for_batch(calm(state))  # an earlier attempt arrived after all
         return on_remembered(replace(state, stage=Stage.SEND), judgement.expected_seq or 0)
     may_split = state.policy.recover if stop is Stop.TOO_LARGE else state.policy.bisect
     if not may_split:
