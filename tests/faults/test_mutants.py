@@ -30,7 +30,7 @@ DURABILITY = "tests/faults/test_durability.py::test_nobody_is_told_before_the_co
 FIRST_MESSAGE = (
     f"{CRASH}::TestTheFirstMessage::test_a_crash_leaves_what_the_table_says_and_a_restart_makes_it_good"
 )
-MACHINE = "tests/durable_streams/producer/test_machine.py"
+EXPLORATION = "tests/durable_streams/producer/test_exploration.py"
 KILL_POINTS = (
     "tests/durable_streams/server/test_kill_points.py"
     "::test_every_batch_is_stored_once_wherever_the_kill_comes[values]"
@@ -126,25 +126,25 @@ MUTANTS = (
         "the anchor moves when the stream's end is seen, before the batch is looked for",
         (
             Change(
-                "durable_streams/_pull.py",
-                "    return _enter(replace(seen, stage=Stage.READ))\n",
+                "durable_streams/_pull_send.py",
+                "    return enter(replace(seen, stage=Stage.READ))\n",
                 "    seen = replace(seen, stored=replace(seen.stored, anchor=tail))\n"
-                "    return _enter(replace(seen, stage=Stage.READ))\n",
+                "    return enter(replace(seen, stage=Stage.READ))\n",
             ),
         ),
-        f"{MACHINE}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
+        f"{EXPLORATION}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
         "stored twice",
     ),
     Mutant(
         "an unanswered batch is sent again without a look at the stream",
         (
             Change(
-                "durable_streams/_pull.py",
+                "durable_streams/_pull_send.py",
                 "stage=Stage.HEAD if state.policy.read_back else Stage.SEND",
                 "stage=Stage.SEND",
             ),
         ),
-        f"{MACHINE}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
+        f"{EXPLORATION}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
         "stored twice",
     ),
     Mutant(
