@@ -198,7 +198,10 @@ def _drain_stream(journal: Journal, number: int, name: str, drained: Drained, se
                     continue
                 seen.add(message["id"])
                 if message.get("kind") == "loss":
-                    drained.losses.append(message["info"])
+                    info = message["info"]
+                    drained.losses.append(info)
+                    # A damaged segment that was not sealed yet: one record stands for all of it from now on.
+                    pending -= info.get("last_position", 0) - info.get("first_position", 0)
                 else:
                     drained.values.setdefault(name, []).append(_value(message))
 

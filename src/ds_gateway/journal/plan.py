@@ -374,9 +374,11 @@ class Plan:
 
     def _write_off(self, book: Book, number: int, first: int) -> None:
         """An open segment cannot be read: say in its place which positions are lost. They were never sent."""
-        following = number + 1
+        damaged = [number]
+        following = book.after(number)
         while following < book.next_segment and self._is_damaged(book, following):
-            following += 1
+            damaged.append(following)
+            following = book.after(following)
         last = self.position_before(book, following)
         key = rows.segment_key(book.number, number)
         lost = []
@@ -384,11 +386,13 @@ class Plan:
             lost = [self.loss_element(book, "corrupt", (first, last), detail=f"journal row {key} was damaged")]
             book.open_records -= last - first
         # Nobody knows where one damaged segment ends and the next begins: the first one stands for all.
-        for each in range(number, following):
+        for each in damaged:
             key = rows.segment_key(book.number, each)
             self.damaged.append(key)
             segment = rows.make_segment(first, lost) if each == number else rows.make_segment(last + 1, [])
-            self.rows[key] = rows.encode_segment(segment)
+            row, old = rows.encode_segment(segment), self.read(key)
+            book.open_size += len(row) - (len(old) if old is not None else 0)
+            self.rows[key] = row
         self.touch(book)
 
     def _is_damaged(self, book: Book, number: int) -> bool:

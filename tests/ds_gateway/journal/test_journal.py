@@ -173,7 +173,7 @@ class TestAccepting:
     def test_streams_count_positions_by_themselves(self, harness: Harness) -> None:
         harness.open()
         harness.accept(record("a", stream="one"), record("b", stream="two"), record("c", stream="one"))
-        assert harness.new_streams == ["one", "two"]
+        wait_until(lambda: harness.new_streams == ["one", "two"], what="both streams are told")
         one, two = harness.next_batch(stream=1), harness.next_batch(stream=2)
         assert (values(one), values(two)) == (["a", "c"], ["b"])
         assert ids(one)[0] != ids(two)[0], "ids are unique over all streams"

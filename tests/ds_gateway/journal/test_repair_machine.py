@@ -144,8 +144,8 @@ class RepairMachine(RuleBasedStateMachine):
 
 TestRepairs = RepairMachine.TestCase
 TestRepairs.settings = settings(
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=12,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     report_multiple_bugs=False,

@@ -164,7 +164,7 @@ def test_a_refused_batch_is_halved_under_its_number_though_it_may_arrive(monkeyp
     real = _pull_steps.rejected
 
     def certain(state: Pull, stop: Stop, why: str) -> Step:
-        return real(replace(state, repeated=False), stop, why)
+        return real(replace(state, repeated=False, late=False), stop, why)
 
     monkeypatch.setattr(_pull_send, "rejected", certain)
     assert_found(CHANGING, "stored twice", "would be sent", "nothing here may stop it")

@@ -62,7 +62,7 @@ TABLE = [
     (reply(503), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(500, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(502), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
-    (reply(507, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
+    (reply(507, NEXT), Verdict.WAIT, Verdict.WAIT),
     (reply(405, NEXT), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
     (reply(408), Verdict.PATH_BROKEN, Verdict.PATH_BROKEN),
     (Failure("timed out"), Verdict.AMBIGUOUS, Verdict.AMBIGUOUS),
