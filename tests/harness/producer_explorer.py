@@ -162,9 +162,9 @@ class Explorer(Steps):
         assert own == sorted(own), f"out of order: {values}"
 
     def _check_journal(self, world: World, *, strange: bool, blind: bool) -> None:
-        if self.limits.fate.damages == world.fate.damages:
-            self._once(("sums", world.journal), self._facts(world.journal).check)
         facts = self._facts(world.journal)
+        if self.limits.fate.damages == world.fate.damages and not facts.damaged:
+            self._once(("sums", world.journal), facts.check)
         there = set(map(self._value, self._server(world).log))
         if not strange and not blind and self._takes_next(world):
             twice = there.intersection(self._value(self._message(each)) for each in facts.open) - {0}

@@ -216,6 +216,9 @@ class Book:
         self.open_skip = portion.last_end or 0
         self.open_records -= run.count
         self.open_size -= run.size
+        if self.open_segment >= self.next_segment:
+            # A row that was damaged does not tell how long it was.
+            self.open_size = 0
         self.high_water = max(self.high_water, portion.last_position)
         self.open_position = portion.last_position + 1
         self.sealed = run

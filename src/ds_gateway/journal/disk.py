@@ -197,6 +197,9 @@ class Disk:
             raise  # a defect of ours, and nothing of the file
         except (sqlite3.DatabaseError, diskcache.Timeout) as error:
             raise translated(self.directory, error) from error
+        except UnicodeDecodeError as error:
+            # What SQLite has to say about a damaged schema quotes it, byte for byte.
+            raise translated(self.directory, sqlite3.DatabaseError(str(error))) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -144,7 +144,7 @@ class RepairMachine(RuleBasedStateMachine):
 
 TestRepairs = RepairMachine.TestCase
 TestRepairs.settings = settings(
-    max_examples=12,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
