@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ds_gateway.journal import rows
+from ds_gateway.journal.contents import digest as digest_of
 from ds_gateway.journal.reading import named_loss
 from ds_gateway.spans import Spans
 
@@ -195,7 +195,7 @@ class Comparison:
         wanted = self._wanted.get(prefix)
         if wanted is None or position not in wanted:
             return
-        key, digest = (prefix, position), rows.digest(message)
+        key, digest = (prefix, position), digest_of(message)
         known = self._first.get(key)
         if known is None:
             if len(self._first) < MAX_COMPARED:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import orjson
-
-from ds_gateway.journal.rows import digest
+from ds_gateway.journal.contents import digest, parse_page
 from durable_streams import Presence
 
 MAX_DIGITS: Final = 19
@@ -36,7 +34,7 @@ class IdFinder:
 
     def __init__(self, prefix: str, batch: bytes, high_water: int) -> None:
         self._prefixes = (prefix,)
-        self._wanted = {each["id"]: digest(each) for each in orjson.loads(batch)}
+        self._wanted = {each["id"]: digest(each) for each in parse_page(batch)}
         self._high_water = high_water
         self._last = max((int(each.rpartition(".")[2]) for each in self._wanted), default=0)
         self._found: set[str] = set()
@@ -45,10 +43,7 @@ class IdFinder:
 
     def feed(self, page: bytes) -> None:
         """Take one response's body, a JSON array. Raises ValueError when it is not one."""
-        messages = orjson.loads(page)
-        if not isinstance(messages, list):
-            raise ValueError("not an array")  # noqa: TRY004 - the value is wrong, whatever its type
-        for message in messages:
+        for message in parse_page(page):
             record_id = message.get("id") if isinstance(message, dict) else None
             if isinstance(record_id, str) and record_id in self._wanted:
                 # Another record under this id is a copy's: both count from the same position on.

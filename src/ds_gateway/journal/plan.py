@@ -420,8 +420,10 @@ class Plan:
     def trim(self, book: Book, keep_bytes: int) -> bool:
         """Delete the oldest kept batches until ``keep_bytes`` are kept, a bounded number of rows at a time.
 
-        Return whether anything was deleted.
+        Return whether anything was deleted. Nothing is during a repair: it may be about to be sent again.
         """
+        if book.repairing:
+            return False
         deleted = 0
         while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
             key = rows.kept_key(book.number, book.first_kept)

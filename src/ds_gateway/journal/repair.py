@@ -11,17 +11,16 @@ record takes its place.
 
 from __future__ import annotations
 
-from array import array
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
-
-import orjson
 
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Run
+from ds_gateway.journal.contents import digest, parse
 from ds_gateway.journal.state import random_letters
-from ds_gateway.journal.survey import Expected
+from ds_gateway.journal.survey import Expected, Held
 from ds_gateway.records import Loss, element, loss_tail
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from ds_gateway.journal.survey import JournalSurvey
 
 BEGINNING: Final = "-1"
+SLICE_SECONDS: Final = 0.2
+"""How long the journal's writer may be kept from its records at a time."""
 MAX_LOSS_RECORDS: Final = 20
 """Ranges that a server lost, each in a record of its own; the last one stands for all others."""
 
@@ -84,33 +85,49 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     plan.parts.add("C")
 
 
-def expected(plan: Plan, book: Book) -> Expected:
-    """What a survey of the stream has to look for."""
-    install = plan.install
-    first, digests = book.high_water + 1, array("Q")
-    for number in book.numbers(max(book.kept_segment, book.own_segment), book.next_segment):
+class Expecting:
+    """Finds out what a survey of the stream has to look for, a few segments at a time: `take` until it is all.
+
+    Nothing is sealed or trimmed meanwhile, because a repair is going on.
+    """
+
+    def __init__(self) -> None:
+        self._held = Held()
+        self._next: int | None = None
+
+    def take(self, plan: Plan, book: Book) -> Expected | None:
+        """Look at the next segments; return the whole once it is there."""
+        first = max(book.kept_segment, book.own_segment) if self._next is None else self._next
+        started = time.monotonic()
+        for number in book.numbers(first, book.next_segment):
+            if number > first and time.monotonic() - started > SLICE_SECONDS:
+                self._next = number
+                return None
+            if not self._hold(plan, book, number):
+                break
+        return Expected(
+            prefixes=(
+                *((f"{plan.install}.{name}.", last) for name, last in book.past),
+                (f"{plan.install}.{book.incarnation}.", book.next_position),
+            ),
+            high_water=book.high_water,
+            sent=book.high_water >= book.own_position,
+            unresolved=book.sealed.first_position if book.sealed is not None else book.open_position,
+            held=self._held,
+        )
+
+    def _hold(self, plan: Plan, book: Book, number: int) -> bool:
+        """Remember the records of a segment; False where what was never sealed begins."""
         try:
             segment = plan.segment(book, number)[1]
         except JournalDamagedError:
-            continue
+            return True
         for record in segment.elements():
             position = rows.position_of(record)
             if position > book.high_water:
-                break
-            first = min(first, position)
-            digests.extend([0] * (position - first - len(digests)))
-            digests.append(rows.digest(orjson.loads(record)))
-    return Expected(
-        prefixes=(
-            *((f"{install}.{name}.", last) for name, last in book.past),
-            (f"{install}.{book.incarnation}.", book.next_position),
-        ),
-        high_water=book.high_water,
-        sent=book.high_water >= book.own_position,
-        unresolved=book.sealed.first_position if book.sealed is not None else book.open_position,
-        first=first,
-        digests=digests,
-    )
+                return False
+            self._held.add(position, digest(parse(record)))
+        return True
 
 
 def _known_first(plan: Plan, book: Book, number: int, unknown: int) -> int:
@@ -189,7 +206,7 @@ def _bounded(number: int, count: int, segment: int, skip: int) -> int:
 
 def _is_theirs(survey: JournalSurvey, position: int, record: bytes) -> bool:
     """Whether somebody with our identity has put this very record into the stream."""
-    return position in survey.others and survey.others[position] == rows.digest(orjson.loads(record))
+    return position in survey.others and survey.others[position] == digest(parse(record))
 
 
 def _unreadable(
@@ -285,8 +302,11 @@ def _tell_lost(plan: Plan, book: Book, survey: JournalSurvey, last: int) -> None
         plan.append(book, tail)
 
 
-def set_aside(plan: Plan, book: Book, reason: str) -> None:
-    """Put the sealed batch's one record into the quarantine, and what says so in its place."""
+def set_aside(plan: Plan, book: Book, reason: str) -> bool:
+    """Put the sealed batch's one record into the quarantine, and what says so in its place.
+
+    False, and nothing is changed, where it is a loss record: what it says must not get lost.
+    """
     run = book.sealed
     assert run is not None and run.count == 1, "only a batch of one record is set aside"  # noqa: PT018
     for number in book.numbers(run.first_segment, run.last_segment + 1):
@@ -296,6 +316,8 @@ def set_aside(plan: Plan, book: Book, reason: str) -> None:
             continue
         records = segment.elements()
         record_id, position = rows.id_of(records[at]), rows.position_of(records[at])
+        if parse(records[at]).get("kind") == "loss":
+            return False
         plan.quarantine_record(book, records[at], reason)
         now = plan.now_ns()
         loss = Loss("quarantined", certain=True, count=1, first_ns=now, last_ns=now, detail=reason)
@@ -307,5 +329,5 @@ def set_aside(plan: Plan, book: Book, reason: str) -> None:
         book.resize(len(changed) - len(row), whole=run.last_end is None)
         plan.touch(book)
         plan.parts.add("B")
-        return
+        return True
     raise JournalDamagedError(f"the sealed batch of stream {book.name} has no record")

@@ -20,7 +20,6 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -142,7 +141,10 @@ class Segment:
         record = self.part(index, index + 1)
         position = position_of(record)
         if b'"kind":"loss"' in record:
-            position = max(position, orjson.loads(record).get("info", {}).get("last_position", position))
+            info = orjson.loads(record).get("info", {})
+            # A salvaged loss record tells of another journal's positions, one of the server's of earlier ones.
+            if info.get("first_position") == position:
+                position = max(position, info.get("last_position", position))
         return position
 
     def elements(self) -> list[bytes]:
@@ -173,12 +175,6 @@ def with_incarnation(element: bytes, incarnation: str) -> bytes:
     """A record under another incarnation: its id has a fixed form (`Book.record_id`)."""
     start = len(_ID) + INSTALL_LETTERS + 1
     return element[:start] + incarnation.encode() + element[start + INCARNATION_LETTERS :]
-
-
-def digest(message: Any) -> int:
-    """What tells one record from another, however a server writes its JSON."""
-    packed = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
-    return int.from_bytes(blake2b(packed, digest_size=8).digest())
 
 
 def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:

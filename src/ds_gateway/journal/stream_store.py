@@ -115,15 +115,15 @@ class StreamStore:
 
     async def begin_survey(self) -> JournalSurvey:
         """Return what is to be looked for, as of now; nothing is sealed while a repair is going on."""
-        survey: JournalSurvey | None = None
+        expecting, expected, anchor = repair.Expecting(), None, None
 
         def apply(book: Book, plan: Plan) -> None:
-            nonlocal survey
-            survey = JournalSurvey(book.kept_anchor, repair.expected(plan, book))
+            nonlocal expected, anchor
+            expected, anchor = expecting.take(plan, book), book.kept_anchor
 
-        await self._change(apply)
-        assert survey is not None
-        return survey
+        while expected is None:
+            await self._change(apply)
+        return JournalSurvey(anchor, expected)
 
     async def save_repair(self, survey: Survey, end: str, *, adopt: bool) -> None:
         """Commit what the survey found."""
@@ -148,6 +148,7 @@ class StreamStore:
         """Put the sealed batch's one record into the quarantine, and a loss record in its place."""
 
         def apply(book: Book, plan: Plan) -> None:
+            # A loss record is left as it is: whoever asks again and again finds that out.
             repair.set_aside(plan, book, reason)
 
         await self._change(apply)

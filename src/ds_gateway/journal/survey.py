@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import orjson
-
+from ds_gateway.journal.contents import UNKNOWN, digest, parse_page
 from ds_gateway.journal.finder import ids_of
-from ds_gateway.journal.rows import digest
-
-if TYPE_CHECKING:
-    from array import array
 
 MAX_FOREIGN: Final = 5_000_000
 """Records of somebody else under our identity that are remembered one by one: 8 bytes each, and a dictionary's."""
@@ -68,6 +64,36 @@ class Positions:
         return gaps
 
 
+class Held:
+    """What the records of a journal are, by position: 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._positions = array("Q")
+        self._digests = array("Q")
+
+    def add(self, position: int, content: int) -> None:
+        """Put the next record in; positions rise."""
+        self._positions.append(position)
+        self._digests.append(content)
+
+    def get(self, position: int) -> int:
+        """The digest of the record at a position; UNKNOWN where there is none here, or none that can be read."""
+        at = bisect_left(self._positions, position)
+        if at < len(self._positions) and self._positions[at] == position:
+            return self._digests[at]
+        return UNKNOWN
+
+    @property
+    def first(self) -> int | None:
+        """The first position that is here."""
+        return self._positions[0] if self._positions else None
+
+    def between(self, first: int, last: int) -> list[int]:
+        """The positions from one to another, both included, of records that are here."""
+        positions = self._positions
+        return list(positions[bisect_left(positions, first) : bisect_right(positions, last)])
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a stream's journal has that may be in the stream."""
@@ -80,10 +106,8 @@ class Expected:
     """Whether any was ever sealed for this server."""
     unresolved: int
     """The first position that is not known to be in the stream."""
-    first: int
-    """The first position that is kept here."""
-    digests: array[int]
-    """What the records are from there on; 0 where that cannot be read here."""
+    held: Held
+    """The records that may have been sent, as far as they are here."""
 
 
 class JournalSurvey:
@@ -102,10 +126,7 @@ class JournalSurvey:
 
     def feed(self, page: bytes) -> None:
         """Take one response's body, a JSON array. Raises ValueError when it is not one."""
-        messages = orjson.loads(page)
-        if not isinstance(messages, list):
-            raise ValueError("not an array")  # noqa: TRY004 - the value is wrong, whatever its type
-        for message in messages:
+        for message in parse_page(page):
             self._take(message)
 
     def _take(self, message: Any) -> None:
@@ -118,23 +139,25 @@ class JournalSurvey:
             if prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
                 self.others[position] = digest(message)
         elif prefix == self._prefix_at(position):
-            self._take_loss(message, position)
-            at = position - expected.first
-            wanted = expected.digests[at] if 0 <= at < len(expected.digests) else 0
-            if wanted in {0, digest(message)}:
+            if expected.held.get(position) in {UNKNOWN, digest(message)}:
                 self.found.add(position)
+                self._take_loss(message, position)
             else:
                 # A copy of this journal counts from the same position on.
                 self._clash = True
 
     def _take_loss(self, message: dict[str, Any], position: int) -> None:
-        """A loss record stands for the positions up to its last one, too."""
+        """A loss record stands for the positions up to its last one, too; but never for a record that is here."""
         info = message.get("info") if message.get("kind") == "loss" else None
         if not isinstance(info, dict) or info.get("first_position") != position:
             return
         last = info.get("last_position")
         if isinstance(last, int) and position < last <= self._expected.high_water:
-            self.found.add_range(position + 1, last)
+            first = position + 1
+            for here in self._expected.held.between(first, last):
+                self.found.add_range(first, here - 1)
+                first = here + 1
+            self.found.add_range(first, last)
 
     def _prefix_at(self, position: int) -> str:
         return next(prefix for prefix, last in self._expected.prefixes if position <= last)
@@ -148,9 +171,10 @@ class JournalSurvey:
     def incomplete(self) -> bool:
         """Whether a confirmed record that is kept was not found, or none is kept to tell by."""
         expected = self._expected
-        if expected.first >= expected.unresolved:
+        first = expected.held.first
+        if first is None or first >= expected.unresolved:
             return expected.sent
-        return bool(self.found.missing(expected.first, expected.unresolved - 1))
+        return bool(self.found.missing(first, expected.unresolved - 1))
 
     @property
     def undecided(self) -> bool:

@@ -100,7 +100,7 @@ def add_element(tally: Tally, element: bytes, position: int) -> tuple[str, bool]
         tally.add("", position, None)
         return "", False
     kind = str(message.get("kind", ""))
-    if kind == "loss" and "first_position" in message["info"]:
+    if kind == "loss" and message["info"].get("first_position") == position:
         tally.add_loss(message["info"])
         return kind, True
     try:

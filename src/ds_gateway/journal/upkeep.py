@@ -128,7 +128,11 @@ class Upkeep:
         # On a file system without room the journal's file may not grow: then only what was given up counts.
         missing = wanted - gained if disk_low and self._sheds else wanted - left
         enough = missing <= 0 and (self._sheds or not disk_low)
-        if gives_way and not enough and any(book.kept_size for book in state.books.values()):
+        if (
+            gives_way
+            and not enough
+            and any(book.kept_size and not book.repairing for book in state.books.values())
+        ):
             self._checked_at = float("-inf")
             return None
         self.shedding = self._sheds and not enough

@@ -28,7 +28,7 @@ from ds_gateway.logs import event, logger
 from ds_gateway.records import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from ds_gateway.journal.ages import BootClock
@@ -309,8 +309,7 @@ class Writer:
         try:
             for resolution in resolutions:
                 plan.resolve(self.state.books[resolution.stream], resolution.seq, resolution.offset)
-            for change in changes:
-                change.apply(self.state.books[change.stream], plan)
+            failed = self._apply(changes, plan)
             self._trim(plan)
             self.upkeep.shed_aged(plan, self.state)
             self._take(plan, taken)
@@ -323,7 +322,7 @@ class Writer:
         except DiskFullError as error:
             self._back_out(error, changes, resolutions, taken)
             return False
-        self._tell(plan, changes, taken, batches)
+        self._tell(plan, changes, failed, taken, batches)
         return bool(rows_to_write)
 
     def _take(self, plan: Plan, taken: list[tuple[Intake, list[Item]]]) -> None:
@@ -345,6 +344,16 @@ class Writer:
                 admitted = intake.gate.admit(items, plan.commit)
                 plan.accept([*admitted, *map(Item, intake.gate.losses())], admission.refusal)
                 plan.gate(intake.source, intake.gate.changes())
+
+    def _apply(self, changes: list[Change], plan: Plan) -> dict[int, JournalDamagedError]:
+        """Make the changes; return those that met damage, by their place. Such a one has changed nothing."""
+        failed: dict[int, JournalDamagedError] = {}
+        for place, change in enumerate(changes):
+            try:
+                change.apply(self.state.books[change.stream], plan)
+            except JournalDamagedError as error:
+                failed[place] = error
+        return failed
 
     def _trim(self, plan: Plan) -> None:
         books = list(self.state.books.values())
@@ -411,6 +420,7 @@ class Writer:
         self,
         plan: Plan,
         changes: list[Change],
+        failed: Mapping[int, JournalDamagedError],
         taken: list[tuple[Intake, list[Item]]],
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
     ) -> None:
@@ -447,8 +457,12 @@ class Writer:
                 intake.on_committed(items, self.state.counters.commit)
         for intake, items in taken:
             intake.settle(items)
-        for change in changes:
-            if change.done.set_running_or_notify_cancel():
+        for place, change in enumerate(changes):
+            if not change.done.set_running_or_notify_cancel():
+                continue
+            if place in failed:
+                change.done.set_exception(failed[place])
+            else:
                 change.done.set_result(None)
         for demand, batch in batches:
             with self._condition:
