@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from durable_streams._producer import PROBE_SEQ, Attempt, Verdict, judge
 from durable_streams._pull_begin import on_remembered
 from durable_streams._pull_steps import (
+    MAX_ASIDES,
     anchor,
     calm,
     common,
@@ -75,7 +76,8 @@ def on_check(state: Pull, answer: Answer, at: float) -> Step:
         return common(state, judgement, answer, at)
     if judgement.expected_seq != batch.seq:
         if judgement.expected_seq == batch.seq + 1:
-            return look_for_batch(calm(state))  # an earlier attempt arrived after all
+            # An earlier attempt arrived after all. Or not, and it is refused again: never without a pause.
+            return wait(replace(state, stage=Stage.HEAD), f"{why}; yet the server says that it has this batch")
         return on_remembered(replace(state, stage=Stage.SEND), judgement.expected_seq or 0)
     may_split = state.policy.recover if stop is Stop.TOO_LARGE else state.policy.bisect
     if not may_split:
@@ -85,7 +87,9 @@ def on_check(state: Pull, answer: Answer, at: float) -> Step:
         return repair(state, stop, why)
     if batch.count > 1:
         return calm(state), Reseal((batch.count + 1) // 2)
-    return calm(state), SetAside(why)
+    if state.asides >= MAX_ASIDES:
+        return halt(state, stop, f"{why}; also for single records: {state.asides} set aside in a row")
+    return calm(state, asides=state.asides + 1), SetAside(why)
 
 
 def on_smaller(state: Pull, batch: SealedBatch) -> Step:
@@ -185,6 +189,7 @@ def _resolved(state: Pull, offset: str) -> Step:
         doubted=False,
         closed=False,
         repairs=0,
+        asides=0,
         refusal=0,
         refusals=0,
     )

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_REPAIRS: Final = 6
 """A server that forgets more often without taking one batch is none: each repair leaves a claim behind."""
+MAX_ASIDES: Final = 3
+"""A server that refuses every record, as one whose quota is used up, is no reason to set all of them aside."""
 REFUSALS_COUNT: Final = 3
 REFUSED_SECONDS: Final = 60.0
 """Refusals that anybody on the way could have made count when there are so many of them, over so long."""
@@ -146,7 +148,10 @@ def unproved(state: Pull, answer: Answer, at: float, why: str) -> Step:
         counted = replace(state, refusal=reply.status, refusals=1, refused_since=at)
     if counted.refusals >= REFUSALS_COUNT and at - counted.refused_since >= REFUSED_SECONDS:
         return replace(counted, trouble=why), ConfirmPath()
-    return wait(counted, why, reply=reply)
+    so_far = min(counted.refusals, REFUSALS_COUNT)
+    return wait(
+        counted, f"{why}; {so_far} of {REFUSALS_COUNT} within a minute, then it is believed", reply=reply
+    )
 
 
 def on_path_confirmed(state: Pull, *, confirmed: bool) -> Step:

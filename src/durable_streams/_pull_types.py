@@ -102,6 +102,8 @@ class Pull:
     stop: Stop | None = None
     repairs: int = 0
     """Repairs in a row without a batch that got through."""
+    asides: int = 0
+    """Records set aside in a row without a batch that got through."""
     fencing: bool = False
     """Whether a higher epoch is answered by a still higher one: until the first repair of this process is done."""
     refusal: int = 0

@@ -227,6 +227,57 @@ class TestRefusalsThatNobodyProved:
         state, _ = _pull.react(state, _pull.Answered(Reply(410, {}), 50.0))
         assert (state.refusal, state.refusals, state.refused_since) == (410, 1, 50.0)
 
+    def test_how_far_they_count_is_told(self) -> None:
+        state = next(each for each in states(Policy(create=False)) if each.stage is Stage.TAIL)
+        for at, count in ((0.0, 1), (1.0, 2), (2.0, 3), (3.0, 3)):
+            state, _ = _pull.react(state, _pull.Answered(Reply(404, {}), at))
+            assert state.trouble.endswith(f"HTTP 404; {count} of 3 within a minute, then it is believed")
+
+
+class TestRefusedBatches:
+    """What the probe after a refusal leads to, again and again."""
+
+    REFUSED = Reply(400, {"stream-error": "refused"})
+
+    def refused(self, policy: Policy, **changes: object) -> Pull:
+        state = Pull(Stage.SEND, STORED, policy, batch=replace(BATCH, count=1))
+        state, command = _pull.react(replace(state, **changes), _pull.Answered(self.REFUSED))  # type: ignore[arg-type]
+        assert isinstance(command, _pull.PostProbe)
+        return state
+
+    def test_one_that_the_server_says_it_has_is_not_looked_for_without_a_pause(self) -> None:
+        has_it = Reply(409, {"producer-expected-seq": str(SEQ + 1), "producer-received-seq": "9"})
+        state = self.refused(Policy(recover=True), repeated=True)
+        state, command = _pull.react(state, _pull.Answered(has_it))
+        assert isinstance(command, _pull.Wait)
+        assert "the server says that it has this batch" in state.trouble
+        state, command = _pull.react(state, _pull.Done())
+        assert (state.stage, command) == (Stage.HEAD, _pull.Head())
+
+    def test_a_server_that_refuses_every_record_stops_the_stream_and_not_all_records(self) -> None:
+        waits_for_it = Reply(409, {"producer-expected-seq": str(SEQ), "producer-received-seq": "9"})
+        policy = Policy(recover=True, bisect=True)
+        state = self.refused(policy)
+        aside = 0
+        while True:
+            state, command = _pull.react(state, _pull.Answered(waits_for_it))
+            if not isinstance(command, _pull.SetAside):
+                break
+            aside += 1
+            state, command = _pull.react(state, _pull.Sealed(replace(BATCH, count=1)))
+            assert isinstance(command, _pull.PostBatch)
+            state, _ = _pull.react(state, _pull.Answered(self.REFUSED))
+        assert aside == 3
+        assert isinstance(command, _pull.Halt)
+        assert command.stop is Stop.REFUSED
+        assert command.reason.endswith("also for single records: 3 set aside in a row")
+
+    def test_a_batch_that_gets_through_makes_the_count_begin_again(self) -> None:
+        state = Pull(Stage.SEND, STORED, Policy(recover=True), batch=BATCH, asides=3)
+        state, command = _pull.react(state, _pull.Answered(Reply(200, {**ECHO, **NEXT})))
+        assert isinstance(command, _pull.Resolve)
+        assert state.asides == 0
+
 
 def test_every_verdict_is_met() -> None:
     """The answers above are all there are: each verdict on a batch is among their meanings."""
