@@ -139,7 +139,7 @@ class Gateway:
         try:
             if self._embedded is not None:
                 self._embedded.start()
-            resolver = Resolver(settings, self._uplinks, self._names, http_client)
+            resolver = Resolver(settings, self._uplinks, self._names, http_client, self._in_journal)
             verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
@@ -278,6 +278,9 @@ class Gateway:
             parts["embedded server"] = self._embedded.alive_at
         oldest = time.monotonic() - min(STALLED_SECONDS, (self._notifier.watchdog_seconds or 60.0) * 0.75)
         return [name for name, alive_at in parts.items() if alive_at < oldest]
+
+    def _in_journal(self, number: int) -> int:
+        return sum(each.in_journal for each in self._journal.snapshot().streams if each.number == number)
 
     def _line(self) -> str:
         """One line for the service manager."""

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from ds_gateway.errors import ControlError
-from ds_gateway.retarget import Mover, Outcome, outcome_of
+from ds_gateway.errors import ControlError, GatewayError
+from ds_gateway.retarget import Mover, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ds_gateway.config.models import Settings
     from ds_gateway.retarget import MakeClient
@@ -49,6 +49,11 @@ class Action(Enum):
     def needs_a_name(self) -> bool:
         """Whether it is a decision about one stream, never about all."""
         return self in {Action.CLAIM, Action.BISECT, Action.SKIP}
+
+    @property
+    def option(self) -> str:
+        """How the command line calls it."""
+        return "--skip-to" if self is Action.SKIP else f"--{self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,17 @@ def request_of(arguments: Mapping[str, Any]) -> Request:
             "seconds": int() | float() as seconds,
             "token": str() | None as token,
             "skip_to": int() | None as skip_to,
-        } if 0 < seconds <= MAX_TIMEOUT_SECONDS and word in {each.value for each in Action}:
+        } if (
+            # A boolean is an int to a pattern.
+            not isinstance(seconds, bool)
+            and 0 < seconds <= MAX_TIMEOUT_SECONDS
+            and not isinstance(skip_to, bool)
+            and (skip_to is None or skip_to > 0)
+            and word in {each.value for each in Action}
+        ):
             action = Action(word)
             if action.needs_a_name and stream is None:
-                raise ControlError(f"--{action.value} is a decision about one stream: name it")
+                raise ControlError(f"{action.option} is a decision about one stream: name it")
             return Request(stream, action, gone, float(seconds), token, skip_to)
         case _:
             raise ControlError("resolve takes stream, action, old_server_gone, seconds, token and skip_to")
@@ -188,7 +200,10 @@ class Resolver:
         uplinks: Uplinks,
         streams: Callable[[], Sequence[tuple[int, str]]],
         make_client: MakeClient,
+        in_journal: Callable[[int], int],
     ) -> None:
+        """``in_journal`` says how many records of a stream are not known to be in it."""
+        self._in_journal = in_journal
         self._new_url = settings.server.url
         self._uplinks = uplinks
         self._streams = streams
@@ -251,17 +266,28 @@ class Resolver:
 
     async def _decide(self, standing: Standing, request: Request) -> Outcome:
         """Do what was decided about one stream, and say how it stands then."""
-        why = await outcome_of(self._decided(standing.number, request))
-        if why is not None:
+        if (why := not_offered(standing, request.action, self._new_url)) is not None:
             return False, why
-        return await self._how_it_went(standing.number, request.timeout_seconds)
+        try:
+            told = await self._decided(standing.number, request)
+        except GatewayError as error:
+            return False, str(error)
+        done, how = await self._how_it_went(standing.number, request.timeout_seconds)
+        # What was set aside was, however the stream stands now.
+        return (True, f"{told}; {how}") if told else (done, how)
 
-    def _decided(self, number: int, request: Request) -> Coroutine[Any, Any, None]:
+    async def _decided(self, number: int, request: Request) -> str:
+        """Do it; return what there is to tell, beside how the stream stands then."""
         match request.action:
             case Action.SKIP:
-                return self._uplinks.skip(number, request.skip_to)
+                skipped = await self._uplinks.skip(number, request.skip_to)
+                if not skipped.files:
+                    return ""
+                return f"{skipped.count} records set aside in {', '.join(map(str, skipped.files))}"
             case action:
-                return self._uplinks.restart(number, claim=action is Action.CLAIM, bisect=action is Action.BISECT)
+                claim, bisect = action is Action.CLAIM, action is Action.BISECT
+                await self._uplinks.restart(number, claim=claim, bisect=bisect)
+                return ""
 
     async def _how_it_went(self, number: int, timeout_seconds: float) -> Outcome:
         """Wait until the stream is past its start, or has stopped again."""
@@ -269,7 +295,7 @@ class Resolver:
         while True:
             uplink = self._uplinks.snapshots()[number]
             match uplink.state:
-                case "idle":
+                case "idle" if not self._in_journal(number):
                     return True, "it goes on: everything accepted is in the stream"
                 case "sending":
                     return True, "it goes on"
@@ -278,6 +304,18 @@ class Resolver:
                 case _ if time.monotonic() >= deadline:
                     return False, f"it is {uplink.state}{f': {uplink.reason}' if uplink.reason else ''}"
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def not_offered(standing: Standing, action: Action, new_url: str) -> str | None:
+    """Why a decision is refused that `choices` does not offer for a stream that stands; None when it does."""
+    uplink = standing.uplink
+    if action is Action.RETRY or uplink.state not in {"halted", "parked"}:
+        return None  # a stream that goes on says so itself
+    offered = choices(standing, new_url)
+    if any(each.startswith(action.option) for each in offered):
+        return None
+    ways = "; ".join(each.partition(":")[0] for each in offered)
+    return f"{action.option} does not help here: it is {uplink.state}: {uplink.reason}. What can be done: {ways}"
 
 
 def not_stranded(standing: Standing) -> Outcome:

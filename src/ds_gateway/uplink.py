@@ -11,6 +11,7 @@ stream goes where, with which credentials, and what an operator is told about it
 | waiting  | the server or the way to it is in trouble; tried again for ever                           |
 | repairing | the server forgot or lost something: everything kept is read back, what is missing is sent  |
 | halted   | only this stream stopped: sending on could lose or repeat records. Its records are kept   |
+| skipping | an operator skips records: they are being set aside, into files                          |
 | settling | an operator moves it: what became of its last batch is being found out at the old server  |
 | parked   | the stream itself has ended (closed, deleted)                                             |
 """
@@ -51,7 +52,8 @@ from durable_streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
 
@@ -60,8 +62,24 @@ _log = logger("uplink")
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 DEFECT_PAUSE_SECONDS: Final = 30.0
+LOOK_AGAIN_SECONDS: Final = 3600.0
+"""How often a stream that has nothing to send is looked at: its server may have been restored from a copy."""
 CONFIRMING_STREAMS: Final = 3
 """Streams that are asked for before a refusal counts which anybody on the way could have made."""
+
+
+class Skipped(Protocol):
+    """What was set aside."""
+
+    @property
+    def count(self) -> int:
+        """Records."""
+        ...  # pragma: no cover
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Where they are."""
+        ...  # pragma: no cover
 
 
 class StreamStore(RepairStore, Protocol):
@@ -71,8 +89,8 @@ class StreamStore(RepairStore, Protocol):
         """Commit that everything is to be read back, because the sealed batch cannot be read here."""
         ...  # pragma: no cover
 
-    async def skip_to(self, position: int | None) -> None:
-        """Set everything before a position aside, in a file, and begin a new epoch behind it."""
+    async def skip_to(self, position: int | None) -> Skipped:
+        """Set everything before a position aside, in files, and begin a new epoch behind it."""
         ...  # pragma: no cover
 
     async def move(self, url: str, *, give_up: bool = False) -> bool:
@@ -262,8 +280,12 @@ class Uplinks:
         *,
         gateway: str,
         on_stopped: Callable[[int, str], None] = lambda _number, _reason: None,
+        look_again_seconds: float = LOOK_AGAIN_SECONDS,
     ) -> None:
         """``on_stopped`` is told why a stream stopped, and nothing (empty) when it goes on."""
+        self._look_again_seconds = look_again_seconds
+        self._looking: asyncio.Task[None] | None = None
+        self._closed = False
         self._on_stopped = on_stopped
         self._server_url = server.url
         self._base_url = server.base_url
@@ -291,6 +313,8 @@ class Uplinks:
         """
         if number in self._uplinks:
             return
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_again(), name="uplinks look again")
         self._stores[number] = store
         uplink = self._uplinks[number] = Uplink(
             name, f"{self._base_url}/{stream_path(name)}", lambda reason: self._on_stopped(number, reason)
@@ -301,7 +325,15 @@ class Uplinks:
             return
         self._start(number, uplink, store)
 
-    def _start(self, number: int, uplink: Uplink, store: StreamStore, policy: Policy | None = None) -> None:
+    def _start(
+        self,
+        number: int,
+        uplink: Uplink,
+        store: StreamStore,
+        policy: Policy | None = None,
+        *,
+        by_operator: bool = False,
+    ) -> None:
         uplink.on_stopped("")
         policies = [self._policy] if policy is None else [self._policy, policy]
 
@@ -309,20 +341,45 @@ class Uplinks:
             # What an operator decided counts for one run, not for one after a defect.
             return self._producer(uplink, store, policies.pop() if len(policies) > 1 else policies[0])
 
-        repair = store.mark_for_repair if self._policy.recover or policy is not None else None
+        repair = store.mark_for_repair if self._policy.recover or by_operator else None
         self._tasks[number] = asyncio.create_task(uplink.run(make_producer, repair), name=f"uplink {uplink.name}")
 
     async def restart(self, number: int, *, claim: bool = False, bisect: bool = False) -> None:
-        """Let a stream that stopped look again at everything, as an operator decided.
+        """Let a stream look again at everything, as an operator decided.
 
         ``claim``: this gateway is the one that goes on. ``bisect``: find the record that the server refuses, and
-        set it aside. Raises `UplinkError` for a stream that has not stopped.
+        set it aside. Raises `UplinkError` for a stream that has not stopped; without a decision one that has
+        nothing to do, or waits, will do.
         """
-        uplink = self._stopped(number)
+        decides = claim or bisect
+        uplink = self._stopped(number) if decides else self._stopped(number, "idle", "waiting")
         event(_log, "info", "uplink.stream.resolved", stream=uplink.name, claim=claim, bisect=bisect)
-        uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
         decided = replace(self._policy, claim=claim, bisect=bisect, recover=self._policy.recover or claim)
-        self._start(number, uplink, self._stores[number], decided)
+        uplink.last_error = ""
+        await self._begin_again(number, uplink, decided, by_operator=True)
+
+    async def _begin_again(self, number: int, uplink: Uplink, policy: Policy, *, by_operator: bool) -> None:
+        """End the stream's task, if it is at work still, and begin another one."""
+        # Before anything is waited for: nobody else may begin meanwhile.
+        uplink.state, uplink.reason = "starting", ""
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if self._closed:
+            return
+        self._start(number, uplink, self._stores[number], policy, by_operator=by_operator)
+
+    async def _look_again(self) -> None:
+        """Let the streams that have nothing to send ask from time to time what the server remembers of them."""
+        # Nothing says that somebody else wrote meanwhile: no reason to fence anybody.
+        policy = replace(self._policy, fence_on_start=False)
+        while True:
+            await asyncio.sleep(self._look_again_seconds)
+            for number, uplink in list(self._uplinks.items()):
+                if uplink.state == "idle":
+                    event(_log, "debug", "uplink.stream.looked_at", stream=uplink.name)
+                    await self._begin_again(number, uplink, policy, by_operator=False)
 
     @property
     def stranded(self) -> Mapping[int, Stranded]:
@@ -396,20 +453,35 @@ class Uplinks:
         uplink.state, uplink.reason, uplink.last_error = "starting", "", ""
         self._start(number, uplink, stranded.store)
 
-    def _stopped(self, number: int) -> Uplink:
+    def _stopped(self, number: int, *others: str) -> Uplink:
+        """A stream that has stopped, or is in another of these states. Raises `UplinkError`."""
         uplink = self._uplinks[number]
         if number in self._stranded:
             raise UplinkError(uplink.reason)
-        if uplink.state not in {"halted", "parked"}:
+        if uplink.state not in {"halted", "parked", *others}:
             raise UplinkError(f"it is {uplink.state}, not halted")
         return uplink
 
-    async def skip(self, number: int, position: int | None) -> None:
-        """Set everything before a position aside, all of it without one, and go on. See `restart`."""
+    async def skip(self, number: int, position: int | None) -> Skipped:
+        """Set everything before a position aside, all of it without one, and go on. See `restart`.
+
+        Nobody else decides about the stream meanwhile. Raises `UplinkError`, and `JournalError` for records that
+        cannot be written into a file: it stands as it stood, then.
+        """
         uplink = self._stopped(number)
-        await self._stores[number].skip_to(position)
-        await self.restart(number)
-        event(_log, "warning", "uplink.stream.skipped", stream=uplink.name, position=position)
+        before = uplink.state, uplink.reason
+        uplink.state, uplink.reason = "skipping", "an operator skips records: they are being set aside"
+        try:
+            skipped = await self._stores[number].skip_to(position)
+        except BaseException:
+            uplink.state, uplink.reason = before
+            raise
+        event(
+            _log, "warning", "uplink.stream.skipped", stream=uplink.name, position=position, records=skipped.count
+        )
+        uplink.last_error = ""
+        await self._begin_again(number, uplink, self._policy, by_operator=True)
+        return skipped
 
     async def _confirm_path(self, asking: Uplink) -> bool:
         """Whether the server answers for another stream as it should, if need be for the gateway's own."""
@@ -457,9 +529,11 @@ class Uplinks:
 
     async def close(self) -> None:
         """End all tasks. What was on its way is ambiguous, and looked up at the next start."""
-        for task in self._tasks.values():
+        self._closed = True
+        tasks = [*self._tasks.values(), *([] if self._looking is None else [self._looking])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
 
 

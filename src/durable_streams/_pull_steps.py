@@ -149,9 +149,7 @@ def unproved(state: Pull, answer: Answer, at: float, why: str) -> Step:
     if counted.refusals >= REFUSALS_COUNT and at - counted.refused_since >= REFUSED_SECONDS:
         return replace(counted, trouble=why), ConfirmPath()
     so_far = min(counted.refusals, REFUSALS_COUNT)
-    return wait(
-        counted, f"{why}; {so_far} of {REFUSALS_COUNT} within a minute, then it is believed", reply=reply
-    )
+    return wait(counted, f"{why}; {so_far} of {REFUSALS_COUNT} within a minute, then it is believed", reply=reply)
 
 
 def on_path_confirmed(state: Pull, *, confirmed: bool) -> Step:

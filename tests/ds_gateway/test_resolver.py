@@ -10,7 +10,7 @@ import pytest
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import ServerSettings
 from ds_gateway.errors import ControlError
-from ds_gateway.resolver import Action, Request, Standing, choices, chosen, not_stranded, request_of
+from ds_gateway.resolver import Action, Request, Standing, choices, chosen, not_offered, not_stranded, request_of
 from ds_gateway.retarget import old_settings
 from ds_gateway.uplink import UplinkSnapshot
 
@@ -54,6 +54,11 @@ class TestRequests:
             {"action": "yes"},
             {"action": True},
             {"skip_to": "end"},
+            {"skip_to": 0},
+            {"skip_to": -1},
+            {"skip_to": True},
+            {"skip_to": False},
+            {"seconds": True},
             {"old_server_gone": None},
             {"seconds": 0},
             {"seconds": -1},
@@ -65,6 +70,13 @@ class TestRequests:
     def test_wrong_ones(self, wrong: Mapping[str, Any]) -> None:
         with pytest.raises(ControlError, match="resolve takes stream, action"):
             request_of({**ARGUMENTS, **wrong})
+
+    def test_a_position(self) -> None:
+        assert request_of({**ARGUMENTS, "action": "skip", "skip_to": 1}).skip_to == 1
+
+    def test_an_option_is_called_as_on_the_command_line(self) -> None:
+        with pytest.raises(ControlError, match="--skip-to is a decision about one stream"):
+            request_of({**ARGUMENTS, "action": "skip", "stream": None})
 
     def test_nothing_at_all(self) -> None:
         with pytest.raises(ControlError):
@@ -135,6 +147,29 @@ class TestTold:
         was_done, told = not_stranded(STANDINGS[number])
         assert was_done is done
         assert words in told
+
+
+class TestNotOffered:
+    """A decision that would not help, or would do harm, is refused with the ways there are."""
+
+    FENCED = replace(STANDINGS[1], uplink=replace(STANDINGS[1].uplink, stop="fenced"))
+
+    @pytest.mark.parametrize("action", [Action.BISECT, Action.SKIP])
+    def test_the_refusal_says_why_and_what_can_be_done(self, action: Action) -> None:
+        assert not_offered(self.FENCED, action, NEW) == (
+            f"{action.option} does not help here: it is halted: why fenced. What can be done: --claim; --retry"
+        )
+
+    @pytest.mark.parametrize("action", [Action.CLAIM, Action.BISECT, Action.SKIP])
+    def test_none_of_them_moves_a_stranded_stream(self, action: Action) -> None:
+        assert "What can be done: --retarget; " in str(not_offered(STANDINGS[0], action, NEW))
+
+    @pytest.mark.parametrize("action", [Action.CLAIM, Action.RETRY])
+    def test_what_is_offered_is_not_refused(self, action: Action) -> None:
+        assert not_offered(self.FENCED, action, NEW) is None
+
+    def test_a_stream_that_goes_on_answers_for_itself(self) -> None:
+        assert not_offered(STANDINGS[4], Action.CLAIM, NEW) is None
 
 
 class TestTheOldServer:

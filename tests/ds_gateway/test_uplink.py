@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -11,14 +12,14 @@ import pytest
 
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
-from ds_gateway.errors import JournalDamagedError, UplinkError
+from ds_gateway.errors import JournalDamagedError, JournalError, UplinkError
+from ds_gateway.journal.skipping import Skipped
 from ds_gateway.uplink import Uplinks, UplinkSnapshot, http_client, request_headers
 from durable_streams import Presence, ProducerState, SealedBatch, Survey
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 BASE = "http://streams.test/v1"
 PROBE_SEQ = 2**53 - 1
@@ -37,6 +38,8 @@ class Store:
         self.unresolved: SealedBatch | None = None
         """A batch of an earlier process."""
         self.moves: list[tuple[str, bool]] = []
+        self.skips = 0
+        self.may_skip = asyncio.Event()
         self._batches: asyncio.Queue[SealedBatch] = asyncio.Queue()
         self._sealed = 0
 
@@ -76,8 +79,12 @@ class Store:
     async def set_aside(self, reason: str) -> SealedBatch:
         raise AssertionError("nothing is repaired here")
 
-    async def skip_to(self, position: int | None) -> None:
-        raise AssertionError("nothing is skipped here")
+    async def skip_to(self, position: int | None) -> Skipped:
+        self.skips += 1
+        await self.may_skip.wait()
+        if self.failure is not None:
+            raise self.failure
+        return Skipped(1, (Path("skipped/file"),))
 
     async def next_batch(self, max_bytes: int) -> SealedBatch:
         return await self._batches.get()
@@ -163,6 +170,7 @@ class Bench:
             ExactlyOnceSettings(recover="halt"),
             client,
             gateway="g",
+            **settings.get("uplinks", {}),
         )
 
     def add(self, store: Store, number: int = 1, *, url: str = BASE) -> None:
@@ -445,6 +453,118 @@ class TestMoving:
         assert store.moves == [(BASE, True)]
         assert store.resolved == []
         await await_until(lambda: bench.snapshot().state != "halted", what="it goes on")
+
+
+class TestDecisions:
+    """What an operator decides about a stream, and what is refused meanwhile."""
+
+    GONE = httpx.Response(410, headers={"stream-next-offset": "9"})
+
+    async def parked(self, bench: Bench) -> Store:
+        store = Store()
+        bench.add(store)
+        await bench.wait("idle")
+        bench.server.rule = lambda request: self.GONE if is_batch(request) else None
+        store.seal()
+        await bench.wait("parked")
+        bench.server.rule = lambda _request: None
+        return store
+
+    async def test_while_records_are_skipped_nothing_else_is_decided(self, bench: Bench) -> None:
+        store = await self.parked(bench)
+        skipping = asyncio.create_task(bench.uplinks.skip(1, None))
+        await await_until(lambda: store.skips == 1, what="records are being set aside")
+        requests = len(bench.server.requests)
+        assert (bench.snapshot().state, bench.snapshot().stop) == ("skipping", "")
+        for decision in (
+            bench.uplinks.restart(1),
+            bench.uplinks.restart(1, claim=True),
+            bench.uplinks.restart(1, bisect=True),
+            bench.uplinks.skip(1, 5),
+        ):
+            with pytest.raises(UplinkError, match="it is skipping, not halted"):
+                await decision
+        assert store.skips == 1
+        assert len(bench.server.requests) == requests, "nothing is sent meanwhile"
+        store.may_skip.set()
+        assert (await skipping).count == 1
+        await bench.wait("idle")
+
+    async def test_what_cannot_be_skipped_leaves_the_stream_as_it_stood(self, bench: Bench) -> None:
+        store = await self.parked(bench)
+        before = bench.snapshot()
+        store.failure = JournalError("no room")
+        store.may_skip.set()
+        with pytest.raises(JournalError):
+            await bench.uplinks.skip(1, None)
+        assert bench.snapshot() == before
+
+    async def test_one_that_waits_looks_again_at_once(self, bench: Bench) -> None:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("nobody is there", request=request)
+
+        bench.server.rule = refuse
+        store = Store()
+        store.seal()
+        bench.add(store)
+        await bench.wait("waiting")
+        bench.server.rule = lambda _request: None
+        with pytest.raises(UplinkError, match="it is waiting, not halted"):
+            await bench.uplinks.restart(1, claim=True)
+        await bench.uplinks.restart(1)
+        await bench.wait("idle")
+        assert store.resolved == [1]
+
+    async def test_two_that_look_again_at_once_start_one_producer(self, bench: Bench) -> None:
+        store = Store()
+        bench.add(store)
+        await bench.wait("idle")
+        told = await asyncio.gather(bench.uplinks.restart(1), bench.uplinks.restart(1), return_exceptions=True)
+        assert [str(each) for each in told if each is not None] == ["it is starting, not halted"]
+        store.seal()
+        await await_until(lambda: store.resolved == [1], what="it goes on")
+        assert sum(map(is_batch, bench.server.requests)) == 1
+
+
+class TestLookingAgain:
+    """A server that was put back to a copy is noticed although no device sends."""
+
+    async def test_an_idle_stream_is_looked_at(self) -> None:
+        async with Bench(uplinks={"look_again_seconds": 0.05}) as bench:
+            store = Store()
+            store.seal()
+            bench.add(store)
+            await await_until(lambda: store.resolved == [1], what="the batch is resolved")
+            bench.server.rule = lambda request: (
+                httpx.Response(409, headers={"producer-expected-seq": "0", "producer-received-seq": "9"})
+                if request.headers.get("producer-seq") == str(PROBE_SEQ)
+                else None
+            )
+            snapshot = await bench.wait("halted")
+            assert "the server forgot this producer" in snapshot.reason
+
+    async def test_one_that_stopped_is_not(self) -> None:
+        async with Bench(uplinks={"look_again_seconds": 0.05}) as bench:
+            bench.server.rule = lambda request: TestDecisions.GONE if is_batch(request) else None
+            store, sound = Store(), Store()
+            store.seal()
+            bench.add(store)
+            bench.add(sound, 2)
+            await bench.wait("parked")
+
+            def looked_at() -> int:
+                return sum(
+                    request.headers.get("producer-seq") == str(PROBE_SEQ) for request in bench.server.requests
+                )
+
+            await await_until(lambda: looked_at() >= 3, what="the other stream is looked at three times")
+            assert bench.snapshot().state == "parked"
+            paths = {
+                request.url.path
+                for request in bench.server.requests
+                if request.headers.get("producer-seq") == str(PROBE_SEQ)
+            }
+            assert paths == {"/v1/telemetry/2"}
 
 
 class TestCredentials:

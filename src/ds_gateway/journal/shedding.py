@@ -70,6 +70,7 @@ def drop_front(
     *,
     cause: LossCause,
     detail: str = "",
+    certain: bool = True,
     size: int | None = None,
     before_segment: int | None = None,
     before_position: int | None = None,
@@ -80,14 +81,15 @@ def drop_front(
 
     ``size``: whole segments, until that much room is made. ``before_segment``: only segments before this number.
     ``before_position``: only records before this position; it may lie within a segment. ``keep`` is given every
-    dropped record first. The sealed batch is never touched. Raises `JournalDamagedError` when the first open
-    segment cannot be read; a later one ends the run before it.
+    dropped record first. ``certain``: whether none of them can be in the stream. The sealed
+    batch is never touched. Raises `JournalDamagedError` when the first open segment cannot be read; a later one
+    ends the run before it.
     """
     if book.open_records == 0:
         return Dropped()
     number, skip = book.open_segment, book.open_skip
     first = plan.segment(book, number)[1]
-    reach = _Reach(Tally(cause, 0, 0, detail=detail), next_number=number)
+    reach = _Reach(Tally(cause, 0, 0, detail=detail, certain=certain), next_number=number)
     done = False
     while not done and number < book.next_segment and len(reach.visited) < max_rows:
         if before_segment is not None and number >= before_segment:

@@ -13,7 +13,7 @@ from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import repair
 from ds_gateway.journal.finder import IdFinder
 from ds_gateway.journal.rows import position_of
-from ds_gateway.journal.skipping import front, skip, write_file
+from ds_gateway.journal.skipping import Skipped, and_these, front, skip, write_file
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import JournalSurvey
 from ds_gateway.journal.writer import Change, Demand, Resolution
@@ -154,18 +154,22 @@ class StreamStore:
         await self._change(apply)
         return await self._demand(0)
 
-    async def skip_to(self, position: int | None) -> None:
+    async def skip_to(self, position: int | None) -> Skipped:
         """Set what is before a position aside in a file, or all there is now; begin a new epoch behind it.
 
         Whether a batch that was sealed is in the stream is not known then; the loss record covers it. Nothing
         leaves the journal before it is in the file. Raises `JournalError` when that cannot be written; what was
         done before stays done.
         """
-        before = min(position or self._book.next_position, self._book.next_position)
+        end = self._book.next_position
+        before = end if position is None else min(position, end)
+        skipped = Skipped()
         while records := await self._front(before):
-            await asyncio.to_thread(write_file, self._writer.directory, self._stream, records)
+            path = await asyncio.to_thread(write_file, self._writer.directory, self._stream, records)
+            skipped = and_these(skipped, records, path)
             through = position_of(records[-1])
             await self._change(lambda book, plan, through=through: skip(plan, book, through))  # type: ignore[misc]
+        return skipped
 
     async def _front(self, before_position: int) -> list[bytes]:
         """The oldest records that are waiting before a position."""

@@ -34,6 +34,8 @@ class Tally:
     others: dict[str, int] = field(default_factory=dict)
     """Those of ``count`` that were lost for another cause before."""
     detail: str = ""
+    certain: bool = True
+    """Whether none of them can be in the stream."""
 
     def add(self, device: str, position: int, time_ns: int | None) -> None:
         """Count a record of a device."""
@@ -49,6 +51,7 @@ class Tally:
         total = info.get("count", info["last_position"] - info["first_position"] + 1)
         self.count += total
         self.last_position = info["last_position"]
+        self.certain = self.certain and info.get("certain", True)
         others = dict(info.get("others", {}))
         others[info["cause"]] = total - sum(others.values())
         for cause, count in others.items():
@@ -72,7 +75,7 @@ class Tally:
         """As the ledger has it. ``now_ns`` stands in for times that nobody knows."""
         return Loss(
             cause=cast("LossCause", self.cause),
-            certain=True,
+            certain=self.certain,
             count=self.count,
             first_ns=now_ns if self.first_ns is None else self.first_ns,
             last_ns=now_ns if self.last_ns is None else self.last_ns,
