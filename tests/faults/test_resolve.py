@@ -83,10 +83,35 @@ class TestRetry:
         again = resolve(plant.gateway, STREAM, "--retry")
         assert (again.returncode, again.stdout.count("parked again: ")) == (1, 1)
 
-    def test_a_stream_that_is_well_is_left_alone(self, plant: Plant) -> None:
+    def test_a_stream_that_is_well_is_looked_at_and_takes_no_other_decision(self, plant: Plant) -> None:
         done = resolve(plant.gateway, STREAM, "--retry")
-        assert done.returncode == 1
-        assert f"{STREAM}: it is idle, not halted" in done.stdout
+        assert (done.returncode, done.stdout) == (
+            0,
+            f"{STREAM}: it goes on: everything accepted is in the stream\n",
+        )
+        plant.publish(DEVICE, 4)
+        wait_numbers(plant, 1, 2, 3, 4)
+        plant.gateway.wait_delivered(4)
+        for option in ("--claim", "--bisect", "--skip-to=end"):
+            refused = resolve(plant.gateway, STREAM, option)
+            assert refused.returncode == 1
+            assert f"{STREAM}: it is idle, not halted" in refused.stdout
+
+    def test_a_server_that_was_put_back_is_noticed_although_no_device_sends(
+        self, plant: Plant, server: StreamServer, tmp_path: Path
+    ) -> None:
+        server.stop()
+        shutil.copytree(tmp_path / "streams", tmp_path / "copy")
+        server.start()
+        plant.publish(DEVICE, 4)
+        plant.gateway.wait_delivered(4)
+        server.stop()
+        shutil.rmtree(tmp_path / "streams")
+        shutil.copytree(tmp_path / "copy", tmp_path / "streams")
+        server.start()
+        done = resolve(plant.gateway, STREAM, "--retry")
+        assert done.returncode == 0, done.stdout
+        wait_numbers(plant, 1, 2, 3, 4)
 
     @pytest.mark.parametrize("option", ["--claim", "--bisect", "--skip-to=end"])
     def test_what_is_a_decision_about_one_stream_is_not_made_for_all(self, plant: Plant, option: str) -> None:
@@ -255,7 +280,9 @@ class TestSkip:
         assert done.returncode == 0, done.stdout
         wait_until(lambda: numbers(plant)[-2:] == [14, 15], what="what follows on the skipped is in the stream")
         (loss,) = losses(plant)
-        assert loss["cause"] == "skipped"
+        assert (loss["cause"], loss["certain"]) == ("skipped", False)
+        assert "records set aside in " in done.stdout
+        assert str(files(plant)[0]) in done.stdout
         skipped = [json.loads(line) for path in files(plant) for line in path.read_text().splitlines()]
         here = numbers(plant)
         there = [each["data"]["n"] for each in skipped if "data" in each]
@@ -267,6 +294,32 @@ class TestSkip:
         plant.gateway.start()
         plant.publish(DEVICE, 16)
         wait_until(lambda: numbers(plant)[-1] == 16, what="it goes on")
+
+    def test_a_stream_that_stands_again_does_not_hide_what_was_set_aside(self, plant: Plant, front: Front) -> None:
+        request = urllib.request.Request(
+            f"{front.base_url}/{STREAM}", method="POST", headers={"Stream-Closed": "true"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 204
+        plant.publish(DEVICE, 4, 5)
+        plant.gateway.wait_stream(STREAM, "parked")
+        plant.gateway.wait_accepted(5)
+        done = resolve(plant.gateway, STREAM, "--skip-to", "end")
+        assert done.returncode == 0, done.stdout
+        assert "2 records set aside in " in done.stdout
+        assert "; parked again: " in done.stdout
+        (path,) = files(plant)
+        assert str(path) in done.stdout
+        assert [json.loads(line)["data"]["n"] for line in path.read_text().splitlines()] == [4, 5]
+
+    def test_what_is_not_offered_is_refused_with_what_is(self, plant: Plant, front: Front) -> None:
+        front.rule = TestBisect().rule
+        plant.publish(DEVICE, 13)
+        plant.gateway.wait_stream(STREAM, "halted")
+        done = resolve(plant.gateway, STREAM, "--claim")
+        assert done.returncode == 1
+        assert "--claim does not help here: it is halted: " in done.stdout
+        assert "What can be done: --bisect; --skip-to POSITION (or `end`); --retry" in done.stdout
 
     def test_a_file_that_cannot_be_written_skips_nothing(self, plant: Plant, front: Front) -> None:
         front.rule = TestBisect().rule
