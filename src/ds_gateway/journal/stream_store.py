@@ -44,6 +44,8 @@ class StreamStore:
 
     async def load(self) -> ProducerState:
         """Return what the journal knows of the stream's producer."""
+        # What an earlier producer resolved may not be committed yet, and its batch is not to be waited for.
+        await self._change(lambda _book, _plan: None)
         book = self._book
         if book.repairing:
             return self._state(book, None)
