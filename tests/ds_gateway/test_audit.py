@@ -34,6 +34,12 @@ def loss(first: int, last: int, *, certain: bool = True, cause: str = "shed_newe
     return {"id": f"{PREFIX}.{first}", "kind": "loss", "info": info}
 
 
+def server_lost(position: int, lost: tuple[int, int], *, prefix: str = PREFIX) -> dict[str, Any]:
+    first, last = lost
+    told = loss(first, last, certain=False, cause="server_lost")
+    return {**told, "id": f"{prefix}.{position}"}
+
+
 def book(accepted: int, *, settled: int | None = None, **more: Any) -> Book:
     """A stream that has accepted so many positions, all but the last of which the server has confirmed."""
     settled = accepted if settled is None else settled
@@ -276,11 +282,44 @@ class TestLosses:
         assert (audit.is_proven, audit.in_journal, audit.ledgered) == (True, 0, 5)
         assert audit.ledger == {"shed_newest": 5}
 
+    def test_one_that_has_arrived_and_waits_for_the_answer_counts_once(self) -> None:
+        seen = view(4, (3, 3), losses=[NamedLoss("shed_newest", True, (3, 4))])
+        audit = audited(seen, record(1), record(2), loss(3, 4))
+        assert (audit.ledgered, audit.ledger) == (2, {"shed_newest": 2})
+
     def test_one_that_is_not_certain_and_waits_is_in_doubt(self) -> None:
         seen = view(9, (5, 5), losses=[NamedLoss("server_lost", False, (5, 9))])
         audit = audited(seen, *map(record, range(1, 5)))
         assert kinds(audit)["loss_in_doubt"] == [(5, 9)]
         assert (audit.is_proven, audit.in_doubt) == (True, 5)
+
+    def test_one_behind_what_it_names_is_a_position_itself(self) -> None:
+        """As a repair tells what a server lost: at the end, of what stood earlier."""
+        audit = audited(view(9), BIRTH, record(1), *map(record, range(5, 9)), server_lost(9, (2, 4)))
+        assert kinds(audit) == {"loss_in_doubt": [(2, 4)], "ledgered": []}
+        assert (audit.is_proven, audit.appended, audit.ledgered, audit.in_doubt) == (True, 6, 3, 3)
+        assert audit.ledger == {"server_lost": 3}
+
+    def test_one_behind_what_it_names_explains_nothing_else(self) -> None:
+        told = server_lost(9, (3, 4))
+        audit = audited(view(9), BIRTH, record(1), *map(record, (5, 6, 8)), told, told)
+        assert kinds(audit)["missing"] == [(2, 2), (7, 7)]
+        assert kinds(audit)["twice"] == [(9, 9)]
+
+    def test_one_that_waits_behind_what_it_names(self) -> None:
+        seen = view(9, (9, 9), losses=[NamedLoss("server_lost", False, (2, 4))])
+        audit = audited(seen, BIRTH, record(1), *map(record, range(5, 9)))
+        assert kinds(audit) == {"loss_in_doubt": [(2, 4)], "ledgered": []}
+        assert (audit.is_proven, audit.in_journal, audit.ledgered) == (True, 1, 3)
+
+    def test_what_the_journal_itself_lost_is_no_sources(self) -> None:
+        info = {"cause": "corrupt", "certain": True, "count": 7}
+        unknown = {"cause": "corrupt", "certain": False}
+        told = [{"id": f"{PREFIX}.{at}", "kind": "loss", "info": each} for at, each in ((1, info), (2, unknown))]
+        audit = audited(view(2), *told)
+        assert kinds(audit).keys() == {"journal_losses"}
+        assert "the journal itself lost (corrupt) 7 records" in text_of(audit, "journal_losses")
+        assert "in 2 entries" in text_of(audit, "journal_losses")
 
     def test_twice(self) -> None:
         audit = audited(view(3), record(1), loss(2, 3), loss(2, 3), compare=True)
@@ -311,6 +350,7 @@ class TestLosses:
             {},
             {"cause": "c", "certain": True, "first_position": 2, "last_position": 1},
             {"cause": "c", "certain": True, "first_position": 3, "last_position": 4},
+            {"cause": "c", "certain": False, "first_position": 1, "last_position": 4},
             {"cause": "c", "certain": 1, "first_position": 2, "last_position": 4},
         ],
     )
@@ -324,6 +364,7 @@ class TestCopies:
         audit = audited(view(9, kept=Spans([(4, 9)])), record(1), record(2), record(6))
         found = kinds(audit)
         assert (found["missing"], found["missing_copy_kept"]) == ([(3, 3)], [(4, 5), (7, 9)])
+        assert "`ds-gateway resolve s --retry`" in text_of(audit, "missing_copy_kept")
 
     def test_damaged_rows(self) -> None:
         seen = view(2, (2, 2), damaged=["row 7 is damaged"], damaged_copies=["row 1 is damaged"])
@@ -346,6 +387,12 @@ class TestOtherJournals:
         assert "6 behind 8" in text_of(audit, "out_of_order_of_other_journal")
         assert "an earlier journal (abcdefgh.oldold)" in text_of(audit, "other_journal")
         assert (audit.appended, audit.missing, audit.foreign) == (1, 0, 0)
+
+    def test_what_it_told_as_lost_is_no_gap(self) -> None:
+        other = "ijklmnop.qrstuv"
+        stream = [*(record(position, prefix=other) for position in (4, 7)), server_lost(8, (1, 5), prefix=other)]
+        audit = audited(view(1), record(1), *stream)
+        assert kinds(audit)["gaps_of_other_journal"] == [(6, 6)]
 
     def test_a_dense_one_is_only_mentioned(self) -> None:
         other = [record(position, prefix="ijklmnop.qrstuv") for position in (4, 5, 6)]
@@ -389,6 +436,22 @@ class TestIncarnations:
         audit = audited(seen, *messages, record(5), record(3, prefix=self.PAST), compare=True)
         assert kinds(audit)["missing"] == [(2, 2)]
         assert kinds(audit)["twice"] == [(3, 3), (5, 5)]
+
+    def test_a_later_one_may_tell_what_was_lost_of_an_earlier_one(self) -> None:
+        seen = view(7)
+        seen.book.past = [["formed", 3]]
+        messages = [BIRTH, *self.history(), server_lost(7, (1, 2))]
+        del messages[1:3]
+        audit = audited(seen, *messages)
+        assert kinds(audit) == {"loss_in_doubt": [(1, 2)], "ledgered": [], "used_by_another": [(4, 5)]}
+        assert (audit.is_proven, audit.appended, audit.ledgered) == (True, 5, 2)
+
+    def test_what_a_stranger_tells_as_lost_explains_nothing(self) -> None:
+        seen = view(7)
+        seen.book.past = [["formed", 3]]
+        messages = [BIRTH, *self.history(), record(7), server_lost(6, (1, 2), prefix=self.PAST)]
+        del messages[1:3]
+        assert kinds(audited(seen, *messages))["missing"] == [(1, 2)]
 
     def test_a_change_during_the_audit_is_no_other_journal(self) -> None:
         seen = view(3)

@@ -35,6 +35,8 @@ class Tally:
     doubtful: Spans = field(default_factory=Spans)
     """Those of them that may have arrived: nobody can know."""
     causes: dict[str, Spans] = field(default_factory=dict)
+    late: list[tuple[int, NamedLoss]] = field(default_factory=list)
+    """Records with a position of their own that stand for earlier ones: what a server lost, told by a repair."""
     out_of_order: int = 0
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """A position, and a lower one that stands behind it; the first few."""
@@ -57,12 +59,26 @@ class Tally:
 
     def add_loss(self, loss: NamedLoss) -> None:
         """Take a record that stands for positions without records. It may come late, after a repair."""
-        first, last = loss.span
+        first = loss.span[0]
         if first in self._heads:
             self.twice.add(first)
             self.copies += 1
             return
         self._heads.add(first)
+        self._name(loss)
+
+    def add_late_loss(self, position: int, loss: NamedLoss) -> None:
+        """Take a record that is a position itself, and stands for earlier ones, of an earlier incarnation even."""
+        self.late.append((position, loss))
+        self.add(position)
+
+    def name_late_losses(self) -> None:
+        """Name what the late records stand for, when all incarnations are joined."""
+        for _, loss in self.late:
+            self._name(loss)
+
+    def _name(self, loss: NamedLoss) -> None:
+        first, last = loss.span
         self.named.add(first, last)
         self.causes.setdefault(loss.cause, Spans()).add(first, last)
         if not loss.certain:
@@ -78,6 +94,7 @@ class Tally:
             named=self.named & within,
             doubtful=self.doubtful & within,
             causes={cause: spans & within for cause, spans in self.causes.items() if spans & within},
+            late=[(position, loss) for position, loss in self.late if position in within],
         )
 
     def join(self, other: Tally) -> None:
@@ -89,6 +106,7 @@ class Tally:
         self.doubtful |= other.doubtful
         for cause, spans in other.causes.items():
             self.causes[cause] = self.causes.get(cause, Spans()) | spans
+        self.late += other.late
         self.out_of_order += other.out_of_order
         self.pairs = [*self.pairs, *other.pairs][:MAX_PAIRS]
 
@@ -96,7 +114,8 @@ class Tally:
     def gaps(self) -> Spans:
         """Positions between its first and its last that are neither there nor named."""
         there = self.seen | self.named
-        return there.complement(there.last) - Spans([(1, there.first - 1)] if there.first > 1 else [])
+        late = Spans(loss.span for _, loss in self.late)
+        return there.complement(there.last) - Spans([(1, there.first - 1)] if there.first > 1 else []) - late
 
 
 class Reading:
@@ -132,6 +151,9 @@ class Reading:
         loss = named_loss(message)
         if loss is not None and loss.span[0] == position:
             tally.add_loss(loss)
+            return
+        if loss is not None and loss.span[1] < position:
+            tally.add_late_loss(position, loss)
             return
         self._count_source_loss(message.get("info"))
         tally.add(position)

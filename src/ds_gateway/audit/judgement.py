@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ds_gateway.spans import Spans, written
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Severity = Literal["failed", "doubt", "info"]
 """``failed``: it is not as promised. ``doubt``: nobody can know yet. ``info``: good to know."""
+
+JOURNAL_CAUSE: Final = "corrupt"
+"""Cause of what a salvage tells outside of the streams that lost it: no source noticed that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,11 @@ def judge(
     missing = rest - expired
     audit.appended, audit.ledgered, audit.in_journal = appended.count, ledgered.count, in_journal.count
     audit.expired, audit.missing = expired.count, missing.count
-    audit.ledger = {cause: spans.count for cause, spans in sorted(tally.causes.items())}
+    causes = {cause: Spans(spans) for cause, spans in tally.causes.items()}
     for loss in view.losses:
-        audit.ledger[loss.cause] = audit.ledger.get(loss.cause, 0) + loss.span[1] - loss.span[0] + 1
+        # One that has arrived may still wait here for the answer.
+        causes.setdefault(loss.cause, Spans()).add(*loss.span)
+    audit.ledger = {cause: spans.count for cause, spans in sorted(causes.items())}
 
     _tell_missing(audit, missing, view)
     _tell_order(audit, prefixes, tally, comparison)
@@ -136,8 +141,11 @@ def judge(
     )
     _tell_journals(audit, reading, install, prefixes, comparison)
     for row in view.damaged:
-        told = "its stream halts there; what it held and is not in the stream is told as missing"
-        audit.tell("damaged", "failed", f"{row}; {told}; restore data_dir from a copy", count=1)
+        told = (
+            "what it held and is not in the stream is told as missing until a loss record (corrupt) takes its "
+            "place: a running gateway does that by itself, and sends the rest"
+        )
+        audit.tell("damaged", "failed", f"{row}; {told}", count=1)
     for row in view.damaged_copies:
         audit.tell("damaged_copy", "doubt", f"{row}; it is a copy of what the server has confirmed", count=1)
     return audit
@@ -159,7 +167,10 @@ def _own(book: Book, prefixes: Sequence[str], reading: Reading) -> tuple[Tally, 
             else:
                 joined.join(part)
         first = first if last is None else last + 1
-    return joined or reading.new_tally(), strangers
+    if joined is None:
+        return reading.new_tally(), strangers
+    joined.name_late_losses()
+    return joined, strangers
 
 
 def _expired(view: StreamView, tally: Tally, rest: Spans, *, ends_behind_anchor: bool) -> Spans:
@@ -189,7 +200,8 @@ def _tell_missing(audit: StreamAudit, missing: Spans, view: StreamView) -> None:
         "missing_copy_kept",
         "failed",
         f"positions {written(with_copy)} were confirmed by the server and are not in the stream any more; the "
-        "journal still has copies of them: stop the gateway before they are trimmed, and repair the stream",
+        "journal still has copies of them: send or wait for one more record of that stream, restart the gateway, "
+        f"or `ds-gateway resolve {audit.name} --retry`: it then repairs by itself",
         with_copy,
     )
 
@@ -278,14 +290,21 @@ def _tell_ledger(audit: StreamAudit, reading: Reading, there_after_all: Spans) -
         "lost",
         there_after_all,
     )
+    sources = {cause: told for cause, told in reading.source_losses.items() if cause != JOURNAL_CAUSE}
     audit.tell(
         "source_losses",
         "info",
         "sources have told of losses before the journal: "
-        + ", ".join(
-            f"{cause} {count} in {entries} entries" for cause, (entries, count) in reading.source_losses.items()
-        ),
-        count=sum(entries for entries, _ in reading.source_losses.values()),
+        + ", ".join(f"{cause} {count} in {entries} entries" for cause, (entries, count) in sources.items()),
+        count=sum(entries for entries, _ in sources.values()),
+    )
+    entries, count = reading.source_losses.get(JOURNAL_CAUSE, (0, 0))
+    audit.tell(
+        "journal_losses",
+        "info",
+        f"the journal itself lost ({JOURNAL_CAUSE}) {count} records that could be counted, in {entries} entries: "
+        "it was damaged, and what was readable was salvaged; the loss records in this stream say more",
+        count=entries,
     )
 
 

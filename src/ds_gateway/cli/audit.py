@@ -19,7 +19,8 @@ from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.loader import load_server
-from ds_gateway.journal.reading import read_journal
+from ds_gateway.journal.reading import RESTART, read_journal
+from ds_gateway.journal.salvage import DAMAGED_PREFIX, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,9 @@ def audit(
     progress = _Progress()
     audits = asyncio.run(audit_journal(settings, view, chosen, token=token, progress=progress.tell))
     progress.end()
-    damaged = [] if streams else view.damaged
+    damaged = [] if streams else [f"{row}; {RESTART}" for row in view.damaged]
+    # Each stream can have lost something with it, whichever were asked for.
+    damaged += [_aside(settings, view, name) for name in set_aside(Path(settings.data_dir))]
     is_proven = not damaged and all(each.is_proven for each in audits)
     if json:
         print_json({"proven": is_proven, **document(settings, view, audits, damaged)})
@@ -87,6 +90,20 @@ def _chosen(view: JournalView, names: Sequence[str]) -> list[StreamView]:
         known = ", ".join(view.streams) or "none yet"
         raise typer.BadParameter(f"there is no stream {unknown[0]!r} in the journal; there are: {known}")
     return [view.streams[name] for name in dict.fromkeys(names)]
+
+
+def _aside(settings: Settings, view: JournalView, name: str) -> str:
+    when = name.removeprefix(DAMAGED_PREFIX)[: len("20261122T174658Z")]
+    try:
+        moment = datetime.strptime(when, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        on = f" on {moment:%Y-%m-%d %H:%M:%S} UTC"
+    except ValueError:
+        on = ""
+    return (
+        f"a damaged journal was set aside at {Path(settings.data_dir) / name}{on}: what was accepted before and "
+        f"not salvaged is lost, see the loss records in gateway/{view.identity.gateway}; delete the folder when "
+        "you are done with it"
+    )
 
 
 class _Progress:
@@ -164,7 +181,7 @@ def _print(
     if audits:
         console.print(_table(audits))
     for row in damaged:
-        console.print(Text(f"journal: failed: {_safe(row)}; restore data_dir from a copy", style="red"))
+        console.print(Text(f"journal: failed: {_safe(row)}", style="red"))
     for each in audits:
         for finding in each.findings:
             line = f"{each.name}: {finding.severity}: {finding.text}"

@@ -158,12 +158,11 @@ def _snapshot(directory: Path) -> Iterator[sqlite3.Connection]:
             ) from error
         raise JournalError(f"the journal {file} cannot be read: {error}; try again") from error
     except sqlite3.DatabaseError as error:
-        raise JournalDamagedError(
-            f"the journal {file} is damaged as a whole: {error}; restore the folder from a copy, or stop the "
-            "gateway and move it away"
-        ) from error
+        raise JournalDamagedError(f"the journal {file} is damaged as a whole: {error}; {RESTART}") from error
 
 
+RESTART: Final = "restart the gateway: it salvages what is readable; do not put an older copy in its place"
+"""The way out of damage."""
 _WHO: Final = "run this as the user of the gateway (sudo -u ds-gateway ...) or as root"
 
 
@@ -209,13 +208,13 @@ def _identity(connection: sqlite3.Connection) -> Identity:
     row = _row(connection, rows.META)
     if row is None:
         raise JournalDamagedError(
-            f"the journal has no row {rows.META}: it was never begun, or it is damaged; restore it from a copy"
+            f"the journal has no row {rows.META}: it was never begun, or it is damaged; {RESTART}"
         )
     try:
         meta = rows.decode_json(rows.META, row)
         number, identity = int(meta["format"]), Identity(str(meta["gateway"]), str(meta["install"]))
     except _WRONG as error:
-        raise JournalDamagedError(f"{_said(rows.META, error)}; restore the journal from a copy") from error
+        raise JournalDamagedError(f"{_said(rows.META, error)}; {RESTART}") from error
     if number > rows.FORMAT:
         raise JournalFormatError(
             f"the journal has format {number}, this program knows formats up to {rows.FORMAT}: run the version "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from harness.command import Command, Ended
 
 STREAM: Final = "telemetry/line-7/scales"
+LEDGER: Final = "gateway/line-7"
 TOKEN: Final = "the-right-token"
 
 
@@ -229,8 +230,9 @@ def found(said: dict[str, Any]) -> dict[str, list[list[int]]]:
     return {finding["kind"]: finding["positions"] for finding in the_stream(said)["findings"]}
 
 
-def text(said: dict[str, Any], kind: str) -> str:
-    return str(next(finding["text"] for finding in the_stream(said)["findings"] if finding["kind"] == kind))
+def text(said: dict[str, Any], kind: str, *, stream: str | None = None) -> str:
+    row = the_stream(said) if stream is None else next(row for row in said["streams"] if row["name"] == stream)
+    return str(next(finding["text"] for finding in row["findings"] if finding["kind"] == kind))
 
 
 def records(url: str, **more: Any) -> list[dict[str, Any]]:
@@ -315,6 +317,34 @@ class TestProven:
         plant.gateway.wait_delivered(plant.sent)
         assert the_stream(audited(command, plant, code=0))["appended"] == plant.sent
 
+    def test_what_a_server_lost_and_a_repair_told_is_named(
+        self, command: Command, delivered: Plant, server: Server, tmp_path: Path
+    ) -> None:
+        """A server is put back to ten records after the copies of what it got since were trimmed."""
+        plant = delivered
+        plant.settings["journal"]["retain_bytes"] = 0
+        plant.gateway.configure(plant.settings)
+        server.stop()
+        shutil.copytree(tmp_path / "streams", tmp_path / "backup")
+        server.start()
+        plant.start()
+        for _ in range(4):
+            plant.deliver(1)
+        assert plant.gateway.terminate() == 0
+        server.stop()
+        shutil.rmtree(tmp_path / "streams")
+        (tmp_path / "backup").rename(tmp_path / "streams")
+        server.start()
+        assert audited(command, plant, code=1)["totals"]["missing"] > 0
+        plant.start()
+        plant.accept(1)
+        plant.gateway.wait_for(lambda status: "server_lost" in status["journal"]["losses"], what="it is repaired")
+        plant.gateway.wait_stream(STREAM, "idle")
+        said = audited(command, plant, code=0)
+        ((first, last),) = found(said)["loss_in_doubt"]
+        assert first == 11
+        assert the_stream(said)["ledger"] == {"server_lost": last - first + 1}
+
     def test_retention_is_no_loss(
         self, command: Command, servers: Servers, processes: Processes, tmp_path: Path, device: PtyDevice
     ) -> None:
@@ -391,7 +421,29 @@ class TestNotProven:
         said = audited(command, delivered, code=1)
         assert said["streams"] == []
         assert "k/000001 is damaged" in said["journal_damaged"][0]
+        assert "restart the gateway: it salvages what is readable" in said["journal_damaged"][0]
         assert "journal: failed: journal row k/000001" in printed(command, delivered, code=1).stdout
+
+    def test_a_journal_that_was_damaged_and_salvaged(self, command: Command, delivered: Plant) -> None:
+        with delivered.journal.open("r+b") as file:
+            file.write(b"z" * 100)
+        done = printed(command, delivered, code=1)
+        assert "restart the gateway: it salvages what is readable" in done.stderr
+        delivered.gateway.start()
+        (name,) = delivered.gateway.wait_ready()["journal"]["set_aside"]
+        delivered.gateway.wait_stream(LEDGER, "idle")
+        aside = delivered.gateway.data_dir / name
+        said = audited(command, delivered, code=1)
+        (told,) = said["journal_damaged"]
+        assert told.startswith(f"a damaged journal was set aside at {aside} on 20")
+        assert f"see the loss records in {LEDGER}; delete the folder when you are done with it" in told
+        assert "the journal itself lost (corrupt)" in text(said, "journal_losses", stream=LEDGER)
+        assert audited(command, delivered, LEDGER, code=1)["journal_damaged"] == [told]
+        done = printed(command, delivered, code=1)
+        assert f"journal: failed: {told}" in done.stdout
+        assert done.stdout.splitlines()[-1].endswith("; NOT PROVEN")
+        shutil.rmtree(aside)
+        assert audited(command, delivered, code=0)["journal_damaged"] == []
 
     def test_what_the_server_lost(self, command: Command, delivered: Plant, server: Server) -> None:
         """The stream made anew, with the first records only."""

@@ -290,10 +290,10 @@ class TestDamage:
 
     def test_of_the_row_that_says_whose_it_is(self, directory: Path) -> None:
         damage(directory, rows.META)
-        with pytest.raises(JournalDamagedError, match=r"a/meta is damaged.*restore"):
+        with pytest.raises(JournalDamagedError, match=r"a/meta is damaged.*restart the gateway: it salvages"):
             read_journal(directory)
         sql(directory, "DELETE FROM Cache WHERE key = ?", rows.META)
-        with pytest.raises(JournalDamagedError, match=r"has no row a/meta"):
+        with pytest.raises(JournalDamagedError, match=r"has no row a/meta.*restart the gateway"):
             read_journal(directory)
 
     def test_is_not_told_without_end(self, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ class TestDamage:
 
     def test_of_the_whole_file(self, directory: Path) -> None:
         (directory / "journal" / "cache.db").write_bytes(b"no database" * 1000)
-        with pytest.raises(JournalDamagedError, match=r"is damaged as a whole.*restore the folder"):
+        with pytest.raises(JournalDamagedError, match=r"is damaged as a whole.*restart the gateway: it salvages"):
             read_journal(directory)
 
 
