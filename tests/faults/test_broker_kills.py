@@ -74,6 +74,7 @@ def pass_on(plant: Plant, fence: int) -> None:
     )
 
 
+@pytest.mark.soak
 def test_nothing_is_repeated_with_a_key(processes: Processes, tmp_path: Path) -> None:
     findings = run(processes, tmp_path, kills=4, messages=1200, dedupe_key="/n")
     assert (findings.duplicated, findings.out_of_order, findings.positions) == ([], [], [])

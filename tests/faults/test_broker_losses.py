@@ -70,6 +70,7 @@ class TestAQueueThatWasTooShort:
     """mosquitto drops the newest of the messages that do not fit; their packet ids are used up."""
 
     @pytest.mark.parametrize("point", ["before A...", "after A..."])
+    @pytest.mark.soak
     def test_is_one_loss_with_the_number_of_messages(
         self, processes: Processes, tmp_path: Path, point: str
     ) -> None:
@@ -117,6 +118,7 @@ class TestAForgottenSession:
             assert plant.gateway.status() is not None
 
     @pytest.mark.parametrize("point", ["before A...", "after A..."])
+    @pytest.mark.soak
     def test_is_one_loss_although_the_gateway_dies_over_it(
         self, processes: Processes, tmp_path: Path, point: str
     ) -> None:

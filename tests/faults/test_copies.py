@@ -94,6 +94,7 @@ class TestAnImageIsPutBack:
         assert (findings.duplicated, findings.out_of_order, findings.positions) == ([], [], [])
         assert len(findings.lost) == 4, "what came since waits in the journal"
 
+    @pytest.mark.soak
     def test_records_that_wait_for_the_server_are_kept_when_it_stops(
         self, plant: Plant, tmp_path: Path, server: StreamServer
     ) -> None:
@@ -172,6 +173,7 @@ class TestTwoRunWithOneIdentity:
         assert len(ids) == len(set(ids)), "no id is there twice"
         return [value["n"] for value in telemetry(records)]
 
+    @pytest.mark.soak
     def test_whichever_comes_second_stops(self, plant: Plant, clone: Clone) -> None:
         plant.publish(NUMBERED, 4, 5)
         wait_arrived(plant, 5)

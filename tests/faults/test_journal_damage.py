@@ -171,6 +171,7 @@ class TestSalvage:
         site.wait_arrived()
 
 
+@pytest.mark.soak
 class TestKills:
     @pytest.fixture
     def damaged(self, tmp_path: Path, unsent: Image) -> Image:
@@ -217,6 +218,7 @@ class TestTheDisk:
         assert status["journal"]["set_aside"] == []
         site.wait_arrived()
 
+    @pytest.mark.soak
     def test_reads_that_always_fail_are_told_and_nothing_is_changed(self, site: Site) -> None:
         before = site.database.read_bytes()
         said = site.refusal(site.injected(site.database, "pread64:error=EIO"))
@@ -227,6 +229,7 @@ class TestTheDisk:
         assert site.gateway.wait_ready()["journal"]["set_aside"] == []
         site.wait_arrived()
 
+    @pytest.mark.soak
     def test_what_other_reads_bring_is_salvaged(self, site: Site) -> None:
         """Each fourth read fails. The journal is on another disk, so that only the damaged one is hit."""
         elsewhere = site.data.parent / "elsewhere"
@@ -249,6 +252,7 @@ class TestTheDisk:
         site.gateway.start()
         site.wait_arrived()
 
+    @pytest.mark.soak
     def test_no_room_to_salvage_changes_nothing_and_goes_on_when_there_is(self, site: Site) -> None:
         with site.database.open("r+b") as file:
             file.write(b"z" * 100)

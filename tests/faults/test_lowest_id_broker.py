@@ -46,6 +46,7 @@ def run(
 
 
 @VERSIONS
+@pytest.mark.soak
 def test_nothing_is_lost(processes: Processes, tmp_path: Path, version: str) -> None:
     findings = run(processes, tmp_path, numbered_and_steady(), kills=4, messages=800, version=version)
     assert (findings.lost, findings.out_of_order, findings.positions) == ([], [], [])

@@ -226,6 +226,7 @@ class TestOneFaultAtEveryRequest:
         assert outcome.findings.problems == ""
 
 
+@pytest.mark.soak
 class TestAPortalOrAProxyAnswersEverything:
     def test_nothing_changes_but_the_back_off_and_everything_arrives_afterwards(self, tmp_path: Path) -> None:
         answers = {**PORTALS, **PROXIES}
@@ -268,6 +269,7 @@ class TestAPortalOrAProxyAnswersEverything:
             assert {hall: line.audit(hall).problems for hall in halls} == dict.fromkeys(halls, "")
 
 
+@pytest.mark.soak
 class TestASecondDelivery:
     def test_the_answer_to_a_copy_that_came_first_stops_the_stream_and_repeats_nothing(
         self, tmp_path: Path
@@ -315,6 +317,7 @@ def run_mix(folder: Path, *, rounds: int, kills: int, faults: Sequence[Fault]) -
         return {hall: line.audit(hall).problems for hall in halls}
 
 
+@pytest.mark.soak
 class TestAllFaultsMixed:
     def test_nothing_is_lost_or_repeated(self, tmp_path: Path) -> None:
         problems = run_mix(tmp_path, rounds=8, kills=1, faults=list(FAULTS.values()))

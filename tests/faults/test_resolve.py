@@ -68,6 +68,7 @@ def wait_numbers(plant: Plant, *expected: int) -> None:
 
 
 class TestRetry:
+    @pytest.mark.soak
     def test_a_closed_stream_is_parked_again_and_the_choices_are_told(self, plant: Plant, front: Front) -> None:
         request = urllib.request.Request(
             f"{front.base_url}/{STREAM}", method="POST", headers={"Stream-Closed": "true"}
@@ -97,6 +98,7 @@ class TestRetry:
             assert refused.returncode == 1
             assert f"{STREAM}: it is idle, not halted" in refused.stdout
 
+    @pytest.mark.soak
     def test_a_server_that_was_put_back_is_noticed_although_no_device_sends(
         self, plant: Plant, server: StreamServer, tmp_path: Path
     ) -> None:
@@ -172,6 +174,7 @@ class TestClaim:
         wait_numbers(plant, 1, 2, 3, 4)
 
 
+@pytest.mark.soak
 class TestPolicies:
     def configure(self, plant: Plant, **exactly_once: object) -> None:
         plant.gateway.configure({**json.loads(plant.gateway.config.read_text()), "exactly_once": exactly_once})
@@ -295,6 +298,7 @@ class TestSkip:
         plant.publish(DEVICE, 16)
         wait_until(lambda: numbers(plant)[-1] == 16, what="it goes on")
 
+    @pytest.mark.soak
     def test_a_stream_that_stands_again_does_not_hide_what_was_set_aside(self, plant: Plant, front: Front) -> None:
         request = urllib.request.Request(
             f"{front.base_url}/{STREAM}", method="POST", headers={"Stream-Closed": "true"}
@@ -312,6 +316,7 @@ class TestSkip:
         assert str(path) in done.stdout
         assert [json.loads(line)["data"]["n"] for line in path.read_text().splitlines()] == [4, 5]
 
+    @pytest.mark.soak
     def test_what_is_not_offered_is_refused_with_what_is(self, plant: Plant, front: Front) -> None:
         front.rule = TestBisect().rule
         plant.publish(DEVICE, 13)

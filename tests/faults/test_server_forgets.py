@@ -125,6 +125,7 @@ class TestTheServersFolderIsPutBack:
         served.publish(7, 8)
         served.finish_and_audit()
 
+    @pytest.mark.soak
     def test_twice_while_the_gateway_runs(self, served: Served) -> None:
         served.copy()
         for number in (4, 5):
@@ -136,6 +137,7 @@ class TestTheServersFolderIsPutBack:
         served.publish(6)
         served.finish_and_audit()
 
+    @pytest.mark.soak
     def test_while_a_batch_is_unresolved(self, served: Served) -> None:
         served.copy()
         served.publish(4, 5, 6)
@@ -147,6 +149,7 @@ class TestTheServersFolderIsPutBack:
         served.server.start()
         served.finish_and_audit()
 
+    @pytest.mark.soak
     def test_while_the_gateway_is_down(self, served: Served) -> None:
         served.copy()
         served.publish(4, 5, 6)
@@ -193,6 +196,7 @@ class TestTheServerForgetsItsProducers:
         served.server.start()
         served.finish_and_audit()
 
+    @pytest.mark.soak
     def test_while_the_gateway_is_down(self, served: Served) -> None:
         served.plant.gateway.kill()
         served.server.stop()
@@ -256,6 +260,7 @@ class Backups:
         self._copy = server.streams.snapshot() if self._copy is None or random.random() < 0.5 else self._copy
 
 
+@pytest.mark.soak
 class TestAgainAndAgainUnderLoad:
     @pytest.mark.parametrize("times", [3, pytest.param(60, marks=pytest.mark.soak)])
     def test_producers_are_forgotten(self, processes: Processes, tmp_path: Path, times: int) -> None:
@@ -296,6 +301,7 @@ class PlainProducer(threading.Thread):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+@pytest.mark.soak
 def test_a_server_that_tears_data_and_state_apart_is_killed_under_load(
     processes: Processes, tmp_path: Path, kills: int
 ) -> None:

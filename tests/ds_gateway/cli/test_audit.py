@@ -296,6 +296,7 @@ class TestProven:
         done = printed(command, plant, code=0)
         assert done.stdout.splitlines()[-1].startswith("accepted 0 = ")
 
+    @pytest.mark.soak
     def test_what_is_accepted_during_the_audit_is_no_stranger(self, delivered: Plant) -> None:
         delivered.start()
         settings = load_server(delivered.gateway.config, {}, with_token=True)
@@ -304,6 +305,7 @@ class TestProven:
         (row,) = asyncio.run(audit_journal(settings, view, list(view.streams.values())))
         assert (row.is_proven, row.accepted, row.appended, row.since, row.findings) == (True, 10, 10, 5, [])
 
+    @pytest.mark.soak
     def test_no_false_alarm_beside_a_busy_gateway(self, command: Command, delivered: Plant) -> None:
         """Records are accepted while the journal is looked at, while the stream is read, and in between."""
         plant = delivered
@@ -317,6 +319,7 @@ class TestProven:
         plant.gateway.wait_delivered(plant.sent)
         assert the_stream(audited(command, plant, code=0))["appended"] == plant.sent
 
+    @pytest.mark.soak
     def test_what_a_server_lost_and_a_repair_told_is_named(
         self, command: Command, delivered: Plant, server: Server, tmp_path: Path
     ) -> None:
@@ -345,6 +348,7 @@ class TestProven:
         assert first == 11
         assert the_stream(said)["ledger"] == {"server_lost": last - first + 1}
 
+    @pytest.mark.soak
     def test_retention_is_no_loss(
         self, command: Command, servers: Servers, processes: Processes, tmp_path: Path, device: PtyDevice
     ) -> None:
@@ -379,6 +383,7 @@ class TestNotProven:
         assert f"{STREAM}: failed: positions 3-4 are in the stream more than once" in done.stdout
         assert done.stdout.splitlines()[-1].endswith("; 2 twice; NOT PROVEN")
 
+    @pytest.mark.soak
     def test_rows_of_the_journal_that_are_gone(self, command: Command, delivered: Plant, server: Server) -> None:
         plant = delivered
         plant.start()
@@ -415,6 +420,7 @@ class TestNotProven:
         assert found(said)["missing"] == [[2, 2]]
         assert key in text(said, "damaged")
 
+    @pytest.mark.soak
     def test_a_stream_whose_own_row_is_damaged(self, command: Command, delivered: Plant) -> None:
         with closing(sqlite3.connect(delivered.journal)) as connection, connection:
             connection.execute("UPDATE Cache SET value = x'00' WHERE key = 'k/000001'")
@@ -456,6 +462,7 @@ class TestNotProven:
         said = audited(command, delivered, code=1)
         assert found(said) == {"missing_copy_kept": [[7, 10]]}
 
+    @pytest.mark.soak
     def test_a_journal_that_is_older_than_what_was_sent(self, command: Command, delivered: Plant) -> None:
         copy = delivered.gateway.data_dir.with_name("copy")
         shutil.copytree(delivered.gateway.data_dir, copy)
@@ -513,6 +520,7 @@ class TestUnread:
         assert the_stream(audited(command, delivered, "--token-file", right, code=0))["appended"] == 10
 
 
+@pytest.mark.soak
 class TestEmbedded:
     def test_beside_a_gateway_without_it_and_beside_another_server(
         self, command: Command, processes: Processes, tmp_path: Path, device: PtyDevice
@@ -544,6 +552,7 @@ class TestEmbedded:
         assert not (plant.gateway.data_dir / "streams").exists()
 
 
+@pytest.mark.soak
 class TestMovedServer:
     def test_a_stream_is_read_where_it_is(
         self, command: Command, delivered: Plant, servers: Servers, tmp_path: Path
