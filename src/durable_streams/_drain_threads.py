@@ -314,6 +314,8 @@ class ThreadedStoreEngine:
                 return calls.save_epoch(epoch).result()
             case _pull.SaveClaim(epoch):
                 return calls.save_claim(epoch).result()
+            case _:
+                raise _pull.IllegalEventError(f"{effect} is for a store that can repair")
 
     def _next_batch(self, run: _Run, max_bytes: int) -> SealedBatch:
         run.demand = self._calls.next_batch(max_bytes)

@@ -24,6 +24,7 @@ CLIENT_ID: Final = "gateway"
 YEARS: Final = {str(year) for year in range(1990, 2070)}
 
 
+@pytest.mark.soak
 def test_order_copies_and_retained_messages_do_not_depend_on_the_clock(
     processes: Processes, tmp_path: Path
 ) -> None:

@@ -185,6 +185,7 @@ class TestTwoRunWithOneIdentity:
         assert stream_of(clone.gateway.status() or {}, STREAM)["in_journal"] == 1
         assert self.values(plant) == [1, 2, 3, 4, 5, 6]
 
+    @pytest.mark.soak
     def test_a_record_of_the_second_one_is_not_taken_for_one_of_the_first(
         self, plant: Plant, clone: Clone, proxy: TcpProxy
     ) -> None:

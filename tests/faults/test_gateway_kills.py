@@ -53,6 +53,7 @@ def test_nothing_is_lost_or_repeated(processes: Processes, tmp_path: Path) -> No
     assert findings.problems == ""
 
 
+@pytest.mark.soak
 def test_nothing_is_lost_or_repeated_with_the_reference_server(
     processes: Processes, tmp_path: Path, reference_server: ReferenceServer
 ) -> None:

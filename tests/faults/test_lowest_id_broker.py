@@ -53,6 +53,7 @@ def test_nothing_is_lost(processes: Processes, tmp_path: Path, version: str) -> 
 
 
 @VERSIONS
+@pytest.mark.soak
 def test_nothing_is_lost_or_repeated_with_a_key(processes: Processes, tmp_path: Path, version: str) -> None:
     devices = all_alike(steady=False)
     findings = run(processes, tmp_path, devices, kills=4, messages=800, version=version, dedupe_key="/n")

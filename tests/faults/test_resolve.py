@@ -84,6 +84,7 @@ class TestRetry:
         again = resolve(plant.gateway, STREAM, "--retry")
         assert (again.returncode, again.stdout.count("parked again: ")) == (1, 1)
 
+    @pytest.mark.soak
     def test_a_stream_that_is_well_is_looked_at_and_takes_no_other_decision(self, plant: Plant) -> None:
         done = resolve(plant.gateway, STREAM, "--retry")
         assert (done.returncode, done.stdout) == (
@@ -326,6 +327,7 @@ class TestSkip:
         assert "--claim does not help here: it is halted: " in done.stdout
         assert "What can be done: --bisect; --skip-to POSITION (or `end`); --retry" in done.stdout
 
+    @pytest.mark.soak
     def test_a_file_that_cannot_be_written_skips_nothing(self, plant: Plant, front: Front) -> None:
         front.rule = TestBisect().rule
         plant.publish(DEVICE, 13)

@@ -153,6 +153,7 @@ class TestFromServerToServer:
             assert telemetry(StreamReader(f"{old.base_url}/{STREAM}").read()) == [{"n": 1}, {"n": 2}]
 
     @pytest.mark.parametrize("stored", [False, True])
+    @pytest.mark.soak
     def test_a_server_that_is_gone_for_good_is_not_asked_and_the_new_one_has_everything_once(
         self, processes: Processes, tmp_path: Path, old: OldServer, new: StreamServer, *, stored: bool
     ) -> None:
@@ -172,6 +173,7 @@ class TestFromServerToServer:
             positions = [record["id"].rsplit(".")[-1] for record in plant.readers[0].records if "data" in record]
             assert positions == ["2", "3", "4", "5"]
 
+    @pytest.mark.soak
     def test_the_old_server_may_have_a_token_of_its_own(
         self, processes: Processes, tmp_path: Path, new: StreamServer
     ) -> None:
@@ -202,6 +204,7 @@ class TestFromServerToServer:
             assert telemetry(plant.readers[0].read()) == [{"end": True}], "the rest is at the old one"
 
 
+@pytest.mark.soak
 class TestTheEmbeddedServer:
     @pytest.mark.parametrize("stored", [False, True])
     def test_from_a_server_to_it(
@@ -282,6 +285,7 @@ POINTS: Final = {
 """Where the gateway is killed while it moves a stream, and what that leaves."""
 
 
+@pytest.mark.soak
 class TestKilledInTheMiddle:
     @pytest.mark.parametrize("point", POINTS)
     def test_the_stream_stands_as_before_or_is_moved(

@@ -177,6 +177,7 @@ def own_audit(plant: Plant) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_repeated_in_twenty(tmp_path: Path) -> None:
     run(tmp_path, kills=20, rate=500)

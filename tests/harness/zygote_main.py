@@ -6,6 +6,7 @@ and later its exit status.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -57,7 +58,7 @@ def begin(connection: socket.socket, selector: selectors.BaseSelector, listener:
     asked: dict[str, Any] = json.loads(request)
     pid = os.fork()
     if pid == 0:
-        os.setsid()
+        os.setpgid(0, 0)
         os.dup2(descriptors[0], 1)
         os.dup2(descriptors[0], 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -75,6 +76,8 @@ def begin(connection: socket.socket, selector: selectors.BaseSelector, listener:
             os._exit(ended.code if isinstance(ended.code, int) else 0)
         finally:
             os._exit(70)
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(pid, pid)  # whoever gets the number may kill the group at once
     os.close(descriptors[0])
     connection.sendall(f"{pid}\n".encode())
     return pid

@@ -57,7 +57,7 @@ def survey(*held: tuple[int, bytes], high_water: int = 9) -> JournalSurvey:
         there.add(position, digest(parse(record)))
     return JournalSurvey(
         "0",
-        Expected(prefixes=(("i.j.", 99),), high_water=high_water, sent=True, unresolved=6, held=there),
+        Expected(prefixes=(("i.j.", 10**9),), high_water=high_water, sent=True, unresolved=6, held=there),
     )
 
 

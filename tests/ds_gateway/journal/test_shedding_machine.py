@@ -227,7 +227,7 @@ class SheddingMachine(RuleBasedStateMachine):
 
 TestShedding = SheddingMachine.TestCase
 TestShedding.settings = settings(
-    max_examples=20,
+    max_examples=10,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -21,6 +21,7 @@ PAIRS = [
 ONLY_ASYNC = {"aclose"}
 
 PUBLIC = """
+    BeginRepair RepairStore SaveRepair SetAside Survey
     Acknowledgement AppendResult Appended AsyncDurableStream AsyncItemIterator AsyncStreamResponse Backoff
     BadRequestError CloseResult Command ContentTypeMismatchError DurableStream DurableStreamError FetchError
     Finder Halt HeadResult HeadersLike IdempotentAppendResult IdempotentProducer InvalidOffsetError
