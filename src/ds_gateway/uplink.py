@@ -293,6 +293,7 @@ class Uplinks:
         self._policy = Policy(
             create=server.create,
             read_back=exactly_once.read_back,
+            halt_if_used=True,
             recover=exactly_once.recover == "auto",
             fence_on_start=exactly_once.fence_on_start,
         )

@@ -83,8 +83,8 @@ def on_claim(state: Pull, answer: Answer, at: float) -> Step:
             after = calm(state, stage=Stage.IDLE, stored=stored, repeated=False, fencing=False)
             return after, SaveClaim(stored.epoch)
         case Verdict.DUPLICATE | Verdict.DUPLICATE_UNSENT:
-            may_repair = state.policy.recover or state.fencing
-            if may_repair and isinstance(answer, Reply) and answer.integer(PRODUCER_SEQ):
+            counts = state.policy.recover or state.policy.halt_if_used or state.fencing
+            if counts and isinstance(answer, Reply) and answer.integer(PRODUCER_SEQ):
                 return _used_before(state, judgement.detail)
             return _claim_higher(state, judgement.detail)
         case Verdict.FORGOTTEN | Verdict.AHEAD | Verdict.EPOCH_BEHIND:

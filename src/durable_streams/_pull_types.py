@@ -60,6 +60,9 @@ class Policy:
 
     create: bool = True
     read_back: bool = True
+    halt_if_used: bool = False
+    """Stop when the server has batches of an epoch that this store never had confirmed: it may be an old copy.
+    Without it, or a repair, a higher epoch is claimed and everything is sent."""
     settle: bool = False
     """Stop as soon as nothing is unresolved; begin nothing new."""
     recover: bool = False

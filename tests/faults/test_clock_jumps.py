@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from faults.plant import Plant, numbered_and_steady, random_kills
 from harness.audit import telemetry
 from harness.gateway_process import source_of

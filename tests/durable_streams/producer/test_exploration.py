@@ -19,7 +19,7 @@ from harness.producer_worlds import Fate, Limits
 from harness.stream_model import Manners
 
 BY_ITSELF = Policy(recover=True)
-BY_AN_OPERATOR = Policy()
+BY_AN_OPERATOR = Policy(halt_if_used=True)
 FENCING = Policy(recover=True, fence_on_start=True)
 SETTLING = Policy(recover=True, settle=True, create=False)
 SETTLING_ONLY = Policy(settle=True, create=False)
