@@ -22,9 +22,11 @@ class TooScatteredError(Exception):
 class Spans:
     """A set of positions. Adding behind everything that is there, the common case, is cheap."""
 
-    __slots__ = ("_firsts", "_lasts")
+    __slots__ = ("_bounded", "_firsts", "_lasts")
 
-    def __init__(self, spans: Iterable[Span] = ()) -> None:
+    def __init__(self, spans: Iterable[Span] = (), *, bounded: bool = True) -> None:
+        """``bounded``: it may have `MAX_SPANS` ranges at most."""
+        self._bounded = bounded
         self._firsts: list[int] = []
         self._lasts: list[int] = []
         for first, last in spans:
@@ -41,7 +43,7 @@ class Spans:
         start, end = bisect_left(lasts, first - 1), bisect_right(firsts, last + 1)
         if start < end:
             first, last = min(first, firsts[start]), max(last, lasts[end - 1])
-        elif len(firsts) >= MAX_SPANS:
+        elif self._bounded and len(firsts) >= MAX_SPANS:
             raise TooScatteredError
         firsts[start:end], lasts[start:end] = [first], [last]
 
@@ -101,19 +103,23 @@ class Spans:
         """Positions that are in this one only."""
         return self & other.complement(self.last)
 
+    def missing(self, first: int, last: int) -> list[Span]:
+        """The ranges from one position to another, both included, that are not in it."""
+        gaps: list[Span] = []
+        start = first
+        for index in range(bisect_left(self._lasts, first), len(self._firsts)):
+            if self._firsts[index] > last:
+                break
+            if self._firsts[index] > start:
+                gaps.append((start, self._firsts[index] - 1))
+            start = self._lasts[index] + 1
+        if start <= last:
+            gaps.append((start, last))
+        return gaps
+
     def complement(self, last: int) -> Spans:
         """Positions from 1 to ``last`` that are not in it."""
-        gaps = Spans()
-        free = 1
-        for first, end in self:
-            if first > last:
-                break
-            if first > free:
-                gaps.add(free, first - 1)
-            free = end + 1
-        if free <= last:
-            gaps.add(free, last)
-        return gaps
+        return Spans(self.missing(1, last))
 
 
 def written(spans: Iterable[Span], most: int = 5) -> str:

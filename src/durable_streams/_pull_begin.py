@@ -11,6 +11,7 @@ from durable_streams._pull_steps import (
     calm,
     common,
     enter,
+    gone,
     halt,
     look_for_batch,
     no_news,
@@ -41,9 +42,8 @@ def on_look(state: Pull, answer: Answer, at: float) -> Step:
             return enter(replace(state, stage=Stage.CREATE))
         if answer.status == 404 and not was_ours:
             return wait(state, "the stream does not exist, and creating it is not wanted: HTTP 404")
-        if answer.status in {404, 410} and answer.from_stream_server:
-            stop = Stop.MISSING if answer.status == 404 else Stop.GONE
-            return halt(state, stop, f"the stream is gone: HTTP {answer.status}")
+        if (ended := gone(state, answer, "the stream is gone")) is not None:
+            return ended
     return no_news(state, answer, at)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from durable_streams._pull_steps import calm, enter, halt, no_news, shows_tail, wrong_content_type
+from durable_streams._pull_steps import calm, enter, gone, halt, no_news, shows_tail, wrong_content_type
 from durable_streams._pull_types import SaveRepair, Stage, Stop
 from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Reply
 
@@ -34,9 +34,8 @@ def on_tail(state: Pull, answer: Answer, at: float) -> Step:
             if (wrong := wrong_content_type(state, answer)) is not None:
                 return wrong
             return enter(replace(state, stage=Stage.SURVEY, tail=answer.headers[STREAM_NEXT_OFFSET]))
-        if answer.status in {404, 410} and answer.from_stream_server:
-            stop = Stop.MISSING if answer.status == 404 else Stop.GONE
-            return halt(state, stop, f"the stream is gone while it is repaired: HTTP {answer.status}")
+        if (ended := gone(state, answer, "the stream is gone while it is repaired")) is not None:
+            return ended
         if answer.status in {405, 501}:
             return halt(state, Stop.UNREADABLE, f"{_UNREADABLE}: HTTP {answer.status}")
     return no_news(state, answer, at)

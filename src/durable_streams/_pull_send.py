@@ -13,6 +13,7 @@ from durable_streams._pull_steps import (
     calm,
     common,
     enter,
+    gone,
     halt,
     look_for_batch,
     no_news,
@@ -105,9 +106,8 @@ def on_head(state: Pull, answer: Answer, at: float) -> Step:
     if isinstance(answer, Reply):
         if shows_tail(answer):
             return _on_tail(state, answer)
-        if answer.status in {404, 410} and answer.from_stream_server:
-            stop = Stop.MISSING if answer.status == 404 else Stop.GONE
-            return halt(state, stop, f"the stream is gone while a batch is unresolved: HTTP {answer.status}")
+        if (ended := gone(state, answer, "the stream is gone while a batch is unresolved")) is not None:
+            return ended
         if answer.status in {403, 405, 501}:
             return _without_reading(state)
     return no_news(state, answer, at)

@@ -217,6 +217,14 @@ def look_for_batch(state: Pull) -> Step:
     return enter(replace(state, stage=Stage.HEAD))
 
 
+def gone(state: Pull, reply: Reply, what: str) -> Step | None:
+    """The halt for a stream that its server says is not there; None for every other answer."""
+    stop = {404: Stop.MISSING, 410: Stop.GONE}.get(reply.status)
+    if stop is None or not reply.from_stream_server:
+        return None
+    return halt(state, stop, f"{what}: HTTP {reply.status}")
+
+
 def wrong_content_type(state: Pull, reply: Reply) -> Step | None:
     """The halt for a stream of another content type; None when it is ours."""
     theirs, ours = reply.headers.get("content-type"), state.stored.content_type

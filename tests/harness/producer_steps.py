@@ -212,7 +212,7 @@ class Steps(Gateway):
                 return Said(answer.status, tuple(answer.headers.items()))
             case _pull.Surveyed(survey, end):
                 assert isinstance(survey, JournalSurvey)
-                key = repr(vars(survey) | {"found": vars(survey.found)})
+                key = repr(vars(survey))
                 return _pull.Surveyed(self._surveys.setdefault(key, survey), end)
             case _:
                 return event

@@ -289,7 +289,9 @@ class Facts:
         opened = sum(size for number, size in sizes.items() if number >= book.open_segment)
         assert book.open_size == opened, (book, sizes)
         kept = sum(size for number, size in sizes.items() if number < first_unresolved)
-        assert book.kept_size == kept, (book, sizes)
+        # A kept row that cannot be read weighs what it did, and its size is not among these.
+        readable = all(number in sizes for number in book.numbers(book.kept_segment, first_unresolved))
+        assert book.kept_size == kept or not readable, (book, sizes)
         accepted = book.next_position - 1
         counted = book.resolved_records + book.unresolved_records + book.lost_positions
         assert accepted == counted, f"{accepted} accepted, {counted} counted: {book}"

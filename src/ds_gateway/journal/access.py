@@ -63,3 +63,12 @@ def refusal(directory: Path, files: list[Path]) -> str | None:
     if not os.access(folder, os.W_OK | os.X_OK):
         return explain(directory, PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder)))
     return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: what was created, renamed or removed there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -390,10 +390,15 @@ class Plan:
             key = rows.segment_key(book.number, each)
             self.damaged.append(key)
             segment = rows.make_segment(first, lost) if each == number else rows.make_segment(last + 1, [])
-            row, old = rows.encode_segment(segment), self.read(key)
-            book.open_size += len(row) - (len(old) if old is not None else 0)
-            self.rows[key] = row
+            self.rows[key] = rows.encode_segment(segment)
+        self.weigh(book)
         self.touch(book)
+
+    def weigh(self, book: Book) -> None:
+        """Count the bytes of what is open anew: a row that was damaged does not tell how long it was."""
+        numbers = book.numbers(book.open_segment, book.next_segment)
+        found = (self.read(rows.segment_key(book.number, number)) for number in numbers)
+        book.open_size = sum(len(row) + rows.ROW_OVERHEAD_BYTES for row in found if row is not None)
 
     def _is_damaged(self, book: Book, number: int) -> bool:
         try:

@@ -21,7 +21,7 @@ from ds_gateway.journal.book import Run
 from ds_gateway.journal.contents import digest, parse
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import Expected, Held
-from ds_gateway.records import Loss, element, loss_tail
+from ds_gateway.records import Loss, loss_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,6 +74,8 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     else:
         open_position = candidates[-1].last_position + 1 if candidates else book.open_position
     book.finish_repair(first_open, end, open_position)
+    if any(each.old_size == 0 for each in candidates):
+        plan.weigh(book)
     if adopt:
         # Whatever is sent from now on has ids of its own; what is kept keeps the old ones, and is not sent again.
         # What somebody else sent for us has its id for good.
@@ -315,15 +317,11 @@ def set_aside(plan: Plan, book: Book, reason: str) -> bool:
         if segment.count <= at:
             continue
         records = segment.elements()
-        record_id, position = rows.id_of(records[at]), rows.position_of(records[at])
+        position = rows.position_of(records[at])
         if parse(records[at]).get("kind") == "loss":
             return False
         plan.quarantine_record(book, records[at], reason)
-        now = plan.now_ns()
-        loss = Loss("quarantined", certain=True, count=1, first_ns=now, last_ns=now, detail=reason)
-        plan.lose(loss)
-        tail = loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=(position, position))
-        records[at] = element(record_id, tail)
+        records[at] = plan.loss_element(book, "quarantined", (position, position), detail=reason)
         changed = rows.encode_segment(rows.make_segment(segment.first_position, records))
         plan.rows[rows.segment_key(book.number, number)] = changed
         book.resize(len(changed) - len(row), whole=run.last_end is None)

@@ -10,7 +10,6 @@ damaged journal is only read until the new one is complete, and never deleted.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing, suppress
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal import rows
-from ds_gateway.journal.access import explain
+from ds_gateway.journal.access import explain, sync_folder
 from ds_gateway.journal.checkup import check_all
 from ds_gateway.journal.disk import BALLAST, FOLDER, SUSPECT, Disk, DiskFullError, translated
 from ds_gateway.journal.evidence import Evidence, StreamOutcome, losses
@@ -110,7 +109,7 @@ def salvage(directory: Path, names: Names, reason: str, settings: SalvageSetting
             done = _build(directory, names, reason, settings, aside)
         settings.on_step("built")
         (staging / COMPLETE).touch()
-        _sync(staging)
+        sync_folder(staging)
         settings.on_step("complete")
         if _is_there(directory / FOLDER):
             _move(directory / FOLDER, directory / aside)
@@ -178,7 +177,7 @@ def _build(directory: Path, names: Names, reason: str, settings: SalvageSettings
             _collect(found.carver, found.evidence, index)
             done = _fill(directory, found, reason, settings, aside)
         index_file.unlink()
-        _sync(staging / FOLDER)
+        sync_folder(staging / FOLDER)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         if isinstance(error, sqlite3.DatabaseError):
@@ -378,13 +377,5 @@ def _free_name(directory: Path, now_ns: int) -> str:
 
 def _move(source: Path, target: Path) -> None:
     source.rename(target)
-    _sync(source.parent)
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(source.parent)
+    sync_folder(target.parent)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from ds_gateway.errors import JournalError
+from ds_gateway.journal.access import sync_folder
 from ds_gateway.journal.rows import id_of, position_of
 from ds_gateway.journal.shedding import drop_front
 
@@ -113,15 +114,7 @@ def write_file(directory: Path, stream: int, records: list[bytes]) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
         for each in (folder, directory):
-            _sync(each)
+            sync_folder(each)
     except OSError as error:
         raise JournalError(f"{path} cannot be written: {error.strerror}; nothing is skipped") from error
     return path
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

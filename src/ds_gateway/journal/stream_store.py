@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import repair
 from ds_gateway.journal.finder import IdFinder
 from ds_gateway.journal.rows import position_of
@@ -107,13 +106,7 @@ class StreamStore:
 
     async def mark_for_repair(self) -> None:
         """Commit that everything is to be read back: the sealed batch cannot be read here any more."""
-
-        def apply(book: Book, plan: Plan) -> None:
-            book.begin_repair(book.epoch + 1)
-            plan.forget_announcements(book)
-            plan.touch(book)
-
-        await self._change(apply)
+        await self.begin_repair(self._book.epoch + 1)
 
     async def begin_survey(self) -> JournalSurvey:
         """Return what is to be looked for, as of now; nothing is sealed while a repair is going on."""
@@ -176,18 +169,12 @@ class StreamStore:
     async def _front(self, before_position: int) -> list[bytes]:
         """The oldest records that are waiting before a position."""
         records: list[bytes] = []
-        damage: JournalDamagedError | None = None
 
         def apply(book: Book, plan: Plan) -> None:
-            nonlocal records, damage
-            try:
-                records = front(plan, book, before_position)
-            except JournalDamagedError as error:
-                damage = error
+            nonlocal records
+            records = front(plan, book, before_position)
 
         await self._change(apply)
-        if damage is not None:
-            raise damage
         return records
 
     async def move(self, url: str, *, give_up: bool = False) -> bool:

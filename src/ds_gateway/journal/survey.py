@@ -9,59 +9,10 @@ from typing import Any, Final
 
 from ds_gateway.journal.contents import UNKNOWN, digest, parse_page
 from ds_gateway.journal.finder import ids_of
+from ds_gateway.spans import Spans
 
 MAX_FOREIGN: Final = 5_000_000
 """Records of somebody else under our identity that are remembered one by one: 8 bytes each, and a dictionary's."""
-
-
-class Positions:
-    """A set of positions, as ranges: a stream has them in order, so that there are few."""
-
-    def __init__(self) -> None:
-        self._first: list[int] = []
-        self._last: list[int] = []
-
-    def add(self, position: int) -> None:
-        """Put a position in."""
-        at = bisect_right(self._first, position) - 1
-        if at >= 0 and position <= self._last[at]:
-            return
-        if at >= 0 and self._last[at] == position - 1:
-            self._last[at] = position
-            if at + 1 < len(self._first) and self._first[at + 1] == position + 1:
-                self._last[at] = self._last.pop(at + 1)
-                del self._first[at + 1]
-        elif at + 1 < len(self._first) and self._first[at + 1] == position + 1:
-            self._first[at + 1] = position
-        else:
-            self._first.insert(at + 1, position)
-            self._last.insert(at + 1, position)
-
-    def add_range(self, first: int, last: int) -> None:
-        """Put positions in, both ends included."""
-        for start, end in self.missing(first, last):
-            at = bisect_right(self._first, start)
-            self._first.insert(at, start)
-            self._last.insert(at, end)
-
-    def __contains__(self, position: object) -> bool:
-        assert isinstance(position, int)
-        at = bisect_right(self._first, position) - 1
-        return at >= 0 and position <= self._last[at]
-
-    def missing(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The ranges between two positions, both included, that are not in the set."""
-        gaps: list[tuple[int, int]] = []
-        start = first
-        for at in range(max(bisect_right(self._first, first) - 1, 0), len(self._first)):
-            if self._first[at] > last:
-                break
-            if self._first[at] > start:
-                gaps.append((start, self._first[at] - 1))
-            start = max(start, self._last[at] + 1)
-        if start <= last:
-            gaps.append((start, last))
-        return gaps
 
 
 class Held:
@@ -117,7 +68,7 @@ class JournalSurvey:
         self.anchor = anchor
         self.start = ""
         self.expired = False
-        self.found = Positions()
+        self.found = Spans(bounded=False)
         self.others: dict[int, int] = {}
         """Positions that were never sealed here, and what is in the stream at them."""
         self._clash = False
@@ -155,9 +106,11 @@ class JournalSurvey:
         if isinstance(last, int) and position < last <= self._expected.high_water:
             first = position + 1
             for here in self._expected.held.between(first, last):
-                self.found.add_range(first, here - 1)
+                if first < here:
+                    self.found.add(first, here - 1)
                 first = here + 1
-            self.found.add_range(first, last)
+            if first <= last:
+                self.found.add(first, last)
 
     def _prefix_at(self, position: int) -> str:
         return next(prefix for prefix, last in self._expected.prefixes if position <= last)
