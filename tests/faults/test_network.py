@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from faults.plant import END, GATEWAY, Device, Plant
+from faults.test_retarget import resolve
 from harness.audit import Findings, StreamReader, check_positions, compare
 from harness.gateway_process import total
 from harness.processes import Processes
@@ -283,6 +284,10 @@ class TestASecondDelivery:
             line.wait_streams(["a"], lambda stream: stream["state"] == "halted", "the stream halts")
             assert plan.used == 1
             assert "the number was used, and not by us" in line.streams()["a"]["reason"]
+            # Whatever shared no batch with the first of them waits in the journal.
+            done = resolve(line.plant.gateway, f"telemetry/{GATEWAY}/a", "--claim")
+            assert done.returncode == 0, done.stdout + done.stderr
+            line.wait_streams(["a"], settled(4), "everything is in its stream")
             assert line.audit("a").problems == ""
 
 
