@@ -78,6 +78,8 @@ class Batch:
     flying: bool = False
     doubtful: bool = False
     """An earlier attempt with this number may have arrived."""
+    turned_back: bool = False
+    """The server lacked an earlier number once. What goes there twice on the way is stored by its second copy."""
     needs_turn: bool = False
     """The server lacked an earlier number: wait until it has confirmed another one."""
     attempts: int = 0
@@ -90,6 +92,11 @@ class Batch:
     """The second half of a batch that was too large for the server."""
     moved: list[tuple[Batch, int]] | None = None
     """Where its messages went, one by one, when the content type was learnt."""
+
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether the server may have it under its present number, although nobody has said so."""
+        return self.doubtful or self.turned_back
 
     @property
     def settled(self) -> bool:

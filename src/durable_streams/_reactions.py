@@ -118,7 +118,8 @@ def _gap(landing: _Landing) -> None:
     if landing.flight.in_turn:
         landing.fail()
     else:
-        landing.flight.batch.needs_turn = True
+        batch = landing.flight.batch
+        batch.turned_back = batch.needs_turn = True
 
 
 def _too_large(landing: _Landing) -> None:

@@ -215,8 +215,8 @@ class Window:
         if not self._restarting:
             return True
         for other in reversed(self._unconfirmed):
-            if other is batch or other.doubtful:
-                return other.doubtful
+            if other is batch or other.may_be_stored:
+                return other.may_be_stored
         raise AssertionError("the batch is not confirmed")  # pragma: no cover
 
     def _seal(self, batch: Batch) -> Batch:
@@ -232,7 +232,7 @@ class Window:
 
     def _launch(self, batch: Batch, *, in_turn: bool) -> Flight:
         batch.needs_turn = False
-        attempt = Attempt(batch.epoch, batch.seq, repeated=batch.doubtful, closes=not batch.messages)
+        attempt = Attempt(batch.epoch, batch.seq, repeated=batch.may_be_stored, closes=not batch.messages)
         flight = self._fly(batch, attempt, in_turn=in_turn)
         return _closing(flight) if batch.closing else flight
 
@@ -280,7 +280,7 @@ class Window:
     def _confirm_those_before(self, appended: Batch) -> None:
         # The server takes a number only after all before it: what may have arrived has.
         for other in [other for other in self._unconfirmed if other.seq < appended.seq]:
-            if other.doubtful and not other.flying:
+            if other.may_be_stored and not other.flying:
                 self._unconfirmed.remove(other)
                 self._settle(other, IdempotentAppendResult(None, duplicate=True))
 
@@ -340,7 +340,7 @@ class Window:
         """Do what waited for the last flight to land."""
         if self.in_flight_count > 0:
             return
-        if self._restarting and not any(batch.doubtful for batch in self._unconfirmed):
+        if self._restarting and not any(batch.may_be_stored for batch in self._unconfirmed):
             # Above the epoch that fenced this one: in that one the numbers are somebody else's.
             self._claim = max(self._claim or 0, self.epoch + 1, self.fenced_by + 1)
             self.epoch_known = not self.settings.auto_claim  # an earlier process may have had this one, too
@@ -417,7 +417,7 @@ class Window:
     def _renumber(self, batches: Sequence[Batch] | deque[Batch]) -> None:
         for batch in batches:
             self._number(batch)
-            batch.doubtful = batch.needs_turn = False
+            batch.doubtful = batch.turned_back = batch.needs_turn = False
             batch.attempts, batch.not_before = 0, 0.0
 
 

@@ -240,3 +240,22 @@ def test_what_is_confirmed_is_stored_once_and_in_order(machine: type[RuleBasedSt
 @pytest.mark.soak
 def test_so_it_is_in_very_many_stories(machine: type[RuleBasedStateMachine]) -> None:
     stories(machine, 1500)
+
+
+def test_a_copy_of_a_request_that_was_turned_back_is_not_sent_again_in_the_next_epoch() -> None:
+    # Found by the stories above: the second of two requests overtakes the first and is refused for the gap, then
+    # what is on the way delivers it again.
+    story = ProducerOverABadNetwork()
+    story.choose(max_in_flight=2, per_batch=1)
+    story.append(1)
+    story.send(0.0)
+    story.happen([(0, Event.IS_ANSWERED)])
+    story.append(2)
+    story.send(0.0)
+    story.restart_the_producer()
+    story.happen([(1, Event.ARRIVES), (0, Event.IS_ANSWERED), (0, Event.ARRIVES), (0, Event.IS_ANSWERED)])
+    story.send(0.0)
+    story.teardown()
+    story.nothing_is_stored_twice_or_out_of_order()
+    story.nothing_fails()
+    assert story.window.epoch == 1
