@@ -145,6 +145,11 @@ _CREATE_AGAIN: Final = (
     "--claim: create the stream again, and send everything that is kept here. What was in it before and is not "
     "kept is gone; a loss record says which positions"
 )
+_STEP_OVER: Final = (
+    "--claim: claim a higher epoch, read everything back that is kept here, step over the pages that cannot be "
+    "read, send again what is not found. What is in such a page is sent again, so that a reader who has it already "
+    "may get it twice"
+)
 _BISECT: Final = (
     "--bisect: send smaller and smaller parts until the refused record is found; that one goes to the quarantine, "
     "a loss record takes its place, all others are sent"
@@ -165,6 +170,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "closed": (_SKIP, _RETRY),
     "refused": (_BISECT, _SKIP, _RETRY),
     "too_large": (_BISECT, _SKIP, _RETRY),
+    "unreadable_page": (_STEP_OVER, _SKIP, _RETRY),
 }
 
 

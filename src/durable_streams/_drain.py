@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from durable_streams import _pull
 from durable_streams._producer import Attempt, producer_request
-from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Reply, Request
+from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Failure, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,8 +153,8 @@ class Drain:
             case _pull.NextBatch(max_bytes):
                 sealed: SealedBatch = yield Seal(min(self.max_batch_bytes, max_bytes or self.max_batch_bytes))
                 return _pull.Sealed(sealed)
-            case _pull.ReadAllBack(tail):
-                return (yield from self._read_all_back(tail))
+            case _pull.ReadAllBack():
+                return (yield from self._read_all_back(command))
             case _pull.Reseal() | _pull.SetAside():
                 smaller: SealedBatch = yield command
                 return _pull.Sealed(smaller)
@@ -183,44 +183,69 @@ class Drain:
     def _read_back(self, command: _pull.ReadBack) -> Flow[_pull.Event]:
         finder = self.store.finder(command.batch)
         end = yield from _read(self.url, command.anchor, command.tail, finder.feed)
-        return _pull.Found(finder.verdict(), end) if isinstance(end, str) else self._answered(end)
+        return _pull.Found(finder.verdict(), end) if isinstance(end, str) else self._broke_off(end)
 
-    def _read_all_back(self, tail: str) -> Flow[_pull.Event]:
+    def _read_all_back(self, command: _pull.ReadAllBack) -> Flow[_pull.Event]:
+        tail = command.tail
         survey: Survey = yield BeginSurvey()
         anchor = survey.anchor
-        if anchor is None or anchor > tail:
+        if anchor is None or anchor > tail or command.expired:
             # The server went back beyond everything that is kept: only the whole stream says what is there.
             anchor = BEGINNING
-        survey.start = anchor
-        end = yield from _read(self.url, anchor, tail, survey.feed)
-        expired = isinstance(end, Reply) and end.status == 410
-        if anchor != BEGINNING and (expired or (isinstance(end, str) and survey.incomplete)):
+        survey.start, survey.expired = anchor, command.expired
+        end = yield from _read(self.url, anchor, tail, survey.feed, leniently=command.leniently)
+        if anchor != BEGINNING and isinstance(end, str) and survey.incomplete:
             # An end behind the anchor proves nothing: the claim, or somebody else, may have moved it there.
             survey = yield BeginSurvey()
-            survey.start, survey.expired = BEGINNING, expired
-            end = yield from _read(self.url, BEGINNING, tail, survey.feed)
-        return _pull.Surveyed(survey, end) if isinstance(end, str) else self._answered(end)
+            survey.start = BEGINNING
+            end = yield from _read(self.url, BEGINNING, tail, survey.feed, leniently=command.leniently)
+        return _pull.Surveyed(survey, end) if isinstance(end, str) else self._broke_off(end)
+
+    def _broke_off(self, end: Answer | _BadPage) -> _pull.Event:
+        if isinstance(end, _BadPage):
+            return _pull.Unreadable(end.why, self.retry.monotonic())
+        return self._answered(end)
 
 
-def _read(url: str, start: str, tail: str, feed: Callable[[bytes], None]) -> Flow[str | Answer]:
-    """Read from an offset until the tail, or beyond it; return the end, or the answer that broke it off."""
+@dataclass(frozen=True, slots=True)
+class _BadPage:
+    """A page that is the stream server's and cannot be read here."""
+
+    why: str
+
+
+def _read(
+    url: str, start: str, tail: str, feed: Callable[[bytes], None], *, leniently: bool = False
+) -> Flow[str | Answer | _BadPage]:
+    """Read from an offset until the tail, or beyond it; return the end, or what broke it off.
+
+    ``leniently``: pages that cannot be read are stepped over.
+    """
     offset = start
     while offset == BEGINNING or offset < tail:
         answer = yield from _ask(Request("GET", url, params=(("offset", offset),)))
         if isinstance(answer, Failure) or answer.status != 200:
             return answer
-        if len(answer.body) >= MAX_PAGE_BYTES:
-            return Failure(f"a read from {offset} has more than {MAX_PAGE_BYTES} bytes")
         end = answer.headers.get(STREAM_NEXT_OFFSET, "")
-        if offset != BEGINNING and end <= offset:
-            # A page that does not advance would be read for ever.
+        if not end or (offset != BEGINNING and end <= offset):
+            # It is nobody knows whose; or it does not advance, and would be read for ever.
             return Failure(f"a read from {offset} ended at {end!r}")
-        try:
-            feed(answer.body)
-        except ValueError as error:
-            return Failure(f"a read from {offset} is not a JSON array: {error}")
+        wrong = _feed(feed, answer.body)
+        if wrong and not leniently:
+            return _BadPage(f"a read from {offset} {wrong}")
         offset = end
     return offset
+
+
+def _feed(feed: Callable[[bytes], None], page: bytes) -> str:
+    """Hand a page on; return what is wrong with it."""
+    if len(page) >= MAX_PAGE_BYTES:
+        return f"has more than {MAX_PAGE_BYTES} bytes"
+    try:
+        feed(page)
+    except ValueError as error:
+        return f"is not a JSON array: {error}"
+    return ""
 
 
 def _ask(request: Request) -> Flow[Answer]:

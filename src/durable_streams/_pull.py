@@ -29,9 +29,12 @@ Rules:
 - Only a 200 that echoes a claim makes it count. A 204 may be an earlier process's: claim a higher epoch.
 - Whatever anybody on the way could have said (a 404, 400, 410 or 413 without a stream server's headers) counts
   only after three times in a minute, and when the server answers something else as it should.
+- Refusals of reading (403, 405 and 501 to HEAD or GET) count no sooner, and when a probe is answered
+  (`_pull_reading`).
 - STOPPED is final for this process: the reason says why, and a restart looks again at everything.
-- With `Policy.settle` it only finds out what became of a batch: nothing is created, claimed or sealed, and it
-  stops (SETTLED) as soon as nothing is unresolved. Whoever leaves a server needs that: no record is sent to both.
+- With `Policy.settle` it only finds out what became of a batch: nothing is created or sealed, nothing is claimed
+  unless a repair has to (`Policy.recover`), and it stops (SETTLED) as soon as nothing is unresolved. Whoever
+  leaves a server needs that: no record is sent to both.
 
 The machine never does I/O: `react` takes an event and returns the next state with one command. Whoever executes
 the command (see `_puller`) feeds the outcome back as the next event.
@@ -43,9 +46,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_streams._pull_begin import MAX_CLAIMS, on_claim, on_create, on_look, on_probe
+from durable_streams._pull_reading import on_unreadable, on_vouch
 from durable_streams._pull_repair import on_survey_broken, on_surveyed, on_tail
 from durable_streams._pull_send import on_check, on_found, on_head, on_read, on_send, on_smaller
-from durable_streams._pull_steps import MAX_REPAIRS, begin_repair, enter, on_path_confirmed
+from durable_streams._pull_steps import MAX_REPAIRS, enter, on_path_confirmed
 from durable_streams._pull_types import (
     Answered,
     BeginRepair,
@@ -79,6 +83,7 @@ from durable_streams._pull_types import (
     Step,
     Stop,
     Surveyed,
+    Unreadable,
     Wait,
 )
 
@@ -93,11 +98,12 @@ def start(stored: ProducerState, policy: Policy) -> Step:
     """Begin with what the store knows. Nothing an earlier process believed is taken for granted."""
     fences = (policy.fence_on_start or policy.claim) and not policy.settle
     fresh = Pull(Stage.LOOK, stored, policy, fencing=fences)
+    # A stream that has ended takes no claim: a look comes first, so that not every start uses up an epoch.
     if stored.repairing:
-        return begin_repair(fresh, stored.epoch + 1, "a repair was begun and not finished")
+        return enter(replace(fresh, due="a repair was begun and not finished"))
     if fences and stored.claimed:
         why = "an operator claims it" if policy.claim else "exactly_once.fence_on_start"
-        return begin_repair(fresh, stored.epoch + 1, why)
+        return enter(replace(fresh, due=why))
     if policy.settle and stored.batch is None:
         return enter(replace(fresh, stage=Stage.IDLE))
     if not stored.claimed:
@@ -117,6 +123,8 @@ def react(state: Pull, event: Event) -> Step:
             return on_found(state, presence, end)
         case Surveyed(survey, end) if state.stage is Stage.SURVEY:
             return on_surveyed(state, survey, end)
+        case Unreadable(why, at) if state.stage in {Stage.READ, Stage.SURVEY}:
+            return on_unreadable(state, why, at)
         case PathConfirmed(confirmed) if state.refusals:
             return on_path_confirmed(state, confirmed=confirmed)
         case Sealed(batch) if state.stage is Stage.IDLE:
@@ -136,6 +144,7 @@ _ANSWERS: dict[Stage, Callable[[Pull, Answer, float], Step]] = {
     Stage.HEAD: on_head,
     Stage.READ: on_read,
     Stage.CHECK: on_check,
+    Stage.VOUCH: on_vouch,
     Stage.TAIL: on_tail,
     Stage.SURVEY: on_survey_broken,
 }
@@ -175,6 +184,7 @@ __all__ = [
     "Step",
     "Stop",
     "Surveyed",
+    "Unreadable",
     "Wait",
     "react",
     "start",

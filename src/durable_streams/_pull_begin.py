@@ -36,7 +36,7 @@ def on_look(state: Pull, answer: Answer, at: float) -> Step:
         if shows_tail(answer):
             return _seen(state, answer)
         # A stream that was ours and is gone is created again only when an operator says so.
-        was_ours = state.stored.repairing and not state.policy.claim
+        was_ours = (state.stored.repairing or bool(state.due)) and not state.policy.claim
         if answer.status == 404 and state.policy.create and not was_ours:
             # No proof needed that this 404 is the stream server's: the PUT brings the proof, or fails.
             return enter(replace(state, stage=Stage.CREATE))
@@ -64,6 +64,8 @@ def _seen(state: Pull, reply: Reply) -> Step:
         return wrong
     if reply.is_true(STREAM_CLOSED):
         return halt(state, Stop.CLOSED, "the stream is closed: it takes no more records, ever")
+    if state.due:
+        return begin_repair(state, state.stored.epoch + 1, state.due)
     claiming = calm(state, stage=Stage.CLAIM)
     if state.stored.anchor is not None:
         return enter(claiming)

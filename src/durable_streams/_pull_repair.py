@@ -16,7 +16,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from durable_streams._pull_steps import calm, enter, gone, halt, no_news, shows_tail, wrong_content_type
+from durable_streams._pull_reading import may_not_read, not_kept, not_read
+from durable_streams._pull_steps import calm, enter, gone, halt, shows_tail, wrong_content_type
 from durable_streams._pull_types import SaveRepair, Stage, Stop
 from durable_streams._wire import STREAM_NEXT_OFFSET, Answer, Reply
 
@@ -36,16 +37,20 @@ def on_tail(state: Pull, answer: Answer, at: float) -> Step:
             return enter(replace(state, stage=Stage.SURVEY, tail=answer.headers[STREAM_NEXT_OFFSET]))
         if (ended := gone(state, answer, "the stream is gone while it is repaired")) is not None:
             return ended
-        if answer.status in {405, 501}:
-            return halt(state, Stop.UNREADABLE, f"{_UNREADABLE}: HTTP {answer.status}")
-    return no_news(state, answer, at)
+    return _not_read(state, answer, at)
 
 
 def on_survey_broken(state: Pull, answer: Answer, at: float) -> Step:
-    """The read-back broke off: look again from the start."""
-    if isinstance(answer, Reply) and answer.status in {403, 405, 501}:
+    """The read-back broke off."""
+    if isinstance(answer, Reply) and answer.status == 410 and not state.expired:
+        return not_kept(state, answer, at)
+    return _not_read(state, answer, at)
+
+
+def _not_read(state: Pull, answer: Answer, at: float) -> Step:
+    if isinstance(answer, Reply) and may_not_read(state, answer):
         return halt(state, Stop.UNREADABLE, f"{_UNREADABLE}: HTTP {answer.status}")
-    return no_news(replace(state, stage=Stage.TAIL), answer, at)
+    return not_read(state, answer, at)
 
 
 def on_surveyed(state: Pull, survey: Survey, end: str) -> Step:
@@ -67,5 +72,16 @@ def on_surveyed(state: Pull, survey: Survey, end: str) -> Step:
     stored = replace(state.stored, claimed=True, repairing=False, anchor=end, resolved_seq=0, batch=None)
     # What an operator decided counts once.
     policy = replace(state.policy, claim=False)
-    after = calm(state, stage=Stage.IDLE, stored=stored, policy=policy, fencing=False, claims=0)
+    after = calm(
+        state,
+        stage=Stage.IDLE,
+        stored=stored,
+        policy=policy,
+        fencing=False,
+        claims=0,
+        vouched=False,
+        expired=False,
+        refusal=0,
+        refusals=0,
+    )
     return after, SaveRepair(survey, end, adopt=survey.foreign)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from durable_streams._producer import PROBE_SEQ, Attempt, Verdict, judge
 from durable_streams._pull_begin import on_remembered
+from durable_streams._pull_reading import may_not_read, not_kept, not_read
 from durable_streams._pull_steps import (
     MAX_ASIDES,
     anchor,
@@ -16,7 +17,6 @@ from durable_streams._pull_steps import (
     gone,
     halt,
     look_for_batch,
-    no_news,
     rejected,
     repair,
     shows_tail,
@@ -108,9 +108,9 @@ def on_head(state: Pull, answer: Answer, at: float) -> Step:
             return _on_tail(state, answer)
         if (ended := gone(state, answer, "the stream is gone while a batch is unresolved")) is not None:
             return ended
-        if answer.status in {403, 405, 501}:
-            return _without_reading(state)
-    return no_news(state, answer, at)
+    if may_not_read(state, answer):
+        return _without_reading(state)
+    return not_read(state, answer, at)
 
 
 def _on_tail(state: Pull, reply: Reply) -> Step:
@@ -129,13 +129,12 @@ def _on_tail(state: Pull, reply: Reply) -> Step:
 
 
 def on_read(state: Pull, answer: Answer, at: float) -> Step:
-    """The read-back broke off: look again from the start."""
+    """The read-back broke off."""
     if isinstance(answer, Reply) and answer.status == 410:
-        why = "the stream no longer keeps what lies behind our last batch: HTTP 410"
-        return repair(state, Stop.SERVER_BEHIND, why)
-    if isinstance(answer, Reply) and answer.status in {403, 405, 501}:
+        return not_kept(state, answer, at)
+    if may_not_read(state, answer):
         return _without_reading(state)
-    return no_news(replace(state, stage=Stage.HEAD), answer, at)
+    return not_read(state, answer, at)
 
 
 def _without_reading(state: Pull) -> Step:
@@ -143,12 +142,20 @@ def _without_reading(state: Pull) -> Step:
     if state.doubted:
         # A 204 that echoed a number which we had sent before, in an epoch that was claimed with a 200.
         return _resolved(state, anchor(state))
+    if state.closed:
+        return halt(
+            state,
+            Stop.CLOSED,
+            "the stream is closed: it takes no more records, ever; and it may not be read, so that nobody knows "
+            "whether the last batch is in it",
+        )
     return enter(replace(state, stage=Stage.SEND))
 
 
 def on_found(state: Pull, presence: Presence, end: str) -> Step:
     """The read-back is complete."""
     batch = unresolved(state)
+    state = replace(state, vouched=False)
     match presence:
         case Presence.PRESENT:
             return _resolved(state, end)

@@ -50,7 +50,7 @@ def enter(state: Pull) -> Step:
             return state, Put()
         case Stage.CLAIM:
             return state, PostClaim(Attempt(stored.epoch, 0, state.repeated))
-        case Stage.PROBE | Stage.CHECK:
+        case Stage.PROBE | Stage.CHECK | Stage.VOUCH:
             return state, PostProbe(Attempt(stored.epoch, PROBE_SEQ))
         case Stage.IDLE if state.policy.settle:
             return replace(state, stage=Stage.STOPPED, stop=Stop.SETTLED), Halt(Stop.SETTLED, _SETTLED)
@@ -62,7 +62,7 @@ def enter(state: Pull) -> Step:
         case Stage.READ:
             return state, ReadBack(unresolved(state), anchor(state), state.tail)
         case Stage.SURVEY:
-            return state, ReadAllBack(state.tail)
+            return state, ReadAllBack(state.tail, expired=state.expired, leniently=state.policy.claim)
         case Stage.STOPPED:  # pragma: no cover - Halt ends the run, nothing enters it again
             raise IllegalEventError("the producer has stopped")
 
@@ -120,6 +120,8 @@ def begin_repair(state: Pull, epoch: int, why: str) -> Step:
         doubted=False,
         closed=False,
         rejected=None,
+        due="",
+        expired=False,
         repairs=state.repairs + 1,
     )
     return after, BeginRepair(epoch, why)
@@ -142,21 +144,49 @@ def unproved(state: Pull, answer: Answer, at: float, why: str) -> Step:
     reply = answer if isinstance(answer, Reply) else None
     if reply is None or reply.status not in _REFUSALS or reply.from_stream_server:
         return wait(state, why, reply=reply)
-    if state.refusal == reply.status:
-        counted = replace(state, refusals=state.refusals + 1)
-    else:
-        counted = replace(state, refusal=reply.status, refusals=1, refused_since=at)
-    if counted.refusals >= REFUSALS_COUNT and at - counted.refused_since >= REFUSED_SECONDS:
+    counted = count(state, reply.status, at)
+    if enough(counted, at):
         return replace(counted, trouble=why), ConfirmPath()
-    so_far = min(counted.refusals, REFUSALS_COUNT)
-    return wait(counted, f"{why}; {so_far} of {REFUSALS_COUNT} within a minute, then it is believed", reply=reply)
+    return wait(look_again(counted), so_far(counted, why), reply=reply)
+
+
+def count(state: Pull, refusal: int | str, at: float) -> Pull:
+    """The state after one more refusal, the first of its kind or not."""
+    if state.refusal == refusal:
+        return replace(state, refusals=state.refusals + 1)
+    return replace(state, refusal=refusal, refusals=1, refused_since=at)
+
+
+def enough(state: Pull, at: float) -> bool:
+    """Whether there were enough equal refusals, over long enough."""
+    return state.refusals >= REFUSALS_COUNT and at - state.refused_since >= REFUSED_SECONDS
+
+
+def so_far(state: Pull, why: str) -> str:
+    """What to tell while there were not enough."""
+    counted = min(state.refusals, REFUSALS_COUNT)
+    return f"{why}; {counted} of {REFUSALS_COUNT} within a minute, then it is believed"
+
+
+def look_again(state: Pull) -> Pull:
+    """A read that broke off begins with a look at the stream's end."""
+    match state.stage:
+        case Stage.READ:
+            return replace(state, stage=Stage.HEAD)
+        case Stage.SURVEY:
+            return replace(state, stage=Stage.TAIL)
+        case _:
+            return state
 
 
 def on_path_confirmed(state: Pull, *, confirmed: bool) -> Step:
     """The server answers something else as it should, so that the refusals are its own; or it does not."""
+    assert isinstance(state.refusal, int), "a page that cannot be read needs no confirmation"
     told = replace(state, refusal=0, refusals=0)
     if not confirmed:
-        return wait(told, state.trouble)
+        return wait(look_again(told), state.trouble)
+    if state.stage in {Stage.READ, Stage.SURVEY} and state.refusal == 410:
+        return expired(told)
     stop, meaning = _REFUSALS[state.refusal]
     why = f"{meaning}: {state.refusals} times HTTP {state.refusal}, while the server answers otherwise"
     if stop is Stop.TOO_LARGE and state.stage is Stage.SEND:
@@ -172,9 +202,19 @@ _REFUSALS: Final[dict[int, tuple[Stop, str]]] = {
 }
 
 
+def expired(state: Pull) -> Step:
+    """The server does not keep any more what was to be read back: HTTP 410 to a read, not to the stream."""
+    if state.stage is Stage.SURVEY:
+        return enter(replace(state, expired=True))
+    return repair(
+        state, Stop.SERVER_BEHIND, "the stream no longer keeps what lies behind our last batch: HTTP 410"
+    )
+
+
 def rejected(state: Pull, stop: Stop, why: str) -> Step:
     """The server refuses the batch for what is in it: ask first whether that is all that is wrong."""
-    return enter(calm(state, stage=Stage.CHECK, rejected=stop, rejection=why))
+    # Failures go on counting: of a batch that is refused and said to be there in turn, less and less is asked.
+    return enter(replace(state, stage=Stage.CHECK, rejected=stop, rejection=why))
 
 
 def common(state: Pull, judgement: Judgement, answer: Answer, at: float) -> Step:

@@ -24,6 +24,7 @@ class Stage(Enum):
     HEAD = "looking whether an unanswered batch arrived"
     READ = "reading back an unanswered batch"
     CHECK = "asking whether a refused batch is the next one"
+    VOUCH = "asking something else, as the stream may not be read, it seems"
     TAIL = "looking how far everything of ours is to be read back"
     SURVEY = "reading back everything of ours that is kept"
     STOPPED = "stopped"
@@ -45,6 +46,9 @@ class Stop(Enum):
     CLOSED = "closed"
     GONE = "gone"
     UNREADABLE = "unreadable"
+    """The server does not let the stream be read, and a repair must."""
+    UNREADABLE_PAGE = "unreadable_page"
+    """The server gives something that cannot be read here: too large, nested too deeply, or no JSON."""
     SETTLED = "settled"
     """Nothing is wrong: this was the task of a policy with ``settle``."""
 
@@ -64,7 +68,8 @@ class Policy:
     """Stop when the server has batches of an epoch that this store never had confirmed: it may be an old copy.
     Without it, or a repair, a higher epoch is claimed and everything is sent."""
     settle: bool = False
-    """Stop as soon as nothing is unresolved; begin nothing new."""
+    """Stop as soon as nothing is unresolved; begin nothing new. With ``recover`` a repair is nothing new: it
+    claims a higher epoch, and what it does not find in the stream is not sent there any more."""
     recover: bool = False
     """Repair what can be repaired without anybody's decision: a server that forgot, went back or has a gap, and a
     batch that is too large. Needs a store that can (`RepairStore`)."""
@@ -72,7 +77,8 @@ class Policy:
     """Claim a higher epoch and repair at every start, whoever wrote with this identity meanwhile."""
     claim: bool = False
     """An operator decided that this store is the one that goes on: claim the identity back, create the stream
-    again if it is gone, and repair. What somebody else wrote under this identity stays where it is."""
+    again if it is gone, and repair. What somebody else wrote under this identity stays where it is; a page that
+    cannot be read is stepped over, and what may be in it is sent again."""
     bisect: bool = False
     """An operator decided that a batch which the server refuses is halved until the refused record is found; that
     one is set aside."""
@@ -109,11 +115,19 @@ class Pull:
     """Records set aside in a row without a batch that got through."""
     fencing: bool = False
     """Whether a higher epoch is answered by a still higher one: until the first repair of this process is done."""
-    refusal: int = 0
-    """Status of the refusals in a row that nobody proved to be the stream server's; 0: none."""
+    due: str = ""
+    """Why a repair begins as soon as the stream was seen to take records; empty when none is due."""
+    refusal: int | str = 0
+    """What the refusals in a row have in common that do not count at once: a status, or what is wrong with a page;
+    0: none."""
     refusals: int = 0
     refused_since: float = 0.0
     """Monotonic seconds."""
+    vouched: bool = False
+    """Whether the stream server was asked something else, and answered, since it was last read: then it is the
+    server itself that refuses to be read."""
+    expired: bool = False
+    """With SURVEY: whether the server keeps nothing from before our oldest anchor: read what there is."""
     rejected: Stop | None = None
     """With CHECK: why the batch was refused."""
     rejection: str = ""
@@ -143,6 +157,15 @@ class Surveyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A read-back met a page of the stream server's that cannot be read here."""
+
+    why: str
+    at: float = 0.0
+    """When; monotonic seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class PathConfirmed:
     """Whether the way to the stream server is right, as something else that it answered shows."""
 
@@ -169,7 +192,7 @@ class Done:
     """The store's commit, or the wait, of the last command is over."""
 
 
-Event = Answered | Found | Surveyed | PathConfirmed | Sealed | Done
+Event = Answered | Found | Surveyed | Unreadable | PathConfirmed | Sealed | Done
 
 
 # -- Commands --------------------------------------------------------------------------------------
@@ -257,6 +280,10 @@ class ReadAllBack:
     """Read everything of ours that the store keeps, until ``tail``."""
 
     tail: str
+    expired: bool = False
+    """The server does not keep what lies behind the oldest anchor any more: begin at its oldest message."""
+    leniently: bool = False
+    """Step over pages that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,13 @@ class TestTold:
         assert choices(STANDINGS[1], NEW)[0].startswith("--retry: remove the cause first")
         fenced = replace(STANDINGS[1], uplink=replace(STANDINGS[1].uplink, stop="fenced"))
         assert [each.partition(":")[0] for each in choices(fenced, NEW)] == ["--claim", "--retry"]
+        page = replace(STANDINGS[1], uplink=replace(STANDINGS[1].uplink, stop="unreadable_page"))
+        assert [each.partition(":")[0] for each in choices(page, NEW)] == [
+            "--claim",
+            "--skip-to POSITION (or `end`)",
+            "--retry",
+        ]
+        assert "step over the pages that cannot be read" in choices(page, NEW)[0]
         assert choices(STANDINGS[4], NEW) == ["nothing: it is not halted"]
 
     @pytest.mark.parametrize(

@@ -38,7 +38,16 @@ _AT_ONCE: Final = (
 """Commands of which the outcome depends on the journal alone. Nothing that happens just before one makes a
 difference, but for a crash, and that is a step of its own."""
 
-Told = Said | Failure | _pull.Found | _pull.Surveyed | _pull.PathConfirmed | _pull.Sealed | _pull.Done
+Told = (
+    Said
+    | Failure
+    | _pull.Found
+    | _pull.Surveyed
+    | _pull.Unreadable
+    | _pull.PathConfirmed
+    | _pull.Sealed
+    | _pull.Done
+)
 
 
 class Turned(NamedTuple):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _LOST: Final = Failure("timed out")
 _UNSENT: Final = Failure("connection refused", sent=False)
 _HTML: Final = Said(502, (("content-type", "text/html"),))
+_PORTAL: Final = (Said(405, (("content-type", "text/html"),)), Said(410, (("content-type", "text/html"),)))
+"""What somebody on the way says to a look at the stream, or a read."""
 _RETRY: Final = RetryPolicy(random=Random(0), utc_now=lambda: datetime.now(UTC), monotonic=lambda: 0.0)
 """No time passes while something is read; the machine is told when by `Gateway._react`."""
 
@@ -113,7 +115,8 @@ class Steps(Gateway):
     def _no_answer(self, world: World) -> Iterator[World]:
         fate = world.fate
         if fate.losses:
-            yield from self._told(world._replace(fate=fate._replace(losses=fate.losses - 1)), _LOST)
+            for answer in (_LOST, *_PORTAL):
+                yield from self._told(world._replace(fate=fate._replace(losses=fate.losses - 1)), answer)
 
     def _post(self, world: World, epoch: int, seq: int, messages: tuple[int, ...]) -> tuple[int, Said]:
         def make() -> tuple[int, Said]:

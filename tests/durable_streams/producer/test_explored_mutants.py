@@ -16,13 +16,14 @@ from ds_gateway.journal.survey import JournalSurvey
 from durable_streams import _pull, _pull_begin, _pull_send, _pull_steps
 from durable_streams._pull import Policy, Pull, Stage
 from durable_streams._store import Presence
+from durable_streams._wire import Reply
 from harness.producer_explorer import Explorer, Violation
 from harness.producer_worlds import Fate, Limits
 
 if TYPE_CHECKING:
     from durable_streams._pull import Step, Stop
     from durable_streams._store import ProducerState
-    from durable_streams._wire import Reply
+    from durable_streams._wire import Answer
 
 Patch = pytest.MonkeyPatch
 SMALL = (1, 1)
@@ -71,6 +72,14 @@ def test_an_unanswered_batch_is_not_looked_for(monkeypatch: Patch) -> None:
         return _pull_send.on_found(replace(state, tail=reply.headers["stream-next-offset"]), Presence.ABSENT, "")
 
     monkeypatch.setattr(_pull_send, "_on_tail", absent)
+    assert_found(TORN, "stored twice", "would be sent")
+
+
+def test_whoever_is_on_the_way_may_say_that_the_stream_is_not_to_be_read(monkeypatch: Patch) -> None:
+    def believed(_state: Pull, answer: Answer) -> bool:
+        return isinstance(answer, Reply) and answer.status in {403, 405, 501}
+
+    monkeypatch.setattr(_pull_send, "may_not_read", believed)
     assert_found(TORN, "stored twice", "would be sent")
 
 

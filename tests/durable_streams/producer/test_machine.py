@@ -67,18 +67,19 @@ class TestWithoutPermissionToRead:
         return _pull.react(state, _pull.Answered(self.ECHO))[0]
 
     @pytest.mark.parametrize("status", [403, 405, 501])
-    def test_a_confirmed_repetition_is_resolved_when_head_is_refused(self, status: int) -> None:
+    def test_a_confirmed_repetition_is_resolved_when_the_server_refuses_head(self, status: int) -> None:
         state = self.sent_twice(_pull.Policy())
-        state, command = _pull.react(state, _pull.Answered(Reply(status, {})))
+        state, command = _pull.react(state, _pull.Answered(Reply(status, {"stream-next-offset": "0009"})))
         assert isinstance(command, _pull.Resolve)
         assert command.offset == "0001", "the anchor stays: a lagging one is safe"
 
-    def test_a_confirmed_repetition_is_resolved_when_the_read_is_refused(self) -> None:
-        state = self.sent_twice(_pull.Policy())
+    def test_a_batch_on_a_closed_stream_is_not_asked_about_without_end(self) -> None:
+        state = replace(self.sent_twice(_pull.Policy(read_back=False)), doubted=False, closed=True)
         tail = Reply(200, {"stream-next-offset": "0009", "content-type": "application/json"})
-        state, command = _pull.react(state, _pull.Answered(tail))
-        assert isinstance(command, _pull.ReadBack)
-        assert isinstance(_pull.react(state, _pull.Answered(Reply(403, {})))[1], _pull.Resolve)
+        _, command = _pull.react(state, _pull.Answered(tail))
+        assert isinstance(command, _pull.Halt)
+        assert command.stop is _pull.Stop.CLOSED
+        assert "nobody knows whether the last batch is in it" in command.reason
 
     def test_a_confirmed_repetition_is_resolved_when_reading_back_is_switched_off(self) -> None:
         state = self.sent_twice(_pull.Policy(read_back=False))
