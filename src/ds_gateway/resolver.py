@@ -147,8 +147,8 @@ _CREATE_AGAIN: Final = (
 )
 _STEP_OVER: Final = (
     "--claim: claim a higher epoch, read everything back that is kept here, step over the pages that cannot be "
-    "read, send again what is not found. What is in such a page is sent again, so that a reader who has it already "
-    "may get it twice"
+    "read, send again what is not found. What is in such a page is sent again, so that a reader who has it "
+    "already may get it twice"
 )
 _BISECT: Final = (
     "--bisect: send smaller and smaller parts until the refused record is found; that one goes to the quarantine, "

@@ -35,6 +35,7 @@ class Store:
         self.anchor = anchor
         self.resolved: list[int] = []
         self.failure: BaseException | None = None
+        self.repairing = False
         self.unresolved: SealedBatch | None = None
         """A batch of an earlier process."""
         self.moves: list[tuple[str, bool]] = []
@@ -50,7 +51,15 @@ class Store:
     async def load(self) -> ProducerState:
         if self.failure is not None:
             raise self.failure
-        return ProducerState("p", 0, self.claimed, self.anchor, len(self.resolved), self.unresolved)
+        return ProducerState(
+            "p",
+            0,
+            self.claimed,
+            self.anchor,
+            len(self.resolved),
+            self.unresolved,
+            repairing=self.repairing,
+        )
 
     async def save_anchor(self, offset: str) -> None:
         self.anchor = offset
@@ -279,6 +288,22 @@ class TestStates:
         requests = len(bench.server.requests)
         assert (await bench.wait(state)).reason == snapshot.reason
         assert len(bench.server.requests) == requests, "a stream that stopped asks nothing more"
+
+    async def test_a_stream_that_has_ended_is_not_repaired_at_each_start(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = Store(anchor=f"{0:016d}")
+        store.repairing = True
+        closed = {"content-type": "application/json", "stream-next-offset": f"{0:016d}", "stream-closed": "true"}
+        bench.server.rule = lambda _request: httpx.Response(200, headers=closed)
+        with caplog.at_level(logging.INFO, logger="ds_gateway.uplink"):
+            bench.add(store)
+            await bench.wait("parked")
+            await bench.uplinks.restart(1)
+            await bench.wait("parked")
+        told = [record.message for record in caplog.records]
+        assert told == ["uplink.stream.parked", "uplink.stream.resolved", "uplink.stream.parked"]
+        assert [request.method for request in bench.server.requests] == ["HEAD", "HEAD"]
 
     async def test_a_damaged_journal_halts_its_stream_only(self, bench: Bench) -> None:
         damaged, sound = Store(), Store()

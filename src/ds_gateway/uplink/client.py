@@ -1,0 +1,56 @@
+"""The HTTP client for all streams of one server, and the headers of its requests."""
+
+from __future__ import annotations
+
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from ds_gateway.errors import UplinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.config.models import ServerSettings
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+ANSWER_TIMEOUT_SECONDS: Final = 30.0
+
+
+def http_client(settings: ServerSettings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """Return the client for all streams of one server. Raises `UplinkError` for certificates that cannot be used.
+
+    ``transport`` leads to the embedded server. The environment's proxy variables do not count: what the gateway
+    does is in its configuration.
+    """
+    timeout = httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+    if transport is not None:
+        return httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout)
+    try:
+        context = ssl.create_default_context(cafile=settings.tls.ca)
+        if settings.tls.cert is not None:
+            context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise UplinkError(f"server.tls: the certificates cannot be used: {error}") from error
+    return httpx.AsyncClient(
+        verify=context,
+        proxy=settings.proxy,
+        trust_env=False,
+        # Kept cookies would be sent back, and a proxy that sets a new one each time fills the request's headers.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        timeout=timeout,
+    )
+
+
+def request_headers(settings: ServerSettings) -> Mapping[str, Callable[[], str]]:
+    """Return the headers of every request, read again for each: a credential's file may change."""
+    headers: dict[str, Callable[[], str]] = {
+        name: (lambda secret=secret: secret.get_secret_value())  # type: ignore[misc]
+        for name, secret in settings.headers.items()
+    }
+    token = settings.token
+    if token is not None:
+        headers["authorization"] = lambda: f"Bearer {token.get_secret_value()}"
+    return headers

@@ -1,0 +1,184 @@
+"""One stream's uplink: it runs the stream's producer, and keeps what an operator wants to know of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ds_gateway.errors import JournalDamagedError
+from ds_gateway.logs import event, logger
+from ds_gateway.uplink.decisions import STANDING, shown, standing, why_damaged
+from durable_streams import (
+    BeginRepair,
+    Command,
+    Pull,
+    RepairStore,
+    Resolve,
+    SaveRepair,
+    SetAside,
+    Stop,
+    StoreProducer,
+    Wait,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+_log = logger("uplink")
+
+DEFECT_PAUSE_SECONDS: Final = 30.0
+
+
+class Skipped(Protocol):
+    """What was set aside."""
+
+    @property
+    def count(self) -> int:
+        """Records."""
+        ...  # pragma: no cover
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Where they are."""
+        ...  # pragma: no cover
+
+
+class StreamStore(RepairStore, Protocol):
+    """What is needed of the journal for one stream."""
+
+    async def mark_for_repair(self) -> None:
+        """Commit that everything is to be read back, because the sealed batch cannot be read here."""
+        ...  # pragma: no cover
+
+    async def skip_to(self, position: int | None) -> Skipped:
+        """Set everything before a position aside, in files, and begin a new epoch behind it."""
+        ...  # pragma: no cover
+
+    async def move(self, url: str, *, give_up: bool = False) -> bool:
+        """Commit that the stream goes on at another server; False while a batch is unresolved at the old one."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSnapshot:
+    """One stream's uplink, for people to look at."""
+
+    url: str
+    state: str
+    reason: str
+    """What is wrong and what to do; empty when nothing is."""
+    last_error: str
+    last_ok_time: float | None
+    """When the server last took a batch; seconds since 1970."""
+    failures: int
+    epoch: int
+    stop: str = ""
+    """Why it is halted or parked, as one word (`durable_streams.Stop`)."""
+
+
+class Uplink:
+    """One stream: runs its producer, and keeps what an operator wants to know."""
+
+    def __init__(self, name: str, url: str, on_stopped: Callable[[str], None] = lambda _reason: None) -> None:
+        self.name = name
+        self.url = url
+        self.on_stopped = on_stopped
+        """Told why the stream stopped; told nothing (empty) when it goes on."""
+        self.state = "starting"
+        self.reason = ""
+        self.last_error = ""
+        self.last_ok_time: float | None = None
+        self.failures = 0
+        self.epoch = 0
+        self.why = ""
+
+    async def run(
+        self,
+        make_producer: Callable[[Uplink], StoreProducer],
+        mark_for_repair: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        """Work until cancelled. A stream that stopped stays stopped; the rest of the gateway goes on.
+
+        ``mark_for_repair`` is for a damaged batch, if repairing is allowed.
+        """
+        while True:
+            try:
+                halt = await make_producer(self).run()
+            except JournalDamagedError as error:
+                if mark_for_repair is None:
+                    self.stop("halted", why_damaged(error))
+                    return
+                event(_log, "error", "uplink.batch.damaged", stream=self.name, error=str(error))
+                await mark_for_repair()
+                continue
+            except Exception as error:  # noqa: BLE001 - supervision boundary: a defect here must not stop the others
+                # Starting over is safe: whatever the producer believed is read from the journal again.
+                self.state, self.last_error = "waiting", f"defect: {error!r}"
+                event(_log, "error", "uplink.defect", stream=self.name, error=repr(error), exc=error)
+                await asyncio.sleep(DEFECT_PAUSE_SECONDS)
+                continue
+            self.stop(standing(halt), halt.reason, halt.stop)
+            return
+
+    def stop(self, state: str, reason: str, stop: Stop | None = None) -> None:
+        """Say that the stream's uplink has stopped, and why."""
+        self.why = "" if stop is None else stop.value
+        self.state, self.reason, self.last_error = state, reason, reason
+        event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
+        self.on_stopped(f"{state}: {reason}")
+
+    def observe(self, state: Pull, command: Command) -> None:
+        """Follow the producer."""
+        self.epoch = state.stored.epoch
+        self.failures = state.failures
+        if state.trouble:
+            self.last_error = state.trouble
+        match command:
+            case Wait(failures=0):
+                event(_log, "warning", "uplink.waiting", stream=self.name, reason=state.trouble)
+            case Resolve(batch=batch):
+                if self.failures or self.state == "waiting":
+                    event(_log, "info", "uplink.recovered", stream=self.name)
+                self.last_ok_time = time.time()
+                event(_log, "debug", "uplink.batch.acked", stream=self.name, seq=batch.seq, records=batch.count)
+            case BeginRepair(why=why):
+                event(_log, "warning", "uplink.repair", stream=self.name, reason=why, epoch=state.stored.epoch)
+            case SaveRepair():
+                event(_log, "info", "uplink.repaired", stream=self.name, epoch=state.stored.epoch)
+            case SetAside(reason=reason):
+                event(_log, "error", "uplink.record.set_aside", stream=self.name, reason=reason)
+            case _:
+                pass
+        self.state, self.reason = shown(state, command, self.state, self.reason)
+
+    def observe_settling(self, state: Pull, _command: Command) -> None:
+        """Follow the producer that asks the old server."""
+        self.failures = state.failures
+        if state.trouble:
+            self.last_error = state.trouble
+
+    def snapshot(self) -> UplinkSnapshot:
+        """How it is now."""
+        return UplinkSnapshot(
+            url=self.url,
+            state=self.state,
+            reason=self.reason,
+            last_error=self.last_error,
+            last_ok_time=self.last_ok_time,
+            failures=self.failures,
+            epoch=self.epoch,
+            stop=self.why if self.state in STANDING else "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A stream whose last batch is unresolved at a server that is not the configured one any more."""
+
+    uplink: Uplink
+    store: StreamStore
+    url: str
+    """What the journal calls that server."""
