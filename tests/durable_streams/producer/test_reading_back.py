@@ -15,7 +15,7 @@ from durable_streams._drain import MAX_PAGE_BYTES, Ask, BeginSurvey, Drain
 from durable_streams._exchange import RetryPolicy
 from durable_streams._producer import PROBE_SEQ
 from durable_streams._pull import Policy, Pull, Stage, Stop
-from durable_streams._store import ProducerState, SealedBatch
+from durable_streams._store import Presence, ProducerState, SealedBatch
 from durable_streams._wire import Failure, Reply
 
 if TYPE_CHECKING:
@@ -121,6 +121,15 @@ class TestReadingIsRefused:
     def test_by_the_server_itself_counts_at_once(self, state: Pull, status: int) -> None:
         _, command = tell(state, Reply(status, {"stream-next-offset": "0009"}))
         assert isinstance(command, _pull.Halt if state.stored.repairing else _pull.PostBatch)
+
+
+def test_a_server_that_was_read_since_is_not_taken_to_refuse_it() -> None:
+    reading = in_doubt(Stage.READ, vouched=True)
+    state, command = _pull.react(reading, _pull.Found(Presence.ABSENT, "0009"))
+    assert isinstance(command, _pull.PostBatch)
+    state, _ = tell(state, Failure("timed out"))
+    state, _ = _pull.react(state, _pull.Done())
+    assert isinstance(tell(state, Reply(405, {}))[1], _pull.Wait)
 
 
 class TestTheProbe:
@@ -280,6 +289,11 @@ class TestReading:
         event, _, _ = self.read(_pull.ReadBack(BATCH, "0005", "0009"), [Reply(200, headers, body)])
         assert isinstance(event, _pull.Answered)
         assert isinstance(event.answer, Failure)
+
+    def test_so_is_one_at_the_beginning_without_an_end(self) -> None:
+        event, _, _ = self.read(_pull.ReadAllBack("0009", expired=True), [Reply(200, {}, b"<html>")])
+        assert isinstance(event, _pull.Answered)
+        assert event.answer == Failure("a read from -1 ended at ''")
 
     def test_leniently_it_is_stepped_over(self) -> None:
         pages = [self.page("0006"), self.page("0008", b"?"), self.page("0009")]
