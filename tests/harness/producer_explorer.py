@@ -163,7 +163,7 @@ class Explorer(Steps):
 
     def _check_journal(self, world: World, *, strange: bool, blind: bool) -> None:
         facts = self._facts(world.journal)
-        if not self.limits.fate.damages:  # a damaged row does not tell how long it was
+        if facts.readable:  # until it is replaced, a damaged row does not tell what it held
             self._once(("sums", world.journal), facts.check)
         there = set(map(self._value, self._server(world).log))
         if not strange and not blind and self._takes_next(world):

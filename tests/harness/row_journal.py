@@ -213,23 +213,29 @@ class Facts:
     def segments(self) -> dict[int, Kept]:
         """All segments that are there."""
         found = {}
-        for key in sorted(self.rows):
-            if key.startswith("s/"):
-                number = int(key.rpartition("/")[2])
-                row = self.rows[key]
-                try:
-                    segment = rows.decode_segment(key, row)
-                except JournalDamagedError:
-                    continue
+        for key in self._segment_keys:
+            row = self.rows[key]
+            if is_whole(key, row):
+                number, segment = int(key.rpartition("/")[2]), rows.decode_segment(key, row)
                 size = len(row) + rows.ROW_OVERHEAD_BYTES
                 found[number] = Kept(number, size, segment.first_position, tuple(segment.elements()))
         return found
+
+    @cached_property
+    def _segment_keys(self) -> list[str]:
+        return sorted(key for key in self.rows if key.startswith("s/"))
 
     @cached_property
     def damaged(self) -> bool:
         """Whether a segment cannot be read of which something is not known to be in the stream."""
         first = self.book.open_segment if self.book.sealed is None else self.book.sealed.first_segment
         return any(number not in self.segments for number in range(first, self.book.next_segment))
+
+    @cached_property
+    def readable(self) -> bool:
+        """Whether every row of the stream is as it was written."""
+        kept = (key for key in self.rows if key.startswith("r/"))
+        return all(is_whole(key, self.rows[key]) for key in (*kept, *self._segment_keys))
 
     @cached_property
     def sealed(self) -> tuple[bytes, ...]:
@@ -296,6 +302,15 @@ class Facts:
         counted = book.resolved_records + book.unresolved_records + book.lost_positions
         assert accepted == counted, f"{accepted} accepted, {counted} counted: {book}"
         return True
+
+
+def is_whole(key: str, row: bytes) -> bool:
+    """Whether a row is as it was written."""
+    try:
+        rows.unprotect(key, row)
+    except JournalDamagedError:
+        return False
+    return True
 
 
 def loss_of(element: bytes) -> tuple[int, int] | None:

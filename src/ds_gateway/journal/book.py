@@ -136,6 +136,11 @@ class Book:
         return self.kept_size + self.open_size + (self.sealed.size if self.sealed else 0)
 
     @property
+    def unresolved_segment(self) -> int:
+        """The first segment of which something is not known to be in the stream."""
+        return self.sealed.first_segment if self.sealed else self.open_segment
+
+    @property
     def unresolved_records(self) -> int:
         """Accepted, and not yet known to be in the stream."""
         return self.open_records + (self.sealed.count if self.sealed else 0) + (self.refused is not None)
@@ -243,12 +248,20 @@ class Book:
         self.kept_segment = self.after(last_segment)
         self.gaps = [gap for gap in self.gaps if gap[1] >= self.kept_segment]
         self.kept_size -= size
-        self.skip_kept()
 
-    def skip_kept(self) -> None:
-        """Forget the oldest kept batch, whatever it was."""
-        self.first_kept += 1
+        self._forget_kept(1)
+
+    def drop_unnamed(self, batches: int, first_segment: int, size: int) -> None:
+        """Forget the oldest kept batches, whatever they were: what is kept begins with this segment."""
+        self.kept_segment = first_segment
+        self.gaps = [gap for gap in self.gaps if gap[1] >= self.kept_segment]
+        self.kept_size = max(self.kept_size - size, 0)
+        self._forget_kept(batches)
+
+    def _forget_kept(self, batches: int) -> None:
+        self.first_kept += batches
         if self.first_kept == self.next_kept:
+            # A segment's row that was damaged does not tell how long it was.
             self.kept_size = 0
 
     def begin_epoch(self, epoch: int) -> None:

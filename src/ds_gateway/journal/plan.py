@@ -396,9 +396,12 @@ class Plan:
 
     def weigh(self, book: Book) -> None:
         """Count the bytes of what is open anew: a row that was damaged does not tell how long it was."""
-        numbers = book.numbers(book.open_segment, book.next_segment)
-        found = (self.read(rows.segment_key(book.number, number)) for number in numbers)
-        book.open_size = sum(len(row) + rows.ROW_OVERHEAD_BYTES for row in found if row is not None)
+        book.open_size = self.weight(book, book.open_segment, book.next_segment)
+
+    def weight(self, book: Book, first: int, stop: int) -> int:
+        """Bytes of the rows from a segment to before another."""
+        found = (self.read(rows.segment_key(book.number, number)) for number in book.numbers(first, stop))
+        return sum(len(row) + rows.ROW_OVERHEAD_BYTES for row in found if row is not None)
 
     def _is_damaged(self, book: Book, number: int) -> bool:
         try:
@@ -432,17 +435,11 @@ class Plan:
         deleted = 0
         while book.kept_size > keep_bytes and book.first_kept < book.next_kept and deleted < MAX_DELETES:
             key = rows.kept_key(book.number, book.first_kept)
-            try:
-                kept = rows.decode_json(key, self.read(key) or b"")
-            except JournalDamagedError:
-                # What it names is resolved and only kept for repair: its segments go with the next batch's.
-                self.damaged.append(key)
-                book.skip_kept()
-                self.rows[key] = None
-                deleted += 1
+            found = self.kept(book, book.first_kept)
+            if found is None:
+                deleted += self._trim_unnamed(book)
                 continue
-            offset = kept.pop("offset")
-            run = Run(**kept)
+            run, offset = found
             for number in book.numbers(book.kept_segment, run.last_whole + 1):
                 self.rows[rows.segment_key(book.number, number)] = None
                 deleted += 1
@@ -452,6 +449,38 @@ class Plan:
             self.touch(book)
             self.parts.add("C")
         return deleted > 0
+
+    def kept(self, book: Book, number: int) -> tuple[Run, str] | None:
+        """A kept batch, and the offset that it ends before; None where its row is damaged."""
+        key = rows.kept_key(book.number, number)
+        try:
+            row = rows.decode_json(key, self.read(key) or b"")
+        except JournalDamagedError:
+            return None
+        offset = str(row.pop("offset"))
+        return Run(**row), offset
+
+    def _trim_unnamed(self, book: Book) -> int:
+        """Delete the oldest kept batches whose own rows are damaged; return the number of rows deleted.
+
+        Their segments end where the next batch begins that says so: they are resolved, and only kept for repair.
+        """
+        end, number = book.unresolved_segment, book.first_kept
+        while number < book.next_kept:
+            found = self.kept(book, number)
+            if found is not None:
+                end = found[0].first_segment
+                break
+            key = rows.kept_key(book.number, number)
+            self.damaged.append(key)
+            self.rows[key] = None
+            number += 1
+        size, batches = self.weight(book, book.kept_segment, end), number - book.first_kept
+        segments = list(book.numbers(book.kept_segment, end))
+        for each in segments:
+            self.rows[rows.segment_key(book.number, each)] = None
+        book.drop_unnamed(batches, end, size)
+        return batches + len(segments)
 
     def move(self, book: Book, url: str, *, give_up: bool) -> bool:
         """Let the stream begin at another server; False, and nothing is changed, while a batch is unresolved.

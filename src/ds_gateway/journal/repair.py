@@ -138,12 +138,8 @@ def _known_first(plan: Plan, book: Book, number: int, unknown: int) -> int:
         return book.sealed.first_position
     if number == book.open_segment:
         return book.open_position
-    key = rows.kept_key(book.number, book.first_kept)
-    try:
-        kept = rows.decode_json(key, plan.read(key) or b"")
-    except JournalDamagedError:
-        return unknown
-    return int(kept["first_position"]) if kept["first_segment"] == number else unknown
+    found = plan.kept(book, book.first_kept)
+    return found[0].first_position if found is not None and found[0].first_segment == number else unknown
 
 
 def _oldest(survey: JournalSurvey, end: str) -> str:
@@ -154,7 +150,7 @@ def _oldest(survey: JournalSurvey, end: str) -> str:
 
 
 def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -> Iterator[_Candidate]:
-    resolved_before = book.sealed.first_segment if book.sealed else book.open_segment
+    resolved_before = book.unresolved_segment
     resolved_skip = book.sealed.first_skip if book.sealed else book.open_skip
     # What an earlier repair opened again may have been sent before, and what somebody else sent is there.
     most = max(book.high_water, max(survey.others, default=0) if adopt else 0)
@@ -219,9 +215,8 @@ def _unreadable(
     count = max(last - first + 1, 0)
     ranges = [] if resolved and survey.expired else survey.found.missing(first, last)
     lost = [plan.loss_element(book, "corrupt", each, detail="a row of the journal was damaged") for each in ranges]
-    return _Candidate(
-        number, 0, 0, first, last, count if resolved else 0, 0, count - len(lost), lost, changed=True
-    )
+    found = count - sum(until - since + 1 for since, until in ranges)
+    return _Candidate(number, 0, 0, first, last, count if resolved else 0, 0, found, lost, changed=True)
 
 
 def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate]) -> None:
@@ -249,20 +244,17 @@ def _count(book: Book, candidates: Iterable[_Candidate], first_open: int) -> Non
 def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: str) -> None:
     """Make one kept batch of everything before the first missing record that no kept batch has whole."""
     last_whole = book.kept_segment - 1
+    unnamed = False
     for number in range(book.next_kept - 1, book.first_kept - 1, -1):
-        key = rows.kept_key(book.number, number)
-        try:
-            row = rows.decode_json(key, plan.read(key) or b"")
-        except JournalDamagedError:
-            row = None
-        if row is not None:
-            row.pop("offset")
-            run = Run(**row)
-            if run.last_whole < first_open:
-                last_whole = run.last_whole
-                break
-            book.kept_size -= run.size
-        plan.rows[key] = None
+        found = plan.kept(book, number)
+        if found is None:
+            unnamed = True
+        elif found[0].last_whole < first_open:
+            last_whole = found[0].last_whole
+            break
+        else:
+            book.kept_size -= found[0].size
+        plan.rows[rows.kept_key(book.number, number)] = None
         book.next_kept = number
     loose = [each for each in kept if each.number > last_whole]
     if loose:
@@ -278,6 +270,9 @@ def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: 
         plan.rows[key] = rows.encode_json({**asdict(run), "offset": end})
         book.next_kept += 1
         book.kept_size += run.size
+    if unnamed:
+        # A batch whose own row is damaged does not tell how much of that it was.
+        book.kept_size = plan.weight(book, book.kept_segment, first_open)
     # Offsets from before say nothing about where what was found lies now: they are not to be used any more.
     book.floor_kept = book.next_kept
 

@@ -109,6 +109,8 @@ REFUSED = [
 DAMAGED = [
     Limits(Fate(crashes=1, forgets=1, damages=1), groups=SMALL, keep=2),
     Limits(Fate(losses=1, damages=1, torn=1), groups=(1, 2), early=2),
+    Limits(Fate(losses=1, damages=1), keep=2),
+    Limits(Fate(crashes=1, damages=1, trims=1), groups=SMALL),
 ]
 FENCING_ALWAYS = [
     Limits(Fate(losses=1, rollbacks=1), policies=(FENCING,)),
