@@ -26,7 +26,7 @@ from durable_streams._pull import Stage, Stop
 from harness.producer_gateway import parts
 from harness.producer_steps import Steps
 from harness.producer_worlds import CLAIM, CLONES, FOREIGN
-from harness.row_journal import loss_of, position_of
+from harness.row_journal import is_lost_by_server, loss_of, position_of
 
 if TYPE_CHECKING:
     from harness.producer_worlds import Limits, World
@@ -169,6 +169,9 @@ class Explorer(Steps):
         if not strange and not blind and self._takes_next(world):
             twice = there.intersection(self._value(self._message(each)) for each in facts.open) - {0}
             assert not twice, f"records {twice} would be sent, and are in the stream"
+        if not strange and not blind and facts.book.kept_segment == 1:
+            told = list(filter(is_lost_by_server, (*facts.kept, *facts.sealed, *facts.open)))
+            assert not told, f"everything is kept, and {told} is told as lost"
         untold = self._untold(world)
         assert world.lost or facts.damaged or not untold, (
             f"records {untold} are neither in the stream nor in the journal, and nothing tells that"

@@ -238,13 +238,15 @@ class Steps(Gateway):
         if fate.forgets and server.known and not claiming:
             yield serve(server._replace(known=False, epoch=0, last=-1), forgets=fate.forgets - 1)
         if fate.restores and server.exists:
-            if world.backup < 0:
-                yield world._replace(backup=world.server)
-            older: StreamModel = self.servers.values[world.backup]
-            # A server that went back is one that forgot what came since.
-            if world.backup not in {-1, world.server} and not claiming:
-                loses = 2 if server.log != older.log else world.lost
-                yield serve(older, lost=loses, restores=fate.restores - 1)._replace(backup=-1)
+            if len(world.backups) < fate.restores and world.server not in world.backups:
+                yield world._replace(backups=(*world.backups, world.server))
+            for number, backup in enumerate(world.backups):
+                older: StreamModel = self.servers.values[backup]
+                # A server that went back is one that forgot what came since.
+                if backup != world.server and not claiming:
+                    loses = 2 if server.log != older.log else world.lost
+                    restored = serve(older, lost=loses, restores=fate.restores - 1)
+                    yield restored._replace(backups=world.backups[:number])
         if fate.foreign and server.exists and not server.closed:
             yield serve(server._replace(log=(*server.log, FOREIGN)), foreign=fate.foreign - 1)
         if fate.expiries:

@@ -98,7 +98,8 @@ class World(NamedTuple):
     fate: Fate
     groups: int
     """How many groups were accepted."""
-    backup: int = -1
+    backups: tuple[int, ...] = ()
+    """The server as it may be restored, the oldest first: as many as restores are to come."""
     image: int = -1
     """The journal as it may be rolled back to."""
     lost: int = 0

@@ -321,6 +321,11 @@ def loss_of(element: bytes) -> tuple[int, int] | None:
     return message["info"]["first_position"], message["info"]["last_position"]
 
 
+def is_lost_by_server(element: bytes) -> bool:
+    """Whether it is a loss record of what a server lost."""
+    return b'"cause":"server_lost"' in element
+
+
 def position_of(element: bytes) -> int:
     """The position in a record's id."""
     return int(rows.id_of(element).rpartition(".")[2])

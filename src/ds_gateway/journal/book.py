@@ -285,12 +285,12 @@ class Book:
         self.claimed = False
         self.repairing = True
 
-    def finish_repair(self, first_open: int, anchor: str, open_position: int) -> None:
-        """Everything before this segment is in the stream, everything from it on is to be sent."""
+    def finish_repair(self, first_open: int, open_skip: int, anchor: str, open_position: int) -> None:
+        """Everything before this segment, and so many records of it, is in the stream; the rest is to be sent."""
         if self.sealed is not None:
             # Its rows are among the open ones now, or kept; their sizes were counted by whoever moved them.
             self.sealed = None
-        self.open_segment, self.open_skip = first_open, 0
+        self.open_segment, self.open_skip = first_open, open_skip
         self.open_position = open_position
         self.anchor = anchor
         self.claimed = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS: Final = 10.0
 MAX_DAMAGED_TOLD: Final = 100
 _NUMBER_DIGITS: Final = 12
-_LOSS_MARK: Final = b'"kind":"loss"'
+LOSS_MARK: Final = b'"kind":"loss"'
 _WRONG: Final = (JournalDamagedError, struct.error, ValueError, TypeError, KeyError, AttributeError)
 """What decoding a row raises that is not what was written."""
 
@@ -255,7 +255,7 @@ def _sort(stream: StreamView, number: int, segment: rows.Segment, begin: tuple[i
     if run is not None and run.first_segment <= number <= run.last_segment:
         end = count if number < run.last_segment or run.last_end is None else run.last_end
         _add(stream.sealed, segment, resolved, end)
-    if resolved < count and _LOSS_MARK in segment.joined:
+    if resolved < count and LOSS_MARK in segment.joined:
         for element in segment.elements()[resolved:]:
             loss = named_loss(orjson.loads(element))
             if loss is not None:

@@ -4,9 +4,10 @@
     found | missing | found    | never sent          what the survey says
     kept  | open ...................................  what becomes of it
 
-Everything from the first missing record on is open again. What was found behind that is left out of it: an empty
-segment stands in its place, so that segments stay dense. What is neither there nor readable here is lost: a loss
-record takes its place.
+Everything from the first missing record on is open again. What was found before it stays kept, so that it can be
+sent again should the server lose it later. What was found behind it is left out: an empty segment stands in its
+place, so that segments stay dense; should the server lose that later, a loss record says so. What is neither there
+nor readable here is lost: a loss record takes its place.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Run
 from ds_gateway.journal.contents import digest, parse
+from ds_gateway.journal.reading import LOSS_MARK, named_loss
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import Expected, Held
 from ds_gateway.records import Loss, loss_tail
+from ds_gateway.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.plan import Plan
     from ds_gateway.journal.survey import JournalSurvey
+    from ds_gateway.spans import Span
 
 BEGINNING: Final = "-1"
 SLICE_SECONDS: Final = 0.2
@@ -51,30 +55,39 @@ class _Candidate:
     was_open: int
     """Records that were never sealed."""
     found: int
+    leading: int
+    """Of those found, the ones before the first missing record of the segment."""
     missing: list[bytes]
-    changed: bool
-    """Whether the row cannot stay as it is, if anything of it is sent again."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its row carries what was written."""
+        return self.old_size > 0
 
 
 def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: bool) -> None:
     """Mark what was found as resolved, open the rest again, and take the epoch for claimed."""
     went_back = survey.start == BEGINNING and not survey.expired
-    candidates = list(_candidates(plan, book, survey, adopt=adopt))
+    named = Spans(bounded=False)
+    candidates = list(_candidates(plan, book, survey, named, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
     behind = book.after(candidates[-1].number) if candidates else book.open_segment
     first_open = behind if reopened is None else reopened.number
     first_own = candidates[0].first_position if candidates else book.high_water + 1
-    _reopen(plan, book, [each for each in candidates if each.number >= first_open])
+    # Under another incarnation nothing is sent again that was sent under an earlier one: none of it is kept then.
+    skip = 0 if reopened is None or adopt else reopened.leading
+    lost = _lost_again(book, candidates, survey, named) if not adopt else []
+    _reopen(plan, book, [each for each in candidates if each.number >= first_open], skip)
     _count(book, candidates, first_open)
     kept = [each for each in candidates if each.number < first_open]
     _keep(plan, book, kept, first_open, end)
-    book.kept_anchor = _oldest(survey, end) if kept else end
+    book.kept_anchor = _oldest(survey, end) if kept or skip else end
     if reopened is not None:
         open_position = rows.position_of(reopened.missing[0])
     else:
         open_position = candidates[-1].last_position + 1 if candidates else book.open_position
-    book.finish_repair(first_open, end, open_position)
-    if any(each.old_size == 0 for each in candidates):
+    book.finish_repair(first_open, skip, end, open_position)
+    if not all(each.is_readable for each in candidates):
         plan.weigh(book)
     if adopt:
         # Whatever is sent from now on has ids of its own; what is kept keeps the old ones, and is not sent again.
@@ -82,7 +95,8 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
         book.high_water = max(book.high_water, book.open_position - 1)
         book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS), book.open_position - 1)
     if went_back:
-        _tell_lost(plan, book, survey, first_own - 1)
+        lost = survey.found.missing(book.own_position, first_own - 1) + lost
+    _tell_lost(plan, book, lost)
     plan.touch(book)
     plan.parts.add("C")
 
@@ -149,7 +163,10 @@ def _oldest(survey: JournalSurvey, end: str) -> str:
     return survey.start
 
 
-def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -> Iterator[_Candidate]:
+def _candidates(
+    plan: Plan, book: Book, survey: JournalSurvey, named: Spans, *, adopt: bool
+) -> Iterator[_Candidate]:
+    """What may have been sent. ``named`` takes the positions that it stands for."""
     resolved_before = book.unresolved_segment
     resolved_skip = book.sealed.first_skip if book.sealed else book.open_skip
     # What an earlier repair opened again may have been sent before, and what somebody else sent is there.
@@ -164,6 +181,8 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -
             first = previous + 1 if previous is not None else _known_first(plan, book, number, last + 1)
             if number >= book.open_segment and first > most:
                 return
+            if first <= last:
+                named.add(first, last)
             yield _unreadable(plan, book, survey, number, (first, last), resolved=number < resolved_before)
             previous = last
             continue
@@ -172,11 +191,15 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -
         resolved = _bounded(number, segment.count, resolved_before, resolved_skip)
         sealed = _bounded(number, segment.count, book.open_segment, book.open_skip)
         missing: list[bytes] = []
+        leading = 0
         for at, record in enumerate(segment.elements()):
             position = rows.position_of(record)
+            _name(named, position, record)
             there = position in survey.found or _is_theirs(survey, position, record)
             if not there and not (at < resolved and survey.expired):
                 missing.append(record)
+            elif not missing:
+                leading += 1
         size = len(row) + rows.ROW_OVERHEAD_BYTES
         last = segment.last_position(segment.count - 1) if segment.count else segment.first_position - 1
         found = segment.count - len(missing)
@@ -189,8 +212,8 @@ def _candidates(plan: Plan, book: Book, survey: JournalSurvey, *, adopt: bool) -
             resolved,
             segment.count - sealed,
             found,
+            leading,
             missing,
-            changed=found > 0,
         )
         previous = last
 
@@ -216,18 +239,37 @@ def _unreadable(
     ranges = [] if resolved and survey.expired else survey.found.missing(first, last)
     lost = [plan.loss_element(book, "corrupt", each, detail="a row of the journal was damaged") for each in ranges]
     found = count - sum(until - since + 1 for since, until in ranges)
-    return _Candidate(number, 0, 0, first, last, count if resolved else 0, 0, found, lost, changed=True)
+    return _Candidate(number, 0, 0, first, last, count if resolved else 0, 0, found, 0, lost)
 
 
-def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate]) -> None:
-    """Write the rows of what is sent again; what was found of it is left out."""
+def _name(named: Spans, position: int, record: bytes) -> None:
+    """A record stands for its position, a loss record for those that it names."""
+    named.add(position)
+    if LOSS_MARK in record and (loss := named_loss(parse(record))) is not None:
+        named.add(*loss.span)
+
+
+def _lost_again(book: Book, candidates: list[_Candidate], survey: JournalSurvey, named: Spans) -> list[Span]:
+    """Positions that an earlier repair found and left out among the candidates, and that are gone since."""
+    own = [each for each in candidates if each.number >= book.reborn_segment]
+    if survey.expired or not own:
+        return []
+    for first, last in survey.found:
+        named.add(first, last)
+    return named.missing(own[0].first_position, book.high_water)
+
+
+def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate], skip: int) -> None:
+    """Write the rows of what is sent again; what was found is left out, but for the first ``skip`` records."""
     for each in candidates:
-        if not each.changed:
+        stays, skip = skip, 0
+        if each.is_readable and each.found == stays:
             continue
-        first = each.first_position
-        if each.missing:
-            first = rows.position_of(each.missing[0])
-        row = rows.encode_segment(rows.make_segment(first, each.missing))
+        records = each.missing
+        if stays:
+            records = plan.segment(book, each.number)[1].elements()[:stays] + records
+        first = rows.position_of(records[0]) if records else each.first_position
+        row = rows.encode_segment(rows.make_segment(first, records))
         plan.rows[rows.segment_key(book.number, each.number)] = row
         each.size = len(row) + rows.ROW_OVERHEAD_BYTES
 
@@ -277,26 +319,24 @@ def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: 
     book.floor_kept = book.next_kept
 
 
-def _tell_lost(plan: Plan, book: Book, survey: JournalSurvey, last: int) -> None:
+def _tell_lost(plan: Plan, book: Book, ranges: list[Span]) -> None:
     """The server went back beyond what is kept: say which records it may have lost."""
-    ranges = survey.found.missing(book.own_position, last)
-    if len(ranges) > MAX_LOSS_RECORDS:
-        ranges = [*ranges[: MAX_LOSS_RECORDS - 1], (ranges[MAX_LOSS_RECORDS - 1][0], last)]
+    told = [[each] for each in ranges[: MAX_LOSS_RECORDS - 1]]
+    if rest := ranges[MAX_LOSS_RECORDS - 1 :]:
+        told.append(rest)
     now = plan.now_ns()
-    gateway = plan.gateway
-    for first, until in ranges:
-        count = sum(b - a + 1 for a, b in survey.found.missing(first, until))
+    for each in told:
         loss = Loss(
             "server_lost",
             certain=False,
-            count=count,
+            count=sum(last - first + 1 for first, last in each),
             first_ns=now,
             last_ns=now,
             detail="the server went back; these records had been confirmed, and are not kept here any more",
         )
         plan.lose(loss)
-        tail = loss_tail(loss, gateway=gateway, time_ns=now, positions=(first, until))
-        plan.append(book, tail)
+        positions = (each[0][0], each[-1][1])
+        plan.append(book, loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=positions))
 
 
 def set_aside(plan: Plan, book: Book, reason: str) -> bool:

@@ -34,11 +34,7 @@ FAMILIES: Final = {
     "damaged rows": Limits(
         Fate(crashes=MANY, losses=MANY, forgets=4, torn=2, damages=4, trims=2), groups=GROUPS, keep=6
     ),
-    # A repair keeps nothing of a segment that is sent again but what is missing: a server that loses the rest
-    # later is not found out. Restores come without batches that end within a segment, therefore.
-    "a small server": Limits(
-        FAULTS._replace(restores=0), groups=GROUPS, keep=6, manners=Manners(max_messages=2), heavy=(4, 9)
-    ),
+    "a small server": Limits(FAULTS, groups=GROUPS, keep=6, manners=Manners(max_messages=2), heavy=(4, 9)),
     "a record that is refused": Limits(
         Fate(crashes=MANY, losses=MANY, forgets=3, bisects=MANY),
         groups=GROUPS,

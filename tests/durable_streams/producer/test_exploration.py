@@ -50,6 +50,9 @@ ORDINARY = [
     Limits(Fate(losses=1, restores=1)),
     Limits(Fate(crashes=1, restores=1), keep=1),
     Limits(Fate(crashes=1, restores=1, trims=1), groups=SMALL),
+    # What a repair finds in the middle of a segment stays kept: a second restore loses it again.
+    Limits(Fate(restores=2), groups=(1, 2, 1, 1), manners=Manners(max_messages=1)),
+    Limits(Fate(losses=1, restores=2), groups=(2, 1, 1)),
     Limits(Fate(losses=1, restores=1, foreign=1), groups=SMALL, early=1, keep=1),
     Limits(Fate(crashes=1, losses=1, renewals=1), groups=SMALL, early=1),
     Limits(Fate(crashes=1, renewals=1), keep=1),
