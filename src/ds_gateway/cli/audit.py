@@ -72,7 +72,7 @@ def audit(
     progress.end()
     damaged = [] if streams else [f"{row}; {RESTART}" for row in view.damaged]
     # Each stream can have lost something with it, whichever were asked for.
-    damaged += [_aside(settings, view, name) for name in set_aside(Path(settings.data_dir))]
+    damaged += _asides(Path(settings.data_dir), view.identity.gateway)
     is_proven = not damaged and all(each.is_proven for each in audits)
     if json:
         print_json({"proven": is_proven, **document(settings, view, audits, damaged)})
@@ -92,7 +92,18 @@ def _chosen(view: JournalView, names: Sequence[str]) -> list[StreamView]:
     return [view.streams[name] for name in dict.fromkeys(names)]
 
 
-def _aside(settings: Settings, view: JournalView, name: str) -> str:
+def _asides(directory: Path, gateway: str) -> list[str]:
+    try:
+        return [_aside(directory, gateway, name) for name in set_aside(directory)]
+    except OSError as error:
+        told = (
+            f"it is in doubt whether a damaged journal was set aside in {directory}, and with it what was accepted: "
+            f"that folder cannot be listed ({error.strerror}); run this as the user of the gateway or as root"
+        )
+        return [told]
+
+
+def _aside(directory: Path, gateway: str, name: str) -> str:
     when = name.removeprefix(DAMAGED_PREFIX)[: len("20261122T174658Z")]
     try:
         moment = datetime.strptime(when, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -100,9 +111,8 @@ def _aside(settings: Settings, view: JournalView, name: str) -> str:
     except ValueError:
         on = ""
     return (
-        f"a damaged journal was set aside at {Path(settings.data_dir) / name}{on}: what was accepted before and "
-        f"not salvaged is lost, see the loss records in gateway/{view.identity.gateway}; delete the folder when "
-        "you are done with it"
+        f"a damaged journal was set aside at {directory / name}{on}: what was accepted before and not salvaged is "
+        f"lost, see the loss records in gateway/{gateway}; delete the folder when you are done with it"
     )
 
 

@@ -213,8 +213,14 @@ class Journal:
             quarantined=self._writer.committed_quarantined,
             losses=self._writer.committed_losses,
             streams=tuple(self._writer.committed.values()),
-            set_aside=set_aside(self._directory),
+            set_aside=self._set_aside(),
         )
+
+    def _set_aside(self) -> tuple[str, ...]:
+        # A folder that may not be listed hides nothing from the journal itself; an audit says so.
+        with suppress(OSError):
+            return set_aside(self._directory)
+        return ()
 
 
 def _load_or_salvage(directory: Path, settings: SalvageSettings) -> tuple[Disk, State]:

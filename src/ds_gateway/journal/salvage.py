@@ -75,11 +75,8 @@ class Salvage:
 
 
 def set_aside(directory: Path) -> tuple[str, ...]:
-    """Names of the damaged journals in a data directory, the oldest first."""
-    try:
-        return tuple(sorted(path.name for path in directory.glob(f"{DAMAGED_PREFIX}*")))
-    except OSError:
-        return ()
+    """Names of the damaged journals in a data directory, the oldest first. Raises OSError: it cannot be listed."""
+    return tuple(sorted(path.name for path in directory.iterdir() if path.name.startswith(DAMAGED_PREFIX)))
 
 
 def finish_interrupted(directory: Path) -> None:

@@ -91,8 +91,8 @@ def skip(plan: Plan, book: Book, through: int) -> None:
     plan.touch(book)
 
 
-def write_file(directory: Path, stream: int, records: list[bytes]) -> Path:
-    """Write records into a file of their own, durably. Raises `JournalError`.
+def write_file(directory: Path, stream: int, records: list[bytes], before: Skipped) -> Path:
+    """Write records into a file of their own, durably. Raises `JournalError`, which says what was done ``before``.
 
     Ids name it: after a salvage positions begin again. A file with other content is never replaced.
     """
@@ -116,5 +116,14 @@ def write_file(directory: Path, stream: int, records: list[bytes]) -> Path:
         for each in (folder, directory):
             sync_folder(each)
     except OSError as error:
-        raise JournalError(f"{path} cannot be written: {error.strerror}; nothing is skipped") from error
+        raise JournalError(f"{path} cannot be written: {error.strerror}; {_done(before)}") from error
     return path
+
+
+def _done(before: Skipped) -> str:
+    if not before.files:
+        return "nothing is skipped"
+    return (
+        f"{before.count} records are skipped and in {len(before.files)} files, the last of them "
+        f"{before.files[-1].name}; the others are not: skip again to go on"
+    )

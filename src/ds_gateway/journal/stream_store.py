@@ -160,7 +160,7 @@ class StreamStore:
         before = end if position is None else min(position, end)
         skipped = Skipped()
         while records := await self._front(before):
-            path = await asyncio.to_thread(write_file, self._writer.directory, self._stream, records)
+            path = await asyncio.to_thread(write_file, self._writer.directory, self._stream, records, skipped)
             skipped = and_these(skipped, records, path)
             through = position_of(records[-1])
             await self._change(lambda book, plan, through=through: skip(plan, book, through))  # type: ignore[misc]

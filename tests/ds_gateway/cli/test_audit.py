@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from ds_gateway.audit import audit_journal
+from ds_gateway.cli.audit import _asides
 from ds_gateway.config.loader import load_server
 from ds_gateway.journal import rows
 from ds_gateway.journal.reading import read_journal
@@ -450,6 +451,12 @@ class TestNotProven:
         assert done.stdout.splitlines()[-1].endswith("; NOT PROVEN")
         shutil.rmtree(aside)
         assert audited(command, delivered, code=0)["journal_damaged"] == []
+
+    def test_a_data_dir_that_cannot_be_listed_is_in_doubt(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (told,) = _asides(tmp_path / "file", "g")
+        assert told.startswith("it is in doubt whether a damaged journal was set aside in")
+        assert "(Not a directory); run this as" in told
 
     def test_what_the_server_lost(self, command: Command, delivered: Plant, server: Server) -> None:
         """The stream made anew, with the first records only."""

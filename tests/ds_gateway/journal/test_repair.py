@@ -51,7 +51,7 @@ class OneStream:
         """The server loses records."""
         self.stream = [message for message in self.stream if message.get("v") not in values]
 
-    def repair(self) -> None:
+    def repair(self, *, adopt: bool = False) -> None:
         """Read all back."""
         self._epoch += 1
         call(self._waiter, self.writer, lambda store: store.begin_repair(self._epoch))
@@ -59,7 +59,7 @@ class OneStream:
         survey.start = "-1" if survey.anchor is None else survey.anchor
         survey.feed(orjson.dumps(self.stream))
         end = f"{len(self.stream):04d}"
-        call(self._waiter, self.writer, lambda store: store.save_repair(survey, end, adopt=False))
+        call(self._waiter, self.writer, lambda store: store.save_repair(survey, end, adopt=adopt))
         assert self.facts.check()
 
     def losses(self) -> list[tuple[str, int, int]]:
@@ -126,4 +126,18 @@ class TestWhatIsFoundBehindIt:
         one.accept(6)
         one.repair()
         assert one.send() == [6]
+        assert one.losses() == []
+
+    def test_what_a_copy_of_the_journal_sent_is_not_told_as_lost(self, one: OneStream) -> None:
+        one.accept(1)
+        one.send()
+        one.accept(2)
+        one.accept(3)
+        one.stream.append(orjson.loads(one.facts.open[1]))
+        one.repair(adopt=True)
+        assert one.send() == [2]
+        one.accept(4)
+        assert one.send() == [4]
+        one.repair()
+        assert one.send() == []
         assert one.losses() == []

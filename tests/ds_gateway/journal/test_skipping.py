@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ds_gateway.journal.skipping import FOLDER, write_file
+from ds_gateway.errors import JournalError
+from ds_gateway.journal.skipping import FOLDER, Skipped, write_file
 from ds_gateway.journal.tally import Tally
 from harness.journal_box import JournalBox, reading
 
@@ -19,22 +20,31 @@ FIRST = [b'{"id":"aa.b.1","n":1}', b'{"id":"aa.b.2","n":2}']
 
 
 def test_the_ids_name_the_file(tmp_path: Path) -> None:
-    path = write_file(tmp_path, 7, FIRST)
+    path = write_file(tmp_path, 7, FIRST, Skipped())
     assert path == tmp_path / FOLDER / "stream-7-aa.b.1-aa.b.2.jsonl"
     assert path.read_bytes() == b"".join(record + b"\n" for record in FIRST)
     salvaged = [record.replace(b"aa.b", b"aa.c") for record in FIRST]
-    assert write_file(tmp_path, 7, salvaged) != path
+    assert write_file(tmp_path, 7, salvaged, Skipped()) != path
 
 
 def test_no_file_with_other_content_is_replaced(tmp_path: Path) -> None:
-    path = write_file(tmp_path, 7, FIRST)
+    path = write_file(tmp_path, 7, FIRST, Skipped())
     before = path.read_bytes()
     other = [FIRST[0].replace(b'"n":1', b'"n":9'), FIRST[1]]
-    second = write_file(tmp_path, 7, other)
+    second = write_file(tmp_path, 7, other, Skipped())
     assert second.name == "stream-7-aa.b.1-aa.b.2-2.jsonl"
     assert path.read_bytes() == before
-    assert write_file(tmp_path, 7, FIRST) == path, "the same again is the same file"
+    assert write_file(tmp_path, 7, FIRST, Skipped()) == path, "the same again is the same file"
     assert len(list((tmp_path / FOLDER).iterdir())) == 2
+
+
+def test_a_file_that_cannot_be_written_says_what_is_skipped_and_what_is_not(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).write_text("in the way")
+    with pytest.raises(JournalError, match=r"2.jsonl cannot be written: .*; nothing is skipped$"):
+        write_file(tmp_path, 7, FIRST, Skipped())
+    before = Skipped(30, (tmp_path / "a.jsonl", tmp_path / "b.jsonl"))
+    with pytest.raises(JournalError, match=r"; 30 records are skipped and in 2 files, .* b.jsonl; the others are"):
+        write_file(tmp_path, 7, FIRST, before)
 
 
 @pytest.mark.parametrize("certain", [True, False])
