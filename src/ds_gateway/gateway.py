@@ -234,6 +234,7 @@ class Gateway:
             pipeline=pipeline,
             intake_factory=make_intake,
             data_dir=Path(gateway.data_dir),
+            journal_commit=self._journal.commit_at_open,
         )
         return _Source(name, source, pipeline, intakes[0])
 

@@ -170,3 +170,29 @@ class TestQos0:
             (loss,) = plant.losses("qos0")
             assert loss["certain"]
             assert len(numbers(plant)) + loss["count"] == sent + 1
+
+
+class TestTheEndOfTheJournal:
+    def test_is_missed_when_the_broker_was_told_more(self, processes: Processes, tmp_path: Path) -> None:
+        """SQLite takes a log that is gone for one that never was."""
+        with plant_with(processes, tmp_path) as (plant, _):
+            plant.establish_session()
+            plant.publish(DEVICE, 0)
+            plant.gateway.wait_delivered(1)
+            assert plant.gateway.terminate() == 0
+            plant.gateway.start()
+            plant.gateway.wait_connected()
+            assert plant.losses("corrupt") == []
+            plant.publish(DEVICE, *range(1, 6))
+            plant.gateway.wait_delivered(6)
+            plant.gateway.kill()
+            for file in (plant.gateway.data_dir / "journal").glob("cache.db-*"):
+                file.unlink()
+            for _ in range(2):
+                plant.gateway.start()
+                plant.gateway.wait_connected()
+                wait_until(lambda: plant.losses("corrupt"), what="it is told")
+                plant.gateway.kill()
+            (loss,) = plant.losses("corrupt")
+            assert (loss["certain"], "count" in loss, loss["source"]) == (False, False, "hall")
+            assert "that the broker was told of are not in this journal" in loss["detail"]

@@ -97,8 +97,8 @@ def _asides(directory: Path, gateway: str) -> list[str]:
         return [_aside(directory, gateway, name) for name in set_aside(directory)]
     except OSError as error:
         told = (
-            f"it is in doubt whether a damaged journal was set aside in {directory}, and with it what was accepted: "
-            f"that folder cannot be listed ({error.strerror}); run this as the user of the gateway or as root"
+            f"it is in doubt whether a damaged journal was set aside in {directory}, and records with it: that "
+            f"folder cannot be listed ({error.strerror}); run this as the user of the gateway or as root"
         )
         return [told]
 

@@ -60,6 +60,8 @@ class Journal:
         self._lock = lock
         self._disk = disk
         self._writer = writer
+        self.commit_at_open = writer.state.counters.commit
+        """Number of the last commit that was there when it was opened."""
 
     @classmethod
     def open(

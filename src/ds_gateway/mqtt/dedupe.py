@@ -177,6 +177,8 @@ class DedupeGate:
     def _note(self, token: object, commit: int) -> None:
         match token:
             case Opening():
+                if token.beyond:
+                    self._losses.append(self._end_lost(token))
                 self._acks.begin(commit, token.acked_through(self._session, commit))
             case SessionStart(present=True, acked=acked):
                 self._numbering.connected(doubtful=token.doubtful)
@@ -197,6 +199,18 @@ class DedupeGate:
             self._losses.append(self._session_lost(now_ns))
         self._session += 1
         self._ring.clear()
+
+    def _end_lost(self, opening: Opening) -> Loss:
+        return Loss(
+            "corrupt",
+            certain=False,
+            count=None,
+            first_ns=opening.time_ns,
+            last_ns=opening.time_ns,
+            source=self._source,
+            detail=f"the last {opening.beyond} commits that the broker was told of are not in this journal: "
+            "cache.db-wal was damaged or deleted, or it is an older journal, or another one",
+        )
 
     def _session_lost(self, now_ns: int) -> Loss:
         return Loss(

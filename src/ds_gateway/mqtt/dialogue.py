@@ -51,13 +51,17 @@ class Dialogue:
         self.mark = Mark(session=0, commit=0, settled=False)
         self.view = GateView()
 
-    def opening(self, found: tuple[Mark, bool] | None) -> Opening:
-        """Begin with what the mark file said; its commit counts only if it is of this boot."""
+    def opening(self, found: tuple[Mark, bool] | None, journal_commit: int | None, time_ns: int = 0) -> Opening:
+        """Begin with what the mark file said; its commit counts as acknowledged only if it is of this boot.
+
+        ``journal_commit``: the last one that the journal had when it was opened; None where nobody knows.
+        """
         if found is None:
             return Opening(acked=None, session=0)
         mark, this_boot = found
         self.mark = mark
-        return Opening(acked=mark.commit if this_boot else None, session=mark.session)
+        beyond = 0 if journal_commit is None else max(mark.commit - journal_commit, 0)
+        return Opening(mark.commit if this_boot else None, mark.session, beyond, time_ns if beyond else 0)
 
     def connecting(self) -> None:
         """CONNECT is about to be sent."""

@@ -61,7 +61,8 @@ class MqttSource:
     """A broker as a source of items. Threads: `start`, `stop`, `snapshot` and `alive_at` from any.
 
     ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
-    raise. ``data_dir`` keeps the mark. ``max_unacked_bytes`` bounds what waits for a commit.
+    raise. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
+    ``max_unacked_bytes`` bounds what waits for a commit.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class MqttSource:
         pipeline: Pipeline,
         intake_factory: IntakeFactory,
         data_dir: Path,
+        journal_commit: int | None = None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         random: RandomSource | None = None,
@@ -85,6 +87,7 @@ class MqttSource:
         self._name = name
         self._settings = settings
         self._client_id = client_id
+        self._journal_commit = journal_commit
         self._mark_path = data_dir / "mqtt" / f"{name}.acks.mark"
         self._monotonic = monotonic
         self._random = random or Random()  # noqa: S311 - jitter
@@ -201,7 +204,8 @@ class MqttSource:
         """Wait until the journal is there and has room; False when stopped meanwhile."""
         if self._mark is None:
             self._mark = MarkFile(self._mark_path, boot_id())
-            self._handover.add([self._publications.marker(self._dialogue.opening(self._mark.read()))])
+            opening = self._dialogue.opening(self._mark.read(), self._journal_commit, self._clock())
+            self._handover.add([self._publications.marker(opening)])
         self._settle(None)
         while not (self._dialogue.opened and self._handover.has_room()):
             if self._stop_at is not None:

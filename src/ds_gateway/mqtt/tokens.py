@@ -33,10 +33,16 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A process begins. ``acked`` and ``session`` are what it found in the mark; None: nothing it may trust."""
+    """A process begins. ``acked`` and ``session`` are what it found in the mark; None: nothing it may trust.
+
+    ``beyond``: how many commits the mark is ahead of the journal. They were synced before it was written, in
+    whatever boot, so the journal has lost its end, or is another one.
+    """
 
     acked: int | None
     session: int
+    beyond: int = 0
+    time_ns: int = 0
 
     def acked_through(self, session: int, commit: int) -> int:
         """Highest commit that may have been acknowledged, once this token is in a commit of that session.

@@ -200,6 +200,14 @@ class TestR1:
         driver.tell(present(acked=acked))
         assert driver.admit(delivery("a", 1, dup=True, acked=acked)) == ["a"]
 
+    @pytest.mark.parametrize("beyond", [0, 3])
+    def test_tells_that_the_journal_has_lost_its_end(self, *, beyond: int) -> None:
+        driver = GateDriver()
+        driver.tell(NEW_SESSION)
+        driver.gate.admit([Item(None, Opening(acked=5, session=1, beyond=beyond, time_ns=7))], 2)
+        losses = [(loss.cause, loss.certain, loss.count, loss.first_ns) for loss in driver.gate.losses()]
+        assert losses == ([("corrupt", False, None, 7)] if beyond else [])
+
     def test_holds_for_what_came_after_an_untrusted_mark(self) -> None:
         driver = GateDriver()
         driver.tell(NEW_SESSION)

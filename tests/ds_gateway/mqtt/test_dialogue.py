@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ds_gateway.mqtt.dedupe import GateView
 from ds_gateway.mqtt.dialogue import Committed, Dialogue
 from ds_gateway.mqtt.events import Connack, Suback
@@ -28,7 +30,7 @@ def committed(*tokens: object, commit: int = 5, session: int = 1, has: Subscribe
 
 def opened(mark: Mark | None = None, *, this_boot: bool = True, has: Subscribed | None = None) -> Dialogue:
     dialogue = Dialogue(WANTED, 1)
-    token = dialogue.opening(None if mark is None else (mark, this_boot))
+    token = dialogue.opening(None if mark is None else (mark, this_boot), None)
     dialogue.committed(committed(token, has=has))
     dialogue.connecting()
     return dialogue
@@ -62,8 +64,16 @@ class TestOpening:
 
     def test_tells_the_gate_what_was_found(self) -> None:
         dialogue = Dialogue(WANTED, 1)
-        assert dialogue.opening((Mark(2, 3, settled=True), True)) == Opening(acked=3, session=2)
-        assert dialogue.opening((Mark(2, 3, settled=True), False)) == Opening(acked=None, session=2)
+        assert dialogue.opening((Mark(2, 3, settled=True), True), 3) == Opening(acked=3, session=2)
+        assert dialogue.opening((Mark(2, 3, settled=True), False), 3) == Opening(acked=None, session=2)
+
+    @pytest.mark.parametrize("this_boot", [True, False])
+    def test_tells_the_gate_how_far_the_journal_is_behind(self, *, this_boot: bool) -> None:
+        found = (Mark(2, 7, settled=True), this_boot)
+        assert Dialogue(WANTED, 1).opening(found, 7, 99).beyond == 0
+        behind = Dialogue(WANTED, 1).opening(found, 4, 99)
+        assert (behind.beyond, behind.time_ns) == (3, 99)
+        assert Dialogue(WANTED, 1).opening(found, None, 99).beyond == 0
 
 
 class TestAConnackWithASession:
