@@ -67,11 +67,11 @@ class Rows:
 def new_rows() -> dict[str, bytes]:
     """A new journal with one stream that has no record yet. Always the same one."""
     meta = {"format": rows.FORMAT, "gateway": GATEWAY, "install": "i" * 26}
-    disk = Rows({rows.META: rows.encode_json(meta)})
+    disk = Rows({rows.META: rows.encode_json(rows.META, meta)})
     opened = disk.load()
     with deterministic_letters():
         book = opened.new_book("s", URL)
-    return {**disk.rows, rows.stream_key(STREAM): rows.encode_json(book.to_row())}
+    return {**disk.rows, rows.stream_key(STREAM): rows.encode_json(rows.stream_key(STREAM), book.to_row())}
 
 
 @contextmanager

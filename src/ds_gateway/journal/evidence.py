@@ -164,7 +164,7 @@ class Evidence:
         """
         return (
             self.commit is not None
-            and not any(key[0] in "acgs" for key in self.damaged)
+            and not any(key[:1] in "acgs" for key in self.damaged)
             and not any(outcome.missing for outcome in outcomes)
         )
 

@@ -59,12 +59,13 @@ def check_names(names: Names, state: State) -> None:
 def write_names(directory: Path, names: Names) -> None:
     """Replace the file durably. Raises OSError; the old one is whole then."""
     row = rows.encode_json(
+        FILE,
         {
             "gateway": names.gateway,
             "install": names.install,
             "first_install": names.first_install,
             "streams": {str(number): name for number, name in names.streams.items()},
-        }
+        },
     )
     fresh = directory / f"{FILE}.new"
     with fresh.open("wb") as file:

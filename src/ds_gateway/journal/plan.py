@@ -154,9 +154,9 @@ class Plan:
         if tally is None:
             return
         segment = rows.make_segment(tally.first_position, [self.tally_element(book, tally)])
-        row = rows.encode_segment(segment)
-        number = book.write_refused(len(row) + rows.ROW_OVERHEAD_BYTES)
-        self.rows[rows.segment_key(book.number, number)] = row
+        key = rows.segment_key(book.number, book.next_segment)
+        self.rows[key] = row = rows.encode_segment(key, segment)
+        book.write_refused(len(row) + rows.ROW_OVERHEAD_BYTES)
         self.touch(book)
         self.parts.add("A")
 
@@ -221,9 +221,9 @@ class Plan:
                 size += len(rendered[end]) + 1
                 end += 1
             segment = rows.make_segment(book.next_position, rendered[start:end])
-            row = rows.encode_segment(segment)
-            number, _ = book.accept(segment.count, len(row) + rows.ROW_OVERHEAD_BYTES)
-            self.rows[rows.segment_key(book.number, number)] = row
+            key = rows.segment_key(book.number, book.next_segment)
+            self.rows[key] = row = rows.encode_segment(key, segment)
+            book.accept(segment.count, len(row) + rows.ROW_OVERHEAD_BYTES)
             start = end
         self.touch(book)
         self.parts.add("A")
@@ -234,16 +234,18 @@ class Plan:
 
     def _quarantine(self, rejected: Rejected) -> None:
         counters = self._state.counters
+        key = rows.quarantine_key(counters.quarantine_next)
         row = rows.encode_json(
+            key,
             {
                 "source": rejected.source,
                 "device": rejected.device,
                 "reason": rejected.reason,
                 "time_ns": rejected.time_ns,
                 "raw": rejected.raw.hex(),
-            }
+            },
         )
-        self.rows[rows.quarantine_key(counters.quarantine_next)] = row
+        self.rows[key] = row
         self.rejected.append(rejected)
         counters.quarantine_next += 1
         counters.quarantined += 1
@@ -294,7 +296,8 @@ class Plan:
     def gate(self, source: str, changes: Mapping[str, bytes | None]) -> None:
         """Carry a gate's rows."""
         for name, value in changes.items():
-            self.rows[rows.gate_key(source, name)] = None if value is None else rows.protect(value)
+            key = rows.gate_key(source, name)
+            self.rows[key] = None if value is None else rows.protect(key, value)
 
     # -- B: seal
 
@@ -390,7 +393,7 @@ class Plan:
             key = rows.segment_key(book.number, each)
             self.damaged.append(key)
             segment = rows.make_segment(first, lost) if each == number else rows.make_segment(last + 1, [])
-            self.rows[key] = rows.encode_segment(segment)
+            self.rows[key] = rows.encode_segment(key, segment)
         self.weigh(book)
         self.touch(book)
 
@@ -421,7 +424,8 @@ class Plan:
         if book.sealed is None or book.sealed.seq != seq:
             return  # resolved before: the same answer was told twice
         number, run = book.resolve(offset)
-        self.rows[rows.kept_key(book.number, number)] = rows.encode_json({**asdict(run), "offset": offset})
+        key = rows.kept_key(book.number, number)
+        self.rows[key] = rows.encode_json(key, {**asdict(run), "offset": offset})
         self.touch(book)
         self.parts.add("C")
 
@@ -507,13 +511,15 @@ class Plan:
     def finish(self) -> dict[str, bytes | None]:
         """The rows of the transaction; empty when there is nothing to commit."""
         for number, book in self._touched.items():
-            self.rows[rows.stream_key(number)] = rows.encode_json(book.to_row())
+            key = rows.stream_key(number)
+            self.rows[key] = rows.encode_json(key, book.to_row())
         for number in self._announced:
             known = self._state.announced.get(number)
-            self.rows[rows.announced_key(number)] = None if known is None else rows.encode_json(dict(known))
+            key = rows.announced_key(number)
+            self.rows[key] = None if known is None else rows.encode_json(key, dict(known))
         if self.rows:
             self._state.counters.commit += 1
-            self.rows[rows.COUNTERS] = rows.encode_json(asdict(self._state.counters))
+            self.rows[rows.COUNTERS] = rows.encode_json(rows.COUNTERS, asdict(self._state.counters))
         return self.rows
 
 

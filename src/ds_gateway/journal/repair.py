@@ -269,8 +269,8 @@ def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate], skip: int)
         if stays:
             records = plan.segment(book, each.number)[1].elements()[:stays] + records
         first = rows.position_of(records[0]) if records else each.first_position
-        row = rows.encode_segment(rows.make_segment(first, records))
-        plan.rows[rows.segment_key(book.number, each.number)] = row
+        key = rows.segment_key(book.number, each.number)
+        plan.rows[key] = row = rows.encode_segment(key, rows.make_segment(first, records))
         each.size = len(row) + rows.ROW_OVERHEAD_BYTES
 
 
@@ -309,7 +309,7 @@ def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: 
             size=sum(each.size for each in loose),
         )
         key = rows.kept_key(book.number, book.next_kept)
-        plan.rows[key] = rows.encode_json({**asdict(run), "offset": end})
+        plan.rows[key] = rows.encode_json(key, {**asdict(run), "offset": end})
         book.next_kept += 1
         book.kept_size += run.size
     if unnamed:
@@ -357,8 +357,8 @@ def set_aside(plan: Plan, book: Book, reason: str) -> bool:
             return False
         plan.quarantine_record(book, records[at], reason)
         records[at] = plan.loss_element(book, "quarantined", (position, position), detail=reason)
-        changed = rows.encode_segment(rows.make_segment(segment.first_position, records))
-        plan.rows[rows.segment_key(book.number, number)] = changed
+        key = rows.segment_key(book.number, number)
+        plan.rows[key] = changed = rows.encode_segment(key, rows.make_segment(segment.first_position, records))
         book.resize(len(changed) - len(row), whole=run.last_end is None)
         plan.touch(book)
         plan.parts.add("B")

@@ -11,8 +11,9 @@
 | `r/<stream>/<number>`    | a resolved batch that is kept for repair                              |
 | `s/<stream>/<number>`    | a segment: the records of one stream accepted in one transaction      |
 
-`<stream>` and `<number>` are dense counters. Every row begins with the CRC-32 of the rest. The small ones sort
-before the many, so that opening reads the former without scanning the latter.
+`<stream>` and `<number>` are dense counters. Every row begins with the CRC-32 of its key and the rest; up to
+format 2 it was of the rest alone, and those rows stay as they are. The small ones sort before the many, so that
+opening reads the former without scanning the latter.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ds_gateway.errors import JournalDamagedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 META: Final = "a/meta"
 COUNTERS: Final = "c/counters"
 ROW_OVERHEAD_BYTES: Final = 150
@@ -79,24 +80,26 @@ def segment_of(key: str) -> tuple[int, int]:
     return int(stream), int(number)
 
 
-def protect(payload: bytes) -> bytes:
-    """Put the checksum in front."""
-    return _CRC.pack(zlib.crc32(payload)) + payload
+def protect(key: str, payload: bytes) -> bytes:
+    """Put the checksum in front. It is of the key, too: a row under another key is damage."""
+    return _CRC.pack(zlib.crc32(payload, zlib.crc32(key.encode()))) + payload
 
 
 def unprotect(key: str, row: bytes) -> bytes:
     """Check and remove the checksum. Raises `JournalDamagedError`."""
     payload = row[_CRC.size :]
-    if len(row) < _CRC.size or _CRC.unpack_from(row)[0] != zlib.crc32(payload):
+    stored = _CRC.unpack_from(row)[0] if len(row) >= _CRC.size else None
+    # Up to format 2 it was of the rest alone.
+    if stored not in {zlib.crc32(payload, zlib.crc32(key.encode())), zlib.crc32(payload)} or stored is None:
         raise JournalDamagedError(
             f"journal row {key} is damaged: its checksum does not match its {len(row)} bytes"
         )
     return payload
 
 
-def encode_json(value: dict[str, Any]) -> bytes:
+def encode_json(key: str, value: dict[str, Any]) -> bytes:
     """Encode a small row."""
-    return protect(orjson.dumps(value))
+    return protect(key, orjson.dumps(value))
 
 
 def decode_json(key: str, row: bytes) -> dict[str, Any]:
@@ -182,10 +185,10 @@ def make_segment(first_position: int, elements: Sequence[bytes]) -> Segment:
     return Segment(first_position, tuple(map(len, elements)), b",".join(elements))
 
 
-def encode_segment(segment: Segment) -> bytes:
+def encode_segment(key: str, segment: Segment) -> bytes:
     """Encode a segment: position, count, lengths, elements."""
     head = _SEGMENT.pack(segment.first_position, segment.count)
-    return protect(head + struct.pack(f"<{segment.count}I", *segment.lengths) + segment.joined)
+    return protect(key, head + struct.pack(f"<{segment.count}I", *segment.lengths) + segment.joined)
 
 
 def decode_segment(key: str, row: bytes) -> Segment:

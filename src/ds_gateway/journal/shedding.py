@@ -157,7 +157,10 @@ def _replace(
         else:
             written[following] = rows.make_segment(rows.position_of(rest[0]), rest)
     written[number] = rows.make_segment(rows.position_of(elements[0]), elements)
-    encoded = {each: rows.encode_segment(segment) for each, segment in written.items()}
+    encoded = {
+        each: rows.encode_segment(rows.segment_key(book.number, each), segment)
+        for each, segment in written.items()
+    }
     freed = reach.old_size - sum(len(row) + rows.ROW_OVERHEAD_BYTES for row in encoded.values())
     if must_free and freed <= 0:
         return Dropped()

@@ -135,7 +135,8 @@ def load(disk: Disk, gateway: str) -> State:
         if any(True for _ in disk.keys_before(_AFTER_ALL)):
             raise JournalDamagedError(f"journal row {rows.META} is missing, and others are there")
         return begin(disk, new_identity(gateway))
-    state = State(check_meta(rows.decode_json(rows.META, meta), gateway))
+    fields = rows.decode_json(rows.META, meta)
+    state = State(check_meta(fields, gateway))
     for key in disk.keys_before(_FIRST_OF_THE_MANY):
         row = disk.read(key)
         if row is None:
@@ -147,6 +148,10 @@ def load(disk: Disk, gateway: str) -> State:
             raise JournalDamagedError(f"journal row {key} is damaged: {error!r}") from error
     if sorted(state.books) != list(range(1, len(state.books) + 1)):
         raise JournalDamagedError(f"journal rows of streams are missing: there are {sorted(state.books)}")
+    if fields["format"] < rows.FORMAT:
+        # From here on rows are written that older programs take for damaged.
+        with disk.transaction():
+            disk.write(rows.META, rows.encode_json(rows.META, {**fields, "format": rows.FORMAT}))
     return state
 
 
@@ -156,7 +161,9 @@ def move_streams(disk: Disk, state: State, url: str) -> None:
     if moved:
         with disk.transaction():
             for book in moved:
-                disk.write(rows.stream_key(book.number), rows.encode_json(book.to_row()))
+                disk.write(
+                    rows.stream_key(book.number), rows.encode_json(rows.stream_key(book.number), book.to_row())
+                )
                 # Readers of the new stream have not seen them.
                 if state.announced.pop(book.number, None) is not None:
                     disk.delete(rows.announced_key(book.number))
@@ -168,7 +175,7 @@ def begin(disk: Disk, identity: Identity) -> State:
     if identity.first_install:
         meta["first_install"] = identity.first_install
     with disk.transaction():
-        disk.write(rows.META, rows.encode_json(meta))
+        disk.write(rows.META, rows.encode_json(rows.META, meta))
     return State(identity)
 
 

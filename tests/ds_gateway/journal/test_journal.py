@@ -577,7 +577,7 @@ class TestOpening:
         disk = Disk(harness.directory)
         newer = {"format": journal_rows.FORMAT + 1, "gateway": "g", "install": "x" * 26}
         with disk.transaction():
-            disk.write(journal_rows.META, journal_rows.encode_json(newer))
+            disk.write(journal_rows.META, journal_rows.encode_json(journal_rows.META, newer))
         disk.close()
         with pytest.raises(JournalFormatError, match="newer"):
             Journal.open(harness.directory, gateway="g", url=URL)

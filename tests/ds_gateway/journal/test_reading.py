@@ -198,7 +198,8 @@ def test_positions_behind_a_loss_record_are_not_dense_and_what_is_refused_is_nam
         def write_loss(plan: Plan) -> None:
             lost = plan.loss_element(book, "corrupt", (2, 5))
             rest = [plan.loss_element(book, "corrupt", (9, 9))]
-            plan.rows[rows.segment_key(1, 2)] = rows.encode_segment(rows.make_segment(2, [lost, *rest]))
+            key = rows.segment_key(1, 2)
+            plan.rows[key] = rows.encode_segment(key, rows.make_segment(2, [lost, *rest]))
             book.next_segment, book.next_position = 3, 10
             book.refuse("shed_newest", "d", 0, "")
             book.refuse("shed_newest", "d", 0, "")
@@ -221,7 +222,9 @@ def test_a_reader_neither_waits_for_a_writer_nor_sees_what_is_not_committed(tmp_
             writer.disk.write(rows.segment_key(1, 2), b"nonsense")
             writer.disk.delete(rows.stream_key(1))
             view = read_journal(tmp_path)
-            writer.disk.write(rows.stream_key(1), rows.encode_json(writer.state.books[1].to_row()))
+            writer.disk.write(
+                rows.stream_key(1), rows.encode_json(rows.stream_key(1), writer.state.books[1].to_row())
+            )
         assert list(view.streams["s"].waiting) == [(1, 2)]
 
 
@@ -260,7 +263,19 @@ class TestDamage:
         assert list(view.waiting) == [(3, 8)]
         assert (view.damaged, len(view.damaged_copies)) == ([], 1)
 
-    @pytest.mark.parametrize("value", [None, "text", 5, b"", b"abc", rows.protect(b""), rows.protect(b"x" * 30)])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None,
+            "text",
+            5,
+            b"",
+            b"abc",
+            rows.protect(rows.segment_key(1, 2), b""),
+            rows.protect(rows.segment_key(1, 2), b"x" * 30),
+            rows.encode_segment(rows.segment_key(1, 3), rows.make_segment(3, [b'{"id":"i.a.3"}'])),
+        ],
+    )
     def test_of_every_kind(self, directory: Path, value: object) -> None:
         sql(directory, "UPDATE Cache SET value = ? WHERE key = ?", value, rows.segment_key(1, 2))
         view = read_journal(directory).streams["s"]
@@ -276,7 +291,7 @@ class TestDamage:
         with Writer(directory) as writer:
             row = writer.state.books[1].to_row()
             with writer.disk.transaction():
-                writer.disk.write(rows.stream_key(1), rows.encode_json({**row, **change}))
+                writer.disk.write(rows.stream_key(1), rows.encode_json(rows.stream_key(1), {**row, **change}))
         view = read_journal(directory)
         assert view.streams == {}
         assert view.damaged[0].startswith("journal row k/000001 is damaged, or of another version")
@@ -313,7 +328,7 @@ class TestRefused:
     def test_a_newer_format(self, tmp_path: Path) -> None:
         with Writer(tmp_path) as writer, writer.disk.transaction():
             meta = {"format": rows.FORMAT + 1, "gateway": "g", "install": "i"}
-            writer.disk.write(rows.META, rows.encode_json(meta))
+            writer.disk.write(rows.META, rows.encode_json(rows.META, meta))
         with pytest.raises(JournalFormatError, match=rf"has format {rows.FORMAT + 1}.*newer"):
             read_journal(tmp_path)
 

@@ -91,10 +91,11 @@ def damage_row(data: Path, key: str) -> bytes:
 
 def add_gate(data: Path) -> bytes:
     """Put in a row of a source's gate."""
-    row = journal_rows.protect(b"ring")
+    key = journal_rows.gate_key("hall", "meta")
+    row = journal_rows.protect(key, b"ring")
     disk = Disk(data)
     with disk.transaction():
-        disk.write(journal_rows.gate_key("hall", "meta"), row)
+        disk.write(key, row)
     disk.close()
     return row
 
@@ -200,7 +201,7 @@ class TestWhoseJournalItIs:
         newer = {"format": journal_rows.FORMAT + 1, "gateway": GATEWAY, "install": "x" * 26}
         disk = Disk(data)
         with disk.transaction():
-            disk.write(journal_rows.META, journal_rows.encode_json(newer))
+            disk.write(journal_rows.META, journal_rows.encode_json(journal_rows.META, newer))
         disk.close()
         overwrite(database(data), 0, b"z" * 100)
         before = everything_in(data / "journal")
@@ -410,11 +411,13 @@ def new_database(path: Path) -> None:
 def identity(data: Path) -> str:
     """The install id."""
     meta = dict(journal_rows_of(data / "journal"))[journal_rows.META]
-    return str(journal_rows.decode_json("", meta)["install"])
+    return str(journal_rows.decode_json(journal_rows.META, meta)["install"])
 
 
 def counters(data: Path) -> dict[str, int]:
-    return journal_rows.decode_json("", dict(journal_rows_of(data / "journal"))[journal_rows.COUNTERS])
+    return journal_rows.decode_json(
+        journal_rows.COUNTERS, dict(journal_rows_of(data / "journal"))[journal_rows.COUNTERS]
+    )
 
 
 def journal_rows_of(folder: Path) -> list[tuple[str, bytes]]:
