@@ -161,8 +161,8 @@ class TestADamagedSmallRow:
         journal = Journal.open(data, gateway=GATEWAY, url=URL, limits=LIMITS)
         assert journal.snapshot().quarantined == 1
         journal.stop()
-        (row,) = [row for key, row in journal_rows_of(data / "journal") if key.startswith("q/")]
-        assert journal_rows.decode_json("q/", row)["raw"] == b"\xff{".hex()
+        ((key, row),) = [each for each in journal_rows_of(data / "journal") if each[0].startswith("q/")]
+        assert journal_rows.decode_json(key, row)["raw"] == b"\xff{".hex()
 
     def test_gates_are_kept_where_all_that_they_stand_for_is_there(self, closed: Image, data: Path) -> None:
         fresh(closed, data)
