@@ -28,6 +28,11 @@ class Peer:
         """Send bytes."""
         self._link.sendall(data)
 
+    def reset(self) -> None:
+        """Break the connection off; what was sent is there to be read, and nothing can be answered."""
+        self._link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._link.close()
+
     def packet(self) -> bytes:
         """The next whole packet (of less than 128 bytes); empty at the end."""
         while len(self._buffer) < 2 or len(self._buffer) < 2 + self._buffer[1]:

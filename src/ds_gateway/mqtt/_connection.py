@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 RECEIVE_BYTES: Final = 64 * 1024
 # What OpenSSL holds decrypted is invisible to a selector, so one pass reads it to the end, but not for ever.
 _MAX_READS: Final = 16
+# More than a kernel keeps of a connection.
+_MAX_LAST_READS: Final = 1024
 _FOREVER: Final = 0xFFFFFFFF
 _RETAIN_ONLY_IF_NEW: Final = 1
 _PUBACK: Final = 0x40
@@ -48,6 +50,7 @@ class _PacketClient(Client):
 
     ready_socket: socket.socket | None = None
     failure: OSError | None = None
+    """Why nothing can be written any more."""
     _packet = b""
 
     def take(self, packet: bytes) -> None:
@@ -79,9 +82,9 @@ class _PacketClient(Client):
         except BlockingIOError:
             raise
         except OSError as error:
-            # paho logs it and then knows no better reason than "Unspecified error".
+            # paho would close the socket at once, with all in it that was received and not read yet.
             self.failure = error
-            raise
+            raise BlockingIOError from error
 
 
 class Connection:
@@ -151,9 +154,11 @@ class Connection:
         return events
 
     def write(self) -> None:
-        """Write what waits, as far as the socket takes it."""
+        """Write what waits, as far as the socket takes it. If the connection is lost, `read` has its last events."""
         if self._client.want_write():
             self._client.loop_write()
+        if self._client.failure is not None:
+            self._lose(self._client.failure)
 
     def keep_alive(self) -> None:
         """Send a PINGREQ when it is due, and end the connection when no answer comes."""
@@ -231,6 +236,14 @@ class Connection:
             return None
         return data
 
+    def _lose(self, error: OSError) -> None:
+        """End the connection, but first read what came before it broke: a broker that was killed has forgotten it."""
+        for _ in range(_MAX_LAST_READS):
+            data = self._receive()
+            if data is None or not self._take(data):
+                break
+        self._end(f"connection lost: {explain(error)}")
+
     def _take(self, data: bytes) -> bool:
         """Handle received bytes; False when the connection is over."""
         try:
@@ -286,8 +299,7 @@ class Connection:
                 text += " (another client uses the same client id)"
             self._end(f"the broker ended the connection: {text}")
         else:
-            failure = self._client.failure
-            self._end(f"connection lost: {reason.getName() if failure is None else explain(failure)}")
+            self._end(f"connection lost: {reason.getName()}")
 
     def _on_subscribe(
         self,

@@ -247,6 +247,7 @@ class MqttSource:
             if self._stop_at is not None and (self._handover.unacked == 0 or now >= self._stop_at):
                 connection.disconnect()
                 return "stopped"
+        self._take(connection, connection.read())
         return connection.ended
 
     def _patience(self, *, stopping: bool) -> float:

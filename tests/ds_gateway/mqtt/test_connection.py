@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from paho.mqtt.client import Client
 from ds_gateway.mqtt import _connection
 from ds_gateway.mqtt.transport import Address, explain
 from harness.mosquitto import Mosquitto
-from harness.mqtt_bench import Publisher
+from harness.mqtt_bench import Publisher, record
 from harness.ports import free_port
 from harness.scripted_broker import (
     CONNACK_BAD_PROTOCOL,
@@ -26,6 +27,7 @@ from harness.scripted_broker import (
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from ds_gateway.records import Record, Rejected
     from harness.mqtt_bench import Bench
 
 TLS = Path(__file__).parent / "tls"
@@ -181,6 +183,35 @@ class TestAScriptedBroker:
         with ScriptedBroker(first, second) as broker:
             bench.start(broker.url, version="3.1.1")
             bench.wait_for([b"same", b"same"])
+
+    def test_that_is_gone_loses_nothing_of_what_it_has_sent(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The PUBACK of the first message fails while the others wait in the socket: that broker was killed, and
+        # delivers nothing again.
+        monkeypatch.setattr(_connection, "RECEIVE_BYTES", len(publish(1, b"0")))
+        gone, payloads = threading.Event(), [b"%d" % number for number in range(9)]
+
+        def script(peer: Peer) -> None:
+            greet(peer, CONNACK_OK_PRESENT)
+            assert peer.packet_of(8)
+            peer.send(b"".join(publish(1 + number, payload) for number, payload in enumerate(payloads)))
+            peer.reset()
+            gone.set()
+
+        def another(peer: Peer) -> None:
+            greet(peer)
+            peer.packet_of(15)
+
+        def pipeline(topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
+            assert gone.wait(10)
+            if payload == payloads[1]:
+                wait_until(lambda: bench.disk.tails, what="the first message is committed")
+            return record(topic, payload, time_ns)
+
+        with ScriptedBroker(script, another) as broker:
+            bench.start(broker.url, version="3.1.1", pipeline=pipeline)
+            bench.wait_for(payloads)
 
     def test_that_needs_pings_gets_them(self, bench: Bench) -> None:
         pinged: list[bytes] = []
