@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from ds_gateway.config.addresses import host_and_port, is_loopback
-from ds_gateway.config.models import EMBEDDED, MqttSettings, SerialSettings, ServerSettings
+from ds_gateway.config.dedupe_key import DedupeKey
+from ds_gateway.config.models import EMBEDDED, JournalSettings, MqttSettings, SerialSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,8 +37,11 @@ def check(values: Mapping[str, Any], findings: Findings) -> None:
     """Add what is wrong with these values of `Settings`, as they are before validation."""
     _any_source(values, findings)
     _server(values.get("server"), findings)
+    _journal(values.get("journal"), findings)
     _names(values, findings)
-    _client_ids(dict(_valid(values, "mqtt", MqttSettings)), findings)
+    brokers = dict(_valid(values, "mqtt", MqttSettings))
+    _client_ids(brokers, findings)
+    _dedupe_keys(brokers, findings)
     _ports(dict(_valid(values, "serial", SerialSettings)), findings)
 
 
@@ -90,6 +94,33 @@ def _server(values: Any, findings: Findings) -> None:
             f"others than this machine could read and write the streams on {settings.listen!r}: set server.token, "
             "which every reader needs then, or listen on 127.0.0.1",
         )
+
+
+def _journal(values: Any, findings: Findings) -> None:
+    """What is kept for repair is part of the journal. Only what somebody wrote: a small journal keeps less."""
+    settings = None if not isinstance(values, dict) else validated(JournalSettings, values)
+    if settings is None or settings.max_bytes is None or "retain_bytes" not in values:
+        return
+    if settings.retain_bytes > settings.max_bytes:
+        findings.add(
+            ("journal", "retain_bytes"),
+            f"is {values['retain_bytes']}, and the whole journal has journal.max_bytes: {values['max_bytes']}: set "
+            "it well below that, or raise journal.max_bytes",
+        )
+
+
+def _dedupe_keys(brokers: Mapping[str, MqttSettings], findings: Findings) -> None:
+    for name, settings in brokers.items():
+        key = settings.dedupe_key
+        if key is None or DedupeKey.parse(key).is_property:
+            continue
+        if all(device.decode == "text" for device in settings.devices):
+            findings.add(
+                ("mqtt", name, "dedupe_key"),
+                f"is {key!r}, a JSON pointer, which finds nothing in payloads that are text, and all devices of "
+                "this broker have decode: text: take user_property:NAME or correlation_data, set decode: json if "
+                "the payloads are JSON, or remove it",
+            )
 
 
 def _names(values: Mapping[str, Any], findings: Findings) -> None:

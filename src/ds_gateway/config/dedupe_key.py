@@ -45,6 +45,8 @@ class DedupeKey:
             raise ValueError(_FORMS)
         if _BAD_ESCAPE.search(text):
             raise ValueError("must have a ~ only in ~0, which stands for ~, and in ~1, which stands for /")
+        if "" in text[1:].split("/"):
+            raise ValueError("must name a member behind each slash; the member id is /id")
         # In this order: ~01 is ~1, not a slash.
         parts = (part.replace("~1", "/").replace("~0", "~") for part in text[1:].split("/"))
         return cls("payload", tuple(parts))

@@ -61,10 +61,15 @@ class Plain:
 
     def _unknown(self, path: Path, key: str, free: Iterable[str], entry: Node) -> None:
         nearest = difflib.get_close_matches(key.lower().replace("-", "_"), free, n=1, cutoff=0.6)
+        places = schema.places_of(key)
         if nearest:
             hint = f"did you mean {nearest[0]}?"
             self._findings.hush((*path, nearest[0]))
-        else:
+        if places:
+            *others, last = places
+            places_hint = f"it belongs to {', '.join(others)}{' or ' if others else ''}{last}"
+            hint = f"{places_hint}; or {hint}" if nearest else places_hint
+        elif not nearest:
             hint = f"there are {', '.join(sorted(free))}" if free else "all keys that there are, are here"
         self._findings.add((*path, key), f"unknown key; {hint}", place=entry.place)
 

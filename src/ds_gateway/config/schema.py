@@ -12,7 +12,7 @@ from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -94,3 +94,23 @@ def description(path: Path) -> str:
     model = as_model(at(path[:-1])) if path else None
     info = fields(model).get(str(path[-1])) if model is not None else None
     return (info.description or "") if info is not None else ""
+
+
+def places_of(key: str) -> list[str]:
+    """Where a key belongs, in all sections: as journal.max_bytes, mqtt.NAME.client_id; in order."""
+    return sorted(place.removeprefix(".") for place in _places(Settings, key))
+
+
+def _places(annotation: Any, key: str) -> Iterator[str]:
+    """The places of a key below a value of this type."""
+    model = as_model(annotation)
+    if model is None:
+        inner = {dict: ".NAME", list: "[]"}.get(typing.get_origin(annotation))
+        if inner is not None:
+            below = plain(typing.get_args(annotation)[-1])
+            yield from (f"{inner}{place}" for place in _places(below, key))
+        return
+    for name, info in fields(model).items():
+        if name == key:
+            yield f".{name}"
+        yield from (f".{name}{place}" for place in _places(plain(info.annotation), key))
