@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.errors import ControlError, GatewayError
 from ds_gateway.retarget import Mover, Outcome
+from ds_gateway.uplink import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,10 @@ _REPAIR: Final = (
     "--claim: claim a higher epoch, read everything back that is kept here, send again what is missing. What "
     "cannot be found out is sent again, so that a reader who has it already may get it twice"
 )
+_REPAIR_DAMAGED: Final = (
+    "--retry: read everything back that is kept here, and send again what is missing and can still be read; a "
+    "loss record says what cannot"
+)
 _CREATE_AGAIN: Final = (
     "--claim: create the stream again, and send everything that is kept here. What was in it before and is not "
     "kept is gone; a loss record says which positions"
@@ -171,6 +176,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "refused": (_BISECT, _SKIP, _RETRY),
     "too_large": (_BISECT, _SKIP, _RETRY),
     "unreadable_page": (_STEP_OVER, _SKIP, _RETRY),
+    DAMAGED: (_REPAIR_DAMAGED,),
 }
 
 

@@ -76,7 +76,7 @@ def document(
         "server": {"url": about.server_url},
         "embedded": None if embedded is None else dataclasses.asdict(embedded),
         "sources": [_source(source) for source in sources],
-        "devices": [_device(source.name, reading) for source in sources for reading in source.readings.values()],
+        "devices": [_device(source, reading) for source in sources for reading in source.readings.values()],
         "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],
         "journal": {
             "bytes": journal.bytes,
@@ -103,6 +103,7 @@ def _source(source: SourceStatus) -> dict[str, Any]:
     snapshot = source.snapshot
     values = {key: _plain(value) for key, value in dataclasses.asdict(snapshot).items()}
     is_mqtt = isinstance(snapshot, MqttSnapshot)
+    values.pop("repeated", None)  # told of each device
     return {
         **values,
         "name": source.name,
@@ -117,15 +118,19 @@ def _plain(value: object) -> object:
     return value.astimezone(UTC).isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
 
 
-def _device(source: str, reading: LastReading) -> dict[str, Any]:
+def _device(source: SourceStatus, reading: LastReading) -> dict[str, Any]:
+    snapshot = source.snapshot
+    repeated = snapshot.repeated.get(reading.device, 0) if isinstance(snapshot, MqttSnapshot) else 0
     return {
         "name": reading.device,
         "stream": reading.stream,
-        "source": source,
+        "source": source.name,
         "last_time": None if reading.time_ns is None else rfc3339(reading.time_ns),
         "last_data": None if reading.data is None else orjson.loads(reading.data),
         "units": dict(reading.units),
-        "count": reading.count,
+        # A reading is counted when it comes in; that it came before is known with the next commit.
+        "count": max(reading.count - repeated, 0),
+        "repeated": repeated,
         "rejected": reading.rejected,
         "last_rejection": reading.last_rejection,
     }
@@ -138,6 +143,7 @@ def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None) -> dict[str, 
         "url": stream.url if uplink is None else uplink.url,
         "state": "starting" if uplink is None else uplink.state,
         "reason": "; ".join(filter(None, ("" if uplink is None else uplink.reason, stream.shedding))),
+        "stop": "" if uplink is None else uplink.stop,
         "accepted": stream.accepted,
         "in_journal": stream.in_journal,
         "in_stream": stream.in_stream,

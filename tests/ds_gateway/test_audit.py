@@ -343,6 +343,12 @@ class TestLosses:
         assert "id_gap 14 in 2 entries" in text_of(audit, "source_losses")
         assert audit.appended == 2
 
+    def test_what_the_full_quarantine_deleted_is_no_source_s(self) -> None:
+        info = {"cause": "quarantined", "certain": True, "count": 7}
+        audit = audited(view(2), record(1), {"id": f"{PREFIX}.2", "kind": "loss", "info": info})
+        assert kinds(audit).keys() == {"quarantine_losses"}
+        assert "the quarantine was full, and 7 of the refused payloads" in text_of(audit, "quarantine_losses")
+
     @pytest.mark.parametrize(
         "info",
         [

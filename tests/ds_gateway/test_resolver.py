@@ -137,6 +137,8 @@ class TestTold:
             "--retry",
         ]
         assert "step over the pages that cannot be read" in choices(page, NEW)[0]
+        damaged = replace(STANDINGS[1], uplink=replace(STANDINGS[1].uplink, stop="damaged"))
+        assert choices(damaged, NEW)[0].startswith("--retry: read everything back that is kept here")
         assert choices(STANDINGS[4], NEW) == ["nothing: it is not halted"]
 
     @pytest.mark.parametrize(

@@ -311,7 +311,9 @@ class TestStates:
         bench.add(damaged)
         bench.add(sound, 2)
         sound.seal()
-        assert "journal row s/1 is damaged" in (await bench.wait("halted")).reason
+        snapshot = await bench.wait("halted")
+        assert "journal row s/1 is damaged" in snapshot.reason
+        assert snapshot.stop == "damaged"
         await await_until(lambda: sound.resolved == [1], what="the other stream goes on")
 
     async def test_a_defect_makes_one_stream_wait_and_is_told(

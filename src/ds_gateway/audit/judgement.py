@@ -18,6 +18,7 @@ Severity = Literal["failed", "doubt", "info"]
 """``failed``: it is not as promised. ``doubt``: nobody can know yet. ``info``: good to know."""
 
 JOURNAL_CAUSE: Final = "corrupt"
+QUARANTINE_CAUSE: Final = "quarantined"
 """Cause of what a salvage tells outside of the streams that lost it: no source noticed that."""
 
 
@@ -290,13 +291,22 @@ def _tell_ledger(audit: StreamAudit, reading: Reading, there_after_all: Spans) -
         "lost",
         there_after_all,
     )
-    sources = {cause: told for cause, told in reading.source_losses.items() if cause != JOURNAL_CAUSE}
+    of_journal = {JOURNAL_CAUSE, QUARANTINE_CAUSE}
+    sources = {cause: told for cause, told in reading.source_losses.items() if cause not in of_journal}
     audit.tell(
         "source_losses",
         "info",
         "sources have told of losses before the journal: "
         + ", ".join(f"{cause} {count} in {entries} entries" for cause, (entries, count) in sources.items()),
         count=sum(entries for entries, _ in sources.values()),
+    )
+    entries, count = reading.source_losses.get(QUARANTINE_CAUSE, (0, 0))
+    audit.tell(
+        "quarantine_losses",
+        "info",
+        f"the quarantine was full, and {count} of the refused payloads in it were deleted, the oldest first "
+        f"({QUARANTINE_CAUSE}, {entries} entries)",
+        count=entries,
     )
     entries, count = reading.source_losses.get(JOURNAL_CAUSE, (0, 0))
     audit.tell(

@@ -81,7 +81,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         _table(
             "devices",
             result,
-            ("name", "last reading", "age", "accepted", "rejected"),
+            ("name", "last reading", "age", "accepted", "repeated", "rejected"),
             {
                 "last reading": lambda row: _reading(row.get("last_data"), _mapping(row, "units")),
                 "age": lambda row: _age(row.get("last_time"), now),
@@ -112,7 +112,7 @@ def _table(
 ) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", expand=False)
     for column in columns:
-        is_number = column in {"received", "lost", "accepted", "in journal", "in stream", "age"}
+        is_number = column in {"received", "lost", "accepted", "repeated", "in journal", "in stream", "age"}
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     rows = result.get(title)
     for row in rows if isinstance(rows, list) else []:

@@ -104,8 +104,8 @@ def _journal(values: Any, findings: Findings) -> None:
     if settings.retain_bytes > settings.max_bytes:
         findings.add(
             ("journal", "retain_bytes"),
-            f"is {values['retain_bytes']}, and the whole journal has journal.max_bytes: {values['max_bytes']}: set "
-            "it well below that, or raise journal.max_bytes",
+            f"is {values['retain_bytes']}, and the whole journal has journal.max_bytes: {values['max_bytes']}: "
+            "set it well below that, or raise journal.max_bytes",
         )
 
 

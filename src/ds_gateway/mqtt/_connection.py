@@ -101,6 +101,8 @@ class Connection:
         self.connected = False
         self.ended: str | None = None
         """Why the connection is over; None while it is not."""
+        self.cut = False
+        """Whether it was ended from outside, and nobody said why."""
         self._client = self._build(client_id)
 
     def open(self, timeout_seconds: float) -> None:
@@ -154,7 +156,7 @@ class Connection:
         return events
 
     def write(self) -> None:
-        """Write what waits, as far as the socket takes it. If the connection is lost, `read` has its last events."""
+        """Write what waits, as far as the socket takes it. If that ends the connection, `read` has the rest."""
         if self._client.want_write():
             self._client.loop_write()
         if self._client.failure is not None:
@@ -229,20 +231,20 @@ class Connection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as error:
-            self._end(f"connection lost: {explain(error)}")
+            self._cut(f"connection lost: {explain(error)}")
             return None
         if not data:
-            self._end("the broker closed the connection")
+            self._cut("the broker closed the connection")
             return None
         return data
 
     def _lose(self, error: OSError) -> None:
-        """End the connection, but first read what came before it broke: a broker that was killed has forgotten it."""
+        """End the connection, but first read what is there: a broker that was killed has forgotten it."""
         for _ in range(_MAX_LAST_READS):
             data = self._receive()
             if data is None or not self._take(data):
                 break
-        self._end(f"connection lost: {explain(error)}")
+        self._cut(f"connection lost: {explain(error)}")
 
     def _take(self, data: bytes) -> bool:
         """Handle received bytes; False when the connection is over."""
@@ -294,10 +296,7 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            text = _told(reason, properties)
-            if text == "Session taken over":
-                text += " (another client uses the same client id)"
-            self._end(f"the broker ended the connection: {text}")
+            self._end(f"the broker ended the connection: {_told(reason, properties)}")
         else:
             self._end(f"connection lost: {reason.getName()}")
 
@@ -332,6 +331,10 @@ class Connection:
     ) -> None:
         if self._subscribing.pop(mid, None) is not None:
             self._events.append(Suback(granted=(), refused={}))
+
+    def _cut(self, reason: str) -> None:
+        self.cut = self.cut or self.ended is None
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if self.ended is None:

@@ -32,7 +32,7 @@ from ds_gateway.mqtt.numbering import Numbering, Policy
 from ds_gateway.mqtt.retained import LastValues
 from ds_gateway.mqtt.ring import Ring
 from ds_gateway.mqtt.tokens import Delivery, Opening, SessionStart, Subscribed
-from ds_gateway.records import Loss
+from ds_gateway.records import Loss, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +56,8 @@ class GateView:
     """Dropped in the last commit."""
     without_key: int = 0
     """Taken in the last commit without the key that the configuration wants."""
+    repeated: tuple[str, ...] = ()
+    """Devices of the records that were dropped in the last commit, once for each record."""
 
 
 class DedupeGate:
@@ -81,6 +83,7 @@ class DedupeGate:
         self._sessions_lost = 0
         self._duplicates = 0
         self._without_key = 0
+        self._repeated: list[str] = []
         self._subscribed: Subscribed | None = None
         self._acks = AckLog()
         self._last_values = LastValues()
@@ -97,6 +100,7 @@ class DedupeGate:
     def admit(self, items: Sequence[Item], commit: int) -> Sequence[Item]:
         """Return the items whose payload is new. ``commit`` numbers the coming transaction."""
         self._duplicates = self._without_key = 0
+        self._repeated = []
         self._losses = []
         admitted: list[Item] = []
         for item in items:
@@ -106,6 +110,8 @@ class DedupeGate:
                     admitted.append(item)
                 else:
                     self._duplicates += 1
+                    if isinstance(item.payload, Record):
+                        self._repeated.append(item.payload.device)
             elif item.payload is not None:
                 admitted.append(item)
             else:
@@ -143,6 +149,7 @@ class DedupeGate:
             ids_missing=self._numbering.missing,
             duplicates=self._duplicates,
             without_key=self._without_key,
+            repeated=tuple(self._repeated),
         )
 
     def _is_new(self, delivery: Delivery, commit: int) -> bool:

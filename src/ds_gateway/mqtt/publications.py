@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ds_gateway.mqtt.keys import NO_KEY
 from ds_gateway.mqtt.packets import Publication, digest_of, topic_digest
 from ds_gateway.mqtt.tokens import Delivery, SessionStart
 from ds_gateway.records import Item, Record, Rejected
@@ -11,6 +12,7 @@ from ds_gateway.records import Item, Record, Rejected
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ds_gateway.mqtt.keyless import Keyless
     from ds_gateway.mqtt.keys import KeyReader
 
 _MAX_TOPICS: Final = 4096
@@ -30,12 +32,18 @@ class Publications:
     """Builds items. Topics are decoded and digested once as long as there are not too many of them."""
 
     def __init__(
-        self, source: str, pipeline: Pipeline, clock: Callable[[], int], key: KeyReader | None = None
+        self,
+        source: str,
+        pipeline: Pipeline,
+        clock: Callable[[], int],
+        key: KeyReader | None = None,
+        keyless: Keyless | None = None,
     ) -> None:
         self._source = source
         self._pipeline = pipeline
         self._clock = clock
         self._key = key
+        self._keyless = keyless
         self._topics: dict[bytes, tuple[str | None, bytes]] = {}
 
     def item(self, publication: Publication, *, acked: int, generation: int) -> Item:
@@ -63,9 +71,17 @@ class Publications:
                 acked,
                 generation,
                 now,
-                None if self._key is None else self._key(publication),
+                self._key_of(publication),
             ),
         )
+
+    def _key_of(self, publication: Publication) -> bytes | None:
+        if self._key is None:
+            return None
+        key = self._key(publication)
+        if self._keyless is not None:
+            self._keyless.saw(publication.topic, key=key != NO_KEY)
+        return key
 
     @staticmethod
     def marker(token: object) -> Item:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 State = Literal["connecting", "connected", "waiting"]
@@ -21,6 +22,8 @@ class MqttSnapshot:
     connected_since: datetime | None
     received: int
     duplicates_dropped: int
+    repeated: Mapping[str, int]
+    """Of these, readings of each device that has any."""
     without_key: int
     """Messages taken since the start that had no ``dedupe_key``, where the configuration wants one."""
     unacked: int

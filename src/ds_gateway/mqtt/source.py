@@ -21,11 +21,13 @@ from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.dialogue import Committed, Dialogue
 from ds_gateway.mqtt.events import Connack, Event, Suback
 from ds_gateway.mqtt.handover import Handover, Offers
+from ds_gateway.mqtt.keyless import Keyless
 from ds_gateway.mqtt.keys import KeyReader
 from ds_gateway.mqtt.liveness import Liveness
 from ds_gateway.mqtt.marks import MarkFile, boot_id
 from ds_gateway.mqtt.poller import Poller
 from ds_gateway.mqtt.publications import Pipeline, Publications
+from ds_gateway.mqtt.rivalry import Rivalry
 from ds_gateway.mqtt.status import Status
 from ds_gateway.mqtt.wakeup import Wakeup
 from durable_streams import Backoff, RandomSource
@@ -105,10 +107,14 @@ class MqttSource:
         intake = intake_factory(gate=self.gate, on_committed=self._on_committed)
         self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes, source=name)
         self._dialogue = Dialogue(filters, settings.qos)
-        key = None if settings.dedupe_key is None else KeyReader(settings.dedupe_key)
+        key, keyless = None, None
+        if settings.dedupe_key is not None:
+            key, keyless = KeyReader(settings.dedupe_key), Keyless(name, settings.dedupe_key, monotonic)
         self._clock = clock
-        self._publications = Publications(name, pipeline, clock, key)
-        self._status = Status(name, clock, monotonic)
+        self._publications = Publications(name, pipeline, clock, key, keyless)
+        self._status = Status(name, clock, monotonic, keyless)
+        self._rivalry = Rivalry(name, client_id, short_seconds=stable_seconds)
+        self._was_cut = False
         self._liveness = Liveness(monotonic)
         self._commits: deque[Committed] = deque()
         self._wakeup = Wakeup()
@@ -170,6 +176,7 @@ class MqttSource:
 
     def _connect_once(self, poller: Poller) -> float:
         """Make one connection and serve it to its end. Return the seconds it was connected."""
+        self._was_cut = False
         try:
             reason = self._attempt(poller)
         except (DeviceError, OSError) as error:
@@ -180,8 +187,11 @@ class MqttSource:
             event(_log, "error", "mqtt.failed", exc=error, source=self._name)
             reason = f"internal error: {type(error).__name__}: {error}"
         level = "info" if self._stop_at is not None else "warning"
+        seconds = self._status.connected_seconds
+        reason = self._rivalry.ended(reason, seconds, cut=self._was_cut)
         event(_log, level, "mqtt.disconnected", source=self._name, reason=reason)
-        return self._status.disconnected(reason)
+        self._status.disconnected(reason)
+        return seconds or 0.0
 
     def _attempt(self, poller: Poller) -> str:
         if not self._prepare(poller):
@@ -197,6 +207,7 @@ class MqttSource:
             return self._serve(connection, poller)
         finally:
             poller.forget()
+            self._was_cut = connection.cut
             connection.close()
             self._handover.disconnected()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
 
     from ds_gateway.mqtt.dedupe import GateView
     from ds_gateway.mqtt.handover import Handover
+    from ds_gateway.mqtt.keyless import Keyless
 
 
 class Status:
     """Counters and states. Each field is replaced whole; a snapshot may be a message apart between two fields."""
 
-    def __init__(self, name: str, clock: Callable[[], int], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, clock: Callable[[], int], monotonic: Callable[[], float], keyless: Keyless | None = None
+    ) -> None:
         self._name = name
+        self._keyless = keyless
         self._clock = clock
         self._monotonic = monotonic
         self._connected_at: float | None = None
@@ -31,6 +36,7 @@ class Status:
         self._connections = 0
         self._received = 0
         self._dropped = 0
+        self._repeated: Mapping[str, int] = {}
         self._without_key = 0
         self._last_message_ns: int | None = None
 
@@ -56,12 +62,16 @@ class Status:
         """Nothing can be done before something outside changes."""
         self._state, self._reason = "waiting", reason
 
-    def disconnected(self, reason: str) -> float:
-        """The connection is over, or there never was one. Return the seconds it was connected."""
-        since, self._connected_at, self._connected_ns = self._connected_at, None, None
+    @property
+    def connected_seconds(self) -> float | None:
+        """Since when it is connected; None while it is not."""
+        return None if self._connected_at is None else self._monotonic() - self._connected_at
+
+    def disconnected(self, reason: str) -> None:
+        """The connection is over, or there never was one."""
+        self._connected_at, self._connected_ns = None, None
         self._failure = reason
         self.waiting(reason)
-        return 0.0 if since is None else self._monotonic() - since
 
     def received(self, count: int) -> None:
         """Messages came in."""
@@ -73,16 +83,19 @@ class Status:
         """The gate has looked at the messages of a commit."""
         self._dropped += view.duplicates
         self._without_key += view.without_key
+        if view.repeated:
+            self._repeated = Counter(self._repeated) + Counter(view.repeated)
 
     def snapshot(self, view: GateView, handover: Handover) -> MqttSnapshot:
         """Return what is known at this moment."""
         return MqttSnapshot(
             name=self._name,
             state=self._state,
-            reason=self._reason,
+            reason=self._reason or (self._keyless.reason if self._keyless is not None else ""),
             connected_since=_instant(self._connected_ns),
             received=self._received,
             duplicates_dropped=self._dropped,
+            repeated=self._repeated,
             without_key=self._without_key,
             unacked=handover.unacked,
             lost_qos0=handover.lost_qos0,

@@ -22,7 +22,8 @@ stream goes where, with which credentials, and what an operator is told about it
 """
 
 from ds_gateway.uplink.client import http_client, request_headers
+from ds_gateway.uplink.decisions import DAMAGED, STRANDED
 from ds_gateway.uplink.stream import UplinkSnapshot
 from ds_gateway.uplink.uplinks import Uplinks
 
-__all__ = ["UplinkSnapshot", "Uplinks", "http_client", "request_headers"]
+__all__ = ["DAMAGED", "STRANDED", "UplinkSnapshot", "Uplinks", "http_client", "request_headers"]

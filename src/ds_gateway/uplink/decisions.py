@@ -32,6 +32,9 @@ from durable_streams import (
 if TYPE_CHECKING:
     from ds_gateway.config.models import ExactlyOnceSettings, ServerSettings
 
+DAMAGED: Final = "damaged"
+STRANDED: Final = "stranded"
+"""Why a stream is halted where no server has said anything: a row cannot be read; ``server.url`` was changed."""
 STANDING: Final = frozenset({"halted", "parked"})
 _LOOKS_AGAIN: Final = STANDING | {"idle", "waiting"}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.logs import event, logger
-from ds_gateway.uplink.decisions import STANDING, shown, standing, why_damaged
+from ds_gateway.uplink.decisions import DAMAGED, STANDING, shown, standing, why_damaged
 from durable_streams import (
     BeginRepair,
     Command,
@@ -18,7 +18,6 @@ from durable_streams import (
     Resolve,
     SaveRepair,
     SetAside,
-    Stop,
     StoreProducer,
     Wait,
 )
@@ -76,7 +75,7 @@ class UplinkSnapshot:
     failures: int
     epoch: int
     stop: str = ""
-    """Why it is halted or parked, as one word (`durable_streams.Stop`)."""
+    """Why it is halted or parked, as one word: `DAMAGED`, `STRANDED`, or a `durable_streams.Stop`."""
 
 
 class Uplink:
@@ -109,7 +108,7 @@ class Uplink:
                 halt = await make_producer(self).run()
             except JournalDamagedError as error:
                 if mark_for_repair is None:
-                    self.stop("halted", why_damaged(error))
+                    self.stop("halted", why_damaged(error), DAMAGED)
                     return
                 event(_log, "error", "uplink.batch.damaged", stream=self.name, error=str(error))
                 await mark_for_repair()
@@ -120,12 +119,12 @@ class Uplink:
                 event(_log, "error", "uplink.defect", stream=self.name, error=repr(error), exc=error)
                 await asyncio.sleep(DEFECT_PAUSE_SECONDS)
                 continue
-            self.stop(standing(halt), halt.reason, halt.stop)
+            self.stop(standing(halt), halt.reason, halt.stop.value)
             return
 
-    def stop(self, state: str, reason: str, stop: Stop | None = None) -> None:
-        """Say that the stream's uplink has stopped, and why."""
-        self.why = "" if stop is None else stop.value
+    def stop(self, state: str, reason: str, why: str) -> None:
+        """Say that the stream's uplink has stopped, and why: for people, and in a word for programs."""
+        self.why = why
         self.state, self.reason, self.last_error = state, reason, reason
         event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
         self.on_stopped(f"{state}: {reason}")

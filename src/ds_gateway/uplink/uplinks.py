@@ -78,7 +78,7 @@ class Uplinks:
         )
         if url != self._server_url:
             self._stranded[number] = Stranded(uplink, store, url)
-            uplink.stop("halted", decisions.why_stranded(name, url))
+            uplink.stop("halted", decisions.why_stranded(name, url), decisions.STRANDED)
             return
         self._start(number, uplink, store)
 

@@ -117,4 +117,5 @@ class FullNotice:
         """Something was added."""
         if self._full and self._monotonic() - self._refused_at >= _OVER_AFTER_SECONDS:
             self._full = False
-            self._log.info("store.has_room: data are stored again")
+            # As loud as the warning that it takes back: whoever saw that one must see this one.
+            self._log.warning("store.has_room: data are stored again")

@@ -44,6 +44,7 @@ STATUS: dict[str, Any] = {
             "last_data": {"temperature": 21.4, "ok": True},
             "units": {"temperature": "Cel"},
             "count": 1500,
+            "repeated": 4,
         }
     ],
     "streams": [
@@ -101,7 +102,9 @@ class TestTheTables:
         ]
 
     def test_devices(self) -> None:
-        assert rows(shown(STATUS), "devices") == [["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500", "-"]]
+        assert rows(shown(STATUS), "devices") == [
+            ["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500", "4", "-"]
+        ]
 
     def test_streams(self) -> None:
         assert rows(shown(STATUS), "streams") == [

@@ -40,6 +40,45 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         ["5: log.colour: unknown key; there are format, level"],
     ),
     (
+        "key of one other section",
+        HEAD + PORT + "recover: auto\n",
+        ["5: recover: unknown key; it belongs to exactly_once.recover"],
+    ),
+    (
+        "key of several sections",
+        HEAD + PORT + "max_bytes: 1GiB\n",
+        [
+            (
+                "5: max_bytes: unknown key; it belongs to batch.max_bytes, journal.max_bytes, "
+                "serial.NAME.framing.line.max_bytes or server.max_bytes"
+            )
+        ],
+    ),
+    (
+        "key of an entry in a list",
+        HEAD + BROKER + "    topic: a\n    devices: [{topic: a}]\n",
+        ["7: mqtt.hall.topic: unknown key; it belongs to mqtt.NAME.devices[].topic"],
+    ),
+    (
+        "key of another section, near to one",
+        HEAD + PORT + "journal:\n  max_byte: 2GiB\n  listen: x\nlog: {listen: x}\n",
+        [
+            "6: journal.max_byte: unknown key; did you mean max_bytes?",
+            "7: journal.listen: unknown key; it belongs to server.listen or status.listen",
+            "8: log.listen: unknown key; it belongs to server.listen or status.listen",
+        ],
+    ),
+    (
+        "more kept for repair than the journal may have",
+        HEAD + PORT + "journal:\n  max_bytes: 64MiB\n  retain_bytes: 65MiB\n",
+        [
+            (
+                "7: journal.retain_bytes: is 65MiB, and the whole journal has journal.max_bytes: 64MiB: set it "
+                "well below that, or raise journal.max_bytes"
+            )
+        ],
+    ),
+    (
         "hyphen for underscore",
         HEAD + PORT + "journal:\n  max-bytes: 2GiB\n",
         ["6: journal.max-bytes: unknown key; did you mean max_bytes?"],
@@ -221,6 +260,25 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
             (
                 "7: mqtt.hall.dedupe_key: must have a ~ only in ~0, which stands for ~, and in ~1, which stands "
                 "for /, not '/a~b'"
+            )
+        ],
+    ),
+    *(
+        (
+            f"dedupe key without a name: {key}",
+            HEAD + BROKER + f"    dedupe_key: {key}\n    devices: [{{topic: a}}]\n",
+            [f"7: mqtt.hall.dedupe_key: must name a member behind each slash, not {key!r}; the member id is /id"],
+        )
+        for key in ("/", "/a/", "//a")
+    ),
+    (
+        "dedupe key in payloads that are text",
+        HEAD + BROKER + "    dedupe_key: /id\n    devices: [{topic: a, decode: text}]\n",
+        [
+            (
+                "7: mqtt.hall.dedupe_key: is '/id', a JSON pointer, which finds nothing in payloads that are text, and "
+                "all devices of this broker have decode: text: take user_property:NAME or correlation_data, "
+                "set decode: json if the payloads are JSON, or remove it"
             )
         ],
     ),

@@ -118,7 +118,7 @@ class TestAScriptedBroker:
 
         with caplog.at_level("INFO", "ds_gateway.mqtt"), ScriptedBroker(script) as broker:
             bench.start(broker.url, version="5")
-            bench.wait_for_reason("Session taken over (another client uses the same client id)")
+            bench.wait_for_reason("Session taken over: another client uses the client id 'gateway-1', too; stop")
 
     @pytest.mark.parametrize(
         ("said", "reason"),

@@ -33,7 +33,6 @@ class TestAKeyInThePayload:
             ("/0/id", b'[{"id": "7"}]'),
             ("/a~1b/c~0d", b'{"a/b": {"c~d": "7"}}'),
             ("/~01", b'{"~1": "7"}'),
-            ("/", b'{"": "7"}'),
         ],
     )
     def test_is_found_at_its_pointer(self, pointer: str, payload: bytes) -> None:

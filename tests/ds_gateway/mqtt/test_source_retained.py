@@ -112,6 +112,7 @@ class TestAKey:
         bench.wait_for([sent[0], sent[2], b"none", b"none", b'{"id": 3}'])
         bench.wait_until_acknowledged()
         assert (source.snapshot().duplicates_dropped, source.snapshot().without_key) == (1, 2)
+        assert source.snapshot().repeated == {"s/1/t": 1}
 
     def test_outlives_the_session_and_the_process(self, bench: Bench, tmp_path: Path) -> None:
         with Mosquitto(tmp_path / "forgetful", persistence=False) as broker:

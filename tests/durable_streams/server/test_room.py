@@ -90,7 +90,7 @@ class TestTheNotice:
     def test_it_is_told_once_and_again_every_ten_minutes_and_when_it_is_over(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.WARNING)  # `durable-streams serve` shows no less
         now = 0.0
         notice = FullNotice(logging.getLogger("durable_streams.server"), lambda: now)
         notice.stored()
