@@ -276,9 +276,9 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         HEAD + BROKER + "    dedupe_key: /id\n    devices: [{topic: a, decode: text}]\n",
         [
             (
-                "7: mqtt.hall.dedupe_key: is '/id', a JSON pointer, which finds nothing in payloads that are text, and "
-                "all devices of this broker have decode: text: take user_property:NAME or correlation_data, "
-                "set decode: json if the payloads are JSON, or remove it"
+                "7: mqtt.hall.dedupe_key: is '/id', a JSON pointer, which finds nothing in payloads that are "
+                "text, and all devices of this broker have decode: text: take user_property:NAME or "
+                "correlation_data, set decode: json if the payloads are JSON, or remove it"
             )
         ],
     ),
