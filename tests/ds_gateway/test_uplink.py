@@ -440,6 +440,7 @@ class TestMoving:
             else None
         )
         assert set(bench.uplinks.stranded) == {1}
+        assert bench.uplinks.snapshots()[1].stop == "stranded"
         await self.settle(bench, old_server)
         assert store.resolved == [1]
         assert store.moves == [(BASE, False)]

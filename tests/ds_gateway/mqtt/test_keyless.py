@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ds_gateway.mqtt.keyless import TOLD_EVERY_SECONDS, Keyless
@@ -47,15 +48,13 @@ def test_are_in_the_status_until_one_message_has_the_key() -> None:
 
 
 def test_of_a_real_broker_are_told(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Mosquitto(tmp_path / "broker") as broker:
+    with Mosquitto(tmp_path / "broker") as broker, closing(Publisher(broker.port)) as publisher:
         source = bench.start(broker.url, dedupe_key="/uuid")
         bench.wait_until_subscribed()
-        publisher = Publisher(broker.port)
         publisher.publish([b'{"id": 1}', b'{"id": 1}'])
         bench.wait_for([b'{"id": 1}', b'{"id": 1}'])
         wait_until(lambda: source.snapshot().without_key == 2, what="both are counted")
         assert "(looked for on s/1/t)" in source.snapshot().reason
         publisher.publish([b'{"uuid": "a"}'])
         wait_until(lambda: not source.snapshot().reason, what="a key was there")
-        publisher.close()
     assert len(told(caplog)) == 1
