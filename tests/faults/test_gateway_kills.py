@@ -48,7 +48,7 @@ def run_with_own_server(
 
 def test_nothing_is_lost_or_repeated(processes: Processes, tmp_path: Path) -> None:
     findings = run_with_own_server(
-        processes, tmp_path, numbered_and_steady(), kills=8, messages=3000, packet_ids="sequential"
+        processes, tmp_path, numbered_and_steady(), kills=5, messages=2000, packet_ids="sequential"
     )
     assert findings.problems == ""
 
@@ -83,7 +83,7 @@ def run_with_embedded_server(
 def test_nothing_is_lost_or_repeated_when_the_server_is_in_the_same_process(
     processes: Processes, tmp_path: Path
 ) -> None:
-    findings = run_with_embedded_server(processes, tmp_path, numbered_and_steady(), kills=6, messages=2000)
+    findings = run_with_embedded_server(processes, tmp_path, numbered_and_steady(), kills=4, messages=1200)
     assert findings.problems == ""
 
 

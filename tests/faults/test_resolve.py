@@ -124,6 +124,7 @@ class TestRetry:
 
 
 class TestClaim:
+    @pytest.mark.soak
     def test_an_image_that_was_put_back_goes_on_after_what_was_written_since(
         self, plant: Plant, tmp_path: Path
     ) -> None:

@@ -118,7 +118,13 @@ def audit(plant: Plant, old_url: str) -> Findings:
 
 
 class TestFromServerToServer:
-    @pytest.mark.parametrize("stored", [False, True], ids=["it never arrived", "its answer was lost"])
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            pytest.param(False, marks=pytest.mark.soak, id="it never arrived"),
+            pytest.param(True, id="its answer was lost"),
+        ],
+    )
     def test_nothing_is_lost_and_nothing_is_there_twice(
         self, processes: Processes, tmp_path: Path, old: OldServer, new: StreamServer, *, stored: bool
     ) -> None:

@@ -47,7 +47,7 @@ def run(processes: Processes, folder: Path, devices: Sequence[Device], *, kills:
 
 
 def test_nothing_is_lost_or_repeated(processes: Processes, tmp_path: Path) -> None:
-    assert run(processes, tmp_path, numbered_and_steady(), kills=5, messages=2000).problems == ""
+    assert run(processes, tmp_path, numbered_and_steady(), kills=3, messages=1200).problems == ""
 
 
 @pytest.mark.soak

@@ -30,9 +30,13 @@ def connections() -> ConnectionLimits:
 
 
 @pytest.fixture
-def url(connections: ConnectionLimits) -> Iterator[str]:
+def limits() -> Limits:
+    return Limits(long_poll_timeout_seconds=20)
+
+
+@pytest.fixture
+def url(limits: Limits, connections: ConnectionLimits) -> Iterator[str]:
     """Where the server listens; its stream ``/s`` holds one large message."""
-    limits = Limits(long_poll_timeout_seconds=20)
     thread = ServerThread(StreamApp(MemoryStore(), limits=limits), connections=connections)
     thread.start()
     try:
@@ -219,6 +223,11 @@ class TestHeadsWithoutEnd:
     @pytest.fixture
     def connections(self) -> ConnectionLimits:
         return ConnectionLimits()
+
+    @pytest.fixture
+    def limits(self) -> Limits:
+        """What comes behind a request is looked at when that has its answer."""
+        return Limits(long_poll_timeout_seconds=1)
 
     @pytest.mark.parametrize("piece", [b"x: y\r\n", b"y" * 6, b"\r\nx: y"])
     def test_it_is_refused(self, connect: Callable[..., socket.socket], url: str, piece: bytes) -> None:
