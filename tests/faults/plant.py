@@ -169,8 +169,11 @@ class Plant:
         )
 
     def let_it_learn(self) -> None:
-        """Until the gateway knows how the broker numbers, a message whose PUBACK was due may come twice."""
-        for start in range(10**6, 10**6 + 2000, 50):
+        """Until the gateway knows how the broker numbers, a message whose PUBACK was due may come twice.
+
+        Three windows, because there is no reconnection.
+        """
+        for start in range(10**6, 10**6 + 3100, 50):
             self.publish(self.devices[0], *range(start, start + 50))
         self.gateway.wait_for(
             lambda status: source_of(status, "hall")["packet_ids"] == "sequential", what="the verdict is learnt"

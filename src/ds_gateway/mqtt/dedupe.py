@@ -4,7 +4,8 @@ R0  A CONNACK without a session: every packet id is forgotten, durably. So they 
     with the process, as soon as a counting broker's ids begin anew.
 R1  Dropped: DUP=1, id and digest in the ring, and the PUBACK of that entry provably not sent.
 R2  Dropped, where the broker numbers sequentially: DUP=1, id and digest in the ring, the id not ahead of the
-    newest one (an id ahead is a message whose first copy was lost on the way).
+    newest one (an id ahead is a message whose first copy was lost on the way), nor one that may have been used
+    again on a connection of which nothing came in (`numbering`).
 R3  Dropped, where the publisher gives its messages keys: a key that is in the ring of keys, whatever the payload.
 --  A retained message that equals the one delivered last on its topic is dropped too (`retained`).
 

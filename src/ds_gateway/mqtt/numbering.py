@@ -5,10 +5,17 @@ A broker with a sequential allocator counts 1 to 65,535 and begins again, so tha
 (rule R2). Two other ways of numbering look like it for a while:
 
 - the lowest free id: it makes no more steps by one in a row than messages may be unacknowledged;
-- a counter that begins again with each connection: it is found out by the first new id of the next connection.
+- a counter that begins again with each connection, at the lowest id not in use: it is found out by the first new
+  id of the next connection. But of any number of connections nothing may have come in, neither a CONNACK nor the
+  messages, which then come again as copies.
 
 Neither hands out, on any connection, an id greater than the number of deliveries on that connection: whatever is
 in flight was delivered on it. So such an id, in sequence, is the *witness* of a sequential broker.
+
+Without a witness, a window that is known limits what a counter can have begun again unseen: at most a window of
+new messages, whose ids skip at most a window of ids in use. So these ids are at most two windows, and the verdict
+holds while the newest id is above three: then the last window, all that may be in flight of what was seen, is out
+of reach.
 """
 
 from __future__ import annotations
@@ -26,27 +33,30 @@ MAX_RUN: Final = IDS
 
 
 UNTRIED, STALE, FRESH, CONFIRMED = range(4)
-"""How far a verdict is believed. UNTRIED: not at all, there was no proof yet. CONFIRMED: there was one on this
-connection. FRESH: on the one before; this one brings again only what was numbered by then. STALE: earlier."""
+"""How long ago the witness was. UNTRIED: there was none yet. CONFIRMED: on this connection. FRESH: on the one
+before; this one brings again only what was numbered by then. STALE: earlier."""
+
+REACH: Final = 3
+"""Without a witness: the newest id is above so many windows."""
 
 
 class Numbering:
     """The newest packet id, and whether ids come one after the other. It sees every QoS 1 delivery in order.
 
-    ``learn_after``: steps in a row that are more than the window. With ``window_is_known`` the broker keeps to
-    that window, and so many steps are a proof until the next connection.
+    ``learn_after``: the window; more steps in a row are none of the lowest free id. With ``window_is_known`` the
+    broker keeps to that window, and the ids are believed without a witness where no other counter can reach.
     """
 
     def __init__(self, policy: Policy, learn_after: int, *, window_is_known: bool = True) -> None:
         self._policy = policy
         self._learn_after = learn_after
-        self._first_belief = CONFIRMED if window_is_known else UNTRIED
+        self._window_is_known = window_is_known
         self._deliveries = IDS
         """On this connection; more than any id where that is not known."""
         self.head: int | None = None
         self.run = 0
         self.learnt = False
-        self.belief = self._first_belief
+        self.belief = UNTRIED
         self.doubt = False
         """Whether the session may be another one than that of ``head``."""
         self.missing = 0
@@ -56,7 +66,7 @@ class Numbering:
     def sequential(self) -> bool:
         """Whether the broker counts."""
         if self._policy == "auto":
-            return self.learnt and self.belief != UNTRIED
+            return self.learnt and (self.belief != UNTRIED or self._is_out_of_reach())
         return self._policy == "sequential"
 
     @property
@@ -74,7 +84,7 @@ class Numbering:
         if self.head is None or not self.sequential:
             return False
         behind = (self.head - mid) % IDS
-        if self.doubt or (self._policy == "auto" and self.belief == STALE):
+        if self.doubt or (self._policy == "auto" and self.belief in {UNTRIED, STALE}):
             # PUBACKs go out in order: what is in flight is the last of what was numbered.
             return behind < self._learn_after
         return behind < IDS - AHEAD
@@ -102,7 +112,7 @@ class Numbering:
             return 0
         self.head = mid
         if not ahead:
-            self.learnt, self.run, self.belief = False, 0, self._first_belief
+            self.learnt, self.run, self.belief = False, 0, UNTRIED
             return 0
         if not dup and mid > self._deliveries:
             self.belief = CONFIRMED
@@ -126,7 +136,7 @@ class Numbering:
 
     def forget(self) -> None:
         """Begin anew, as for a broker never met: another one may answer under the same address (rule R0)."""
-        self.head, self.run, self.learnt, self.belief = None, 0, False, self._first_belief
+        self.head, self.run, self.learnt, self.belief = None, 0, False, UNTRIED
         self._deliveries = 0
         self.doubt = False
 
@@ -134,3 +144,7 @@ class Numbering:
         """As `forget`, when it is known only now that the connection is of a new session."""
         self.forget()
         self._deliveries = IDS
+
+    def _is_out_of_reach(self) -> bool:
+        """Whether no counter that began again unseen can have used the last window of ids."""
+        return self._window_is_known and self.head is not None and self.head > REACH * self._learn_after

@@ -25,8 +25,11 @@ def present(acked: int, generation: int = 2) -> SessionStart:
 
 
 def learnt(driver: GateDriver) -> GateDriver:
+    """On two connections, so that there is a witness."""
     driver.tell(NEW_SESSION)
-    driver.admit(*(delivery(f"m{mid}", mid) for mid in range(1, 21)))
+    driver.admit(*(delivery(f"m{mid}", mid) for mid in range(1, 16)))
+    driver.tell(present(acked=99))
+    driver.admit(*(delivery(f"m{mid}", mid) for mid in range(16, 21)))
     return driver
 
 
@@ -260,7 +263,7 @@ class TestR2:
     def test_goes_on_learning_over_a_restart(self) -> None:
         driver = GateDriver("auto")
         driver.tell(NEW_SESSION)
-        for mid in range(1, 21):
+        for mid in range(1, 32):
             driver.admit(delivery(f"m{mid}", mid))
             driver.restart()
         assert driver.gate.view().verdict == "sequential"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds_gateway.mqtt.dedupe import DedupeGate
-from ds_gateway.mqtt.numbering import IDS
+from ds_gateway.mqtt.numbering import IDS, REACH
 from ds_gateway.mqtt.tokens import Delivery, Opening, SessionStart
 from ds_gateway.records import Item, Record
 
@@ -45,7 +45,7 @@ class LowestFree:
 
 
 class OfTheConnection:
-    """Counts, and begins again with each connection."""
+    """Counts, and begins again with each connection. MQTT wants only that an id is not in use."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -195,6 +195,14 @@ class World:
             self.puback_arrives()
         self.cut()
 
+    def cut_unseen(self) -> None:
+        """Of the next connection nothing arrives, not even its CONNACK, but the broker has sent what it could."""
+        self._disconnect()
+        self.broker.copies()
+        while self.broker.next_copy() is not None:
+            pass
+        self._connect(present=True, doubtful=True)
+
     def kill(self) -> None:
         self._restart(acked=self.mark)
 
@@ -233,9 +241,10 @@ class World:
         self.to_broker.clear()
         self.to_acknowledge.clear()
 
-    def _connect(self, *, present: bool) -> None:
+    def _connect(self, *, present: bool, doubtful: bool = False) -> None:
         self.generation += 1
-        self.queue.append(Item(None, SessionStart(present, self.mark, self.generation)))
+        token = SessionStart(present, self.mark, self.generation, doubtful=doubtful)
+        self.queue.append(Item(None, token))
         if not present:
             # The source subscribes only after this commit.
             self.commit()
@@ -285,6 +294,7 @@ WORK = (
     "go_round",
 )
 FAULTS = ("cut", "cut_in_the_middle", "kill", "fail_to_commit")
+UNSEEN = ("cut_unseen",)
 
 
 def histories(*steps: str) -> st.SearchStrategy[list[str]]:
@@ -325,7 +335,7 @@ PAYLOADS = pytest.mark.parametrize("payloads", ["distinct", "identical"])
 @ALLOCATORS
 @PAYLOADS
 @settings(max_examples=70, deadline=None)
-@given(history=histories(*WORK, *FAULTS, "power_cut"))
+@given(history=histories(*WORK, *FAULTS, *UNSEEN, "power_cut"))
 def test_nothing_is_lost_whatever_the_broker_numbers(
     allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
@@ -337,7 +347,7 @@ def test_nothing_is_lost_whatever_the_broker_numbers(
 @ALLOCATORS
 @PAYLOADS
 @settings(max_examples=40, deadline=None)
-@given(history=histories(*WORK, *FAULTS, "power_cut", "lose_the_session"))
+@given(history=histories(*WORK, *FAULTS, *UNSEEN, "power_cut", "lose_the_session"))
 def test_nothing_is_lost_that_the_broker_did_not_lose(
     allocate: Allocator, payloads: str, history: list[str]
 ) -> None:
@@ -379,7 +389,7 @@ def test_the_lowest_free_id_is_never_taken_for_a_sequence(history: list[str]) ->
 
 def test_a_sequence_is_learnt_and_then_nothing_is_duplicated() -> None:
     world = World(Sequential(1), "auto", identical=True)
-    work = ["publish", "deliver", "receive", "commit", "acknowledge", "puback_arrives"] * (WINDOW + 3)
+    work = ["publish", "deliver", "receive", "commit", "acknowledge", "puback_arrives"] * (REACH * WINDOW + 1)
     # Acknowledged, but the PUBACK never arrives: the case that R1 alone cannot know.
     faults = ["publish", "deliver", "receive", "commit", "acknowledge", "cut"] * 5
     run(world, work + faults)
@@ -387,10 +397,41 @@ def test_a_sequence_is_learnt_and_then_nothing_is_duplicated() -> None:
     assert world.journal == list(range(world.published))
 
 
-def test_a_counter_that_begins_again_unseen_is_not_trusted_for_ever() -> None:
-    world = World(OfTheConnection(), "auto", identical=True)
-    # New ids of the second connection are lost on the way, and come again on the third.
-    run(world, ["go_round"] * 20 + ["cut", "publish", "publish", "deliver_all", "cut"])
+def test_a_sequence_of_few_ids_is_learnt_from_the_next_connection() -> None:
+    world = World(Sequential(1), "auto", identical=True)
+    faults = ["publish", "deliver", "receive", "commit", "acknowledge", "cut"] * 5
+    run(world, ["go_round"] * (WINDOW + 2) + ["cut", "go_round"] + faults)
+    assert world.gate.view().verdict == "sequential"
+    assert world.journal == list(range(world.published))
+
+
+NEW_ONES = ["publish"] * WINDOW + ["deliver_all"]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        # New ids of the second connection are lost on the way, and come again on the third.
+        ["go_round"] * 20 + ["cut", *NEW_ONES, "cut"],
+        ["go_round"] * (WINDOW + 3) + ["cut", *NEW_ONES, "cut"],
+        # That there was a second connection was in the memory of the process that was killed.
+        ["publish"] * 15 + ["go_round", "go_round", "cut", "deliver", "kill"],
+        ["go_round"] * 20 + ["cut", *NEW_ONES, "kill"],
+        ["go_round"] * 20 + ["cut", *NEW_ONES, "power_cut"],
+        # Nobody but the broker knows of it.
+        ["go_round"] * (WINDOW + 3) + ["publish"] * WINDOW + ["cut_unseen"],
+        # New ids go round those that are in use: 1 to 3, and then, when these are acknowledged, 4 to 7.
+        [
+            *("go_round" for _ in range(2 * WINDOW + 1)),
+            *("cut", "publish", "publish", "publish", "deliver_all", "cut", "receive_all", "commit"),
+            *("publish", "deliver", "acknowledge_all", "all_pubacks_arrive"),
+            *("publish", "publish", "publish", "deliver_all", "cut"),
+        ],
+    ],
+    ids=["cut", "cut early", "found", "kill", "power cut", "connack", "ids in use"],
+)
+def test_what_a_counter_numbered_that_began_again_unseen_is_not_taken_for_a_copy(history: list[str]) -> None:
+    world = run(World(OfTheConnection(), "auto", identical=True), history)
     assert missing(world) == set()
 
 

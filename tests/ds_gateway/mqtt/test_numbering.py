@@ -3,10 +3,19 @@ from __future__ import annotations
 from ds_gateway.mqtt.numbering import AHEAD, IDS, Numbering
 
 
-def learnt(*, upto: int = 20, start: int = 1) -> Numbering:
+def watched(*, upto: int, start: int = 1) -> Numbering:
+    """So many messages on one connection: there is no witness."""
     numbering = Numbering("auto", learn_after=10)
     for step in range(upto):
         numbering.see((start + step - 1) % IDS + 1, dup=False)
+    return numbering
+
+
+def learnt(*, upto: int = 20, start: int = 1) -> Numbering:
+    """The last message comes on a connection of its own, and is a witness."""
+    numbering = watched(upto=upto - 1, start=start)
+    numbering.connected()
+    numbering.see((start + upto - 2) % IDS + 1, dup=False)
     return numbering
 
 
@@ -14,6 +23,15 @@ class TestTheVerdict:
     def test_is_unknown_until_more_steps_in_a_row_than_the_window(self) -> None:
         assert not learnt(upto=11).sequential
         assert learnt(upto=12).sequential
+
+    def test_without_a_witness_is_unknown_until_a_counter_begun_again_cannot_reach_what_is_in_flight(self) -> None:
+        assert not watched(upto=30).sequential
+        assert watched(upto=31).sequential
+
+    def test_without_a_witness_is_unknown_again_after_the_wrap(self) -> None:
+        assert watched(start=65_400, upto=IDS - 65_400).sequential
+        assert not watched(start=65_400, upto=IDS - 65_400 + 20).sequential
+        assert watched(start=65_400, upto=IDS - 65_400 + 50).sequential
 
     def test_counts_on_from_65535_to_1(self) -> None:
         assert learnt(start=65_530).sequential
@@ -104,6 +122,13 @@ class TestACopy:
         assert not numbering.repeats(5)
         assert not numbering.repeats(4 + AHEAD)
         assert numbering.repeats(65_530)
+
+    def test_repeats_only_what_is_within_the_window_as_long_as_there_is_no_witness(self) -> None:
+        numbering = watched(upto=100)
+        assert numbering.repeats(91)
+        assert not numbering.repeats(90)
+        numbering.connected()
+        assert not numbering.repeats(90)
 
     def test_repeats_nothing_before_the_first_message(self) -> None:
         assert not Numbering("sequential", learn_after=10).repeats(1)
