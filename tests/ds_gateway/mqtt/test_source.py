@@ -32,10 +32,10 @@ class TestMessages:
     ) -> None:
         source = bench.start(broker.url, version=version)
         bench.wait_until_subscribed()
-        publisher.publish(numbered(1, 3000))
-        bench.wait_for(numbered(1, 3000))
+        publisher.publish(numbered(1, 3100))
+        bench.wait_for(numbered(1, 3100))
         bench.wait_until_acknowledged()
-        assert source.snapshot().received == 3000
+        assert source.snapshot().received == 3100
         assert source.snapshot().duplicates_dropped == 0
         assert source.snapshot().packet_ids == ("sequential" if version == "5" else "unknown")
 
