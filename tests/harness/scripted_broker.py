@@ -33,6 +33,11 @@ class Peer:
         self._link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._link.close()
 
+    def end(self) -> None:
+        """Say nothing more, also in the middle of a `send` of another thread."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+
     def packet(self) -> bytes:
         """The next whole packet (of less than 128 bytes); empty at the end."""
         while len(self._buffer) < 2 or len(self._buffer) < 2 + self._buffer[1]:

@@ -3,28 +3,32 @@
 paho speaks everything but PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ and
 DISCONNECT, and it keeps the connection alive. Received bytes are cut into packets here, so that one `recv`
 serves many of them, and PUBACKs of a whole group leave as one write; paho alone makes four `recv` and a `send` a
-message. It has no hook for that, so five private names of it are used; a test fails if they change.
+message. It has no hook for that, so six private names of it are used; a test fails if they change.
 """
 
 from __future__ import annotations
 
+import contextlib
+import select
+import socket
 import ssl
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ds_gateway.mqtt.events import Connack, Event, Suback
 from ds_gateway.mqtt.packets import PUBLISH, CutPacket, PacketBuffer, ProtocolError, parse_publication
+from ds_gateway.mqtt.proof import AckProof
 from ds_gateway.mqtt.transport import Address, explain, open_socket, tls_context
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from paho.mqtt.reasoncodes import ReasonCode
 
@@ -42,7 +46,17 @@ _PUBACK_LENGTH: Final = 2
 _CREDENTIALS: Final = frozenset({"Not authorized", "Bad user name or password"})
 _puback = struct.Struct(">BBH").pack
 
-PAHO_PRIVATE_NAMES: Final = ("_create_socket", "_sock_recv", "_sock_send", "_packet_queue", "_reset_sockets")
+_DISCONNECT: Final = b"\xe0\x00"
+"""In MQTT 5 this short form means: normally, and the session's expiry stays what CONNECT said."""
+
+PAHO_PRIVATE_NAMES: Final = (
+    "_create_socket",
+    "_sock_recv",
+    "_sock_send",
+    "_packet_queue",
+    "_reset_sockets",
+    "_send_pingreq",
+)
 
 
 class _PacketClient(Client):
@@ -52,6 +66,7 @@ class _PacketClient(Client):
     failure: OSError | None = None
     """Why nothing can be written any more."""
     _packet = b""
+    on_pingreq: Callable[[], None]
 
     def take(self, packet: bytes) -> None:
         """Handle one whole packet. If paho dislikes it, it disconnects."""
@@ -63,9 +78,18 @@ class _PacketClient(Client):
         packets = b"".join([_puback(_PUBACK, _PUBACK_LENGTH, mid) for mid in mids])
         self._packet_queue(_PUBACK, packets, 0, 1)
 
+    def ping(self) -> None:
+        """Queue a PINGREQ."""
+        self._send_pingreq()
+
     def close(self) -> None:
         """Close the socket without a word."""
         self._reset_sockets()
+
+    def _send_pingreq(self) -> MQTTErrorCode:
+        # paho's own are answered in the same order.
+        self.on_pingreq()
+        return super()._send_pingreq()
 
     def _create_socket(self) -> Any:
         return self.ready_socket
@@ -101,6 +125,7 @@ class Connection:
         self.connected = False
         self.ended: str | None = None
         """Why the connection is over; None while it is not."""
+        self._proof = AckProof(settings.receive_maximum)
         self.cut = False
         """Whether it was ended from outside, and nobody said why."""
         self._client = self._build(client_id)
@@ -170,7 +195,36 @@ class Connection:
     def acknowledge(self, mids: Sequence[int]) -> None:
         """Send the PUBACKs, in this order, in one write."""
         self._client.send_pubacks(mids)
+        self._proof.acknowledged(len(mids))
+        if self._proof.wants_proof:
+            self._client.ping()
         self.write()
+
+    @property
+    def acknowledged_too_far(self) -> bool:
+        """Whether so many PUBACKs may be unread at the broker that it is time to `leave`."""
+        return self._proof.exhausted
+
+    def leave(self, timeout_seconds: float) -> None:
+        """End the connection so that the broker has read all that was sent.
+
+        Blocks until it closes its side, or for so long. What it sends meanwhile is thrown away: without a PUBACK
+        it comes again.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        link = self._socket
+        if link is None:
+            return
+        with contextlib.suppress(OSError):  # then it is over without that
+            while self._client.want_write() and self._client.failure is None and time.monotonic() < deadline:
+                select.select([], [link], [], max(deadline - time.monotonic(), 0))
+                self._client.loop_write()
+            link.settimeout(max(deadline - time.monotonic(), 0.001))
+            link.sendall(_DISCONNECT)
+            link.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline and link.recv(RECEIVE_BYTES):
+                pass
+        self._end("too many acknowledgements were not known to be read: made anew")
 
     def subscribe(self, filters: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """Ask for these filters, and for no longer those. Answered by one `Suback` when both are done."""
@@ -214,6 +268,7 @@ class Connection:
             client.username_pw_set(
                 self._settings.username or "", None if password is None else password.get_secret_value()
             )
+        client.on_pingreq = self._proof.asked
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -275,6 +330,8 @@ class Connection:
         if not self.connected and not self._v5 and packet[3:4] == b"\x01":
             # paho, told not to fall back to MQTT 3.1, returns here without a callback.
             raise ProtocolError("the broker refuses MQTT 3.1.1")
+        if packet[0] >> 4 == PacketTypes.PINGRESP:
+            self._proof.answered()
         self._client.take(packet)
 
     def _on_connect(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -46,21 +45,38 @@ def row_name(commit: int) -> str:
     return f"{_PREFIX}{commit:016x}"
 
 
+class _Row:
+    """One commit's deliveries."""
+
+    __slots__ = ("live", "packed")
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+        self.live = 0
+        """Packet ids whose last delivery it has."""
+
+
 class Ring:
-    """The last deliveries of one session. Knows its rows, writes none."""
+    """The last deliveries of one session, one for each packet id. Knows its rows, writes none.
+
+    What counts is how many packet ids are known, not how many deliveries: a broker that delivers the same messages
+    again and again, to a gateway that is killed each time, must not push others out.
+    """
 
     def __init__(self, max_entries: int = RING_ENTRIES) -> None:
         self._max_entries = max_entries
         # By packet id, in flat arrays: a dictionary of as many entries would take seven megabytes more.
         self._digests = bytearray(_PACKET_IDS * _DIGEST_BYTES)
         self._commits = array("Q", bytes(_PACKET_IDS * 8))
-        self._rows: deque[tuple[int, bytearray]] = deque()
-        self._entries = 0
+        self._rows: dict[int, _Row] = {}
+        """By commit, in rising order."""
+        self._newest = _NO_COMMIT
+        self._live = 0
         self._changed = False
         self._deleted: list[str] = []
 
     def __len__(self) -> int:
-        return self._entries
+        return self._live
 
     def find(self, mid: int) -> Entry | None:
         """Return the last delivery with this packet id."""
@@ -72,21 +88,29 @@ class Ring:
 
     def record(self, mid: int, digest: bytes, commit: int) -> None:
         """Remember a delivery of the coming commit."""
-        if not self._rows or self._rows[-1][0] != commit:
-            self._rows.append((commit, bytearray()))
-        self._rows[-1][1].extend(_ENTRY.pack(mid, digest))
+        if self._newest != commit:
+            self._newest = commit
+            self._rows[commit] = _Row()
+        row = self._rows[commit]
+        row.packed.extend(_ENTRY.pack(mid, digest))
         start = mid * _DIGEST_BYTES
         self._digests[start : start + _DIGEST_BYTES] = digest
-        self._commits[mid] = commit
-        self._entries += 1
+        before = self._commits[mid]
+        if before != commit:
+            row.live += 1
+            self._commits[mid] = commit
+            self._live += before == _NO_COMMIT
+            if before != _NO_COMMIT:
+                self._supersede(before)
         self._changed = True
 
     def clear(self) -> None:
         """Forget everything, rows too."""
-        self._deleted.extend(row_name(commit) for commit, _ in self._rows)
+        self._deleted.extend(map(row_name, self._rows))
         self._commits = array("Q", bytes(_PACKET_IDS * 8))
         self._rows.clear()
-        self._entries = 0
+        self._newest = _NO_COMMIT
+        self._live = 0
         self._changed = False
 
     def changes(self, *, session: int, newest_mid: int, run: int) -> Iterator[tuple[str, bytes | None]]:
@@ -96,13 +120,13 @@ class Ring:
             yield name, None
         self._deleted = []
         if self._changed:
-            commit, packed = self._rows[-1]
-            yield row_name(commit), _HEAD.pack(session, newest_mid, run) + packed
+            yield row_name(self._newest), _HEAD.pack(session, newest_mid, run) + self._rows[self._newest].packed
             self._changed = False
 
     def restore(self, rows: Mapping[str, bytes], session: int) -> RowHead | None:
         """Begin again from this session's rows. Return what the newest one says, None without any."""
         self.clear()
+        self._deleted = []
         head: RowHead | None = None
         for name in sorted(name for name in rows if name.startswith(_PREFIX)):
             commit, row = int(name[len(_PREFIX) :], 16), rows[name]
@@ -113,18 +137,24 @@ class Ring:
             for mid, digest in _ENTRY.iter_unpack(row[_HEAD.size :]):
                 self.record(mid, digest, commit)
         self._changed = False
-        self._deleted = []
         return head
+
+    def _supersede(self, commit: int) -> None:
+        """One more of a row's deliveries is not the last one of its packet id any more."""
+        row = self._rows[commit]
+        row.live -= 1
+        if row.live == 0:
+            del self._rows[commit]
+            self._deleted.append(row_name(commit))
 
     def _trim(self) -> None:
         while self._rows:
-            commit, packed = self._rows[0]
-            count = len(packed) // _ENTRY.size
-            if self._entries - count < self._max_entries:
+            commit, row = next(iter(self._rows.items()))
+            if self._live - row.live < self._max_entries:
                 return
-            self._rows.popleft()
-            self._entries -= count
+            del self._rows[commit]
+            self._live -= row.live
             self._deleted.append(row_name(commit))
-            for mid, _ in _ENTRY.iter_unpack(packed):
+            for mid, _ in _ENTRY.iter_unpack(row.packed):
                 if self._commits[mid] == commit:
                     self._commits[mid] = _NO_COMMIT

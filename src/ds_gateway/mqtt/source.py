@@ -248,6 +248,10 @@ class MqttSource:
             else:
                 self._handover.offer()
             self._settle(connection if connection.ended is None else None)
+            if connection.acknowledged_too_far:
+                event(_log, "warning", "mqtt.unread_acknowledgements", source=self._name)
+                with self._liveness.waiting(self._connect_seconds):
+                    connection.leave(self._connect_seconds)
             connection.write()
             now = self._monotonic()
             if now >= keep_alive_at:

@@ -42,6 +42,7 @@ class TestPaho:
         "_sock_send": ["self", "buf"],
         "_packet_queue": ["self", "command", "packet", "mid", "qos", "info"],
         "_reset_sockets": ["self", "sockpair_only"],
+        "_send_pingreq": ["self"],
     }
 
     def test_has_the_private_names_that_are_used(self) -> None:
@@ -52,6 +53,7 @@ class TestPaho:
     def test_calls_them_where_it_is_expected_to(self) -> None:
         assert "self._create_socket()" in inspect.getsource(Client.reconnect)
         assert "self._sock_recv(" in inspect.getsource(Client._packet_read)
+        assert "self._send_pingreq()" in inspect.getsource(Client._check_keepalive)
         assert "self._sock_send(" in inspect.getsource(Client._packet_write)
         # A queued packet is written as it is, whatever its length: several PUBACKs can be one.
         assert "packet['packet'][packet['pos']:]" in inspect.getsource(Client._packet_write)

@@ -77,6 +77,23 @@ class TestARing:
         assert changes(ring)[row_name(1)] is None
         assert ring.find(1) == (digest(2), 2)
 
+    def test_what_is_delivered_again_and_again_pushes_nothing_out(self) -> None:
+        # A gateway that is killed each time when half of what is unacknowledged has come again.
+        ring, rows = Ring(max_entries=10), dict[str, bytes]()
+        for mid in range(1, 9):
+            ring.record(mid, digest(mid), mid)
+            apply(rows, changes(ring))
+        for commit in range(100, 200):
+            for mid in range(1, 5):
+                ring.record(mid, digest(mid), commit)
+            apply(rows, changes(ring))
+            assert [ring.find(mid) is not None for mid in range(1, 9)] == [True] * 8
+        assert sorted(rows) == [*map(row_name, range(5, 9)), row_name(199)], "one row for each that is known"
+        restored = Ring(max_entries=10)
+        restored.restore(rows, 1)
+        assert [restored.find(mid) for mid in range(1, 9)] == [ring.find(mid) for mid in range(1, 9)]
+        assert len(restored) == len(ring) == 8
+
     def test_forgets_rows_too(self) -> None:
         ring = Ring()
         ring.record(1, digest(1), 1)
