@@ -32,6 +32,7 @@ _UNSENT: Final = Failure("connection refused", sent=False)
 _HTML: Final = Said(502, (("content-type", "text/html"),))
 _PORTAL: Final = (Said(405, (("content-type", "text/html"),)), Said(410, (("content-type", "text/html"),)))
 """What somebody on the way says to a look at the stream, or a read."""
+_READS: Final = frozenset({_pull.Stage.READ, _pull.Stage.SURVEY})
 _RETRY: Final = RetryPolicy(random=Random(0), utc_now=lambda: datetime.now(UTC), monotonic=lambda: 0.0)
 """No time passes while something is read; the machine is told when by `Gateway._react`."""
 
@@ -107,7 +108,9 @@ class Steps(Gateway):
                     yield from self._crash(saved)
                 yield from self._told(saved, _pull.Done())
             case _pull.ConfirmPath():
-                yield from self._told(world, _pull.PathConfirmed(confirmed=True))
+                # No stream here is gone: whoever says so is on the way, and says it of any other stream, too.
+                if pull.refusal != 410 or pull.stage in _READS:
+                    yield from self._told(world, _pull.PathConfirmed(confirmed=True))
                 yield from self._told(world, _pull.PathConfirmed(confirmed=False))
             case _:
                 raise AssertionError(command)
