@@ -23,7 +23,7 @@ from harness.stream_server import StreamServer
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from harness.processes import Processes
@@ -35,9 +35,9 @@ STREAM: Final = f"telemetry/{GATEWAY}/a"
 class Served:
     """A plant with our server, whose folder can be changed while it is stopped."""
 
-    def __init__(self, processes: Processes, folder: Path) -> None:
+    def __init__(self, processes: Processes, folder: Path, *, options: Sequence[str] = ()) -> None:
         self.folder = folder / "streams"
-        self.server = StreamServer(processes, self.folder)
+        self.server = StreamServer(processes, self.folder, options=options)
         self.server.start()
         self.plant = Plant(processes, folder / "plant", self.server, DEVICES)
         self._copy = folder / "copy"
@@ -175,6 +175,41 @@ class TestTheServersFolderIsPutBack:
             served.plant.gateway.kill()
             served.plant.gateway.start()
         served.finish_and_audit()
+
+
+class TestTheFolderOfAServerThatKeepsLittleIsPutBack:
+    """What the gateway keeps begins before what the server keeps, so that not all that is missing was lost."""
+
+    @pytest.mark.parametrize("in_doubt", [False, True])
+    def test_what_came_since_is_sent_again(self, processes: Processes, tmp_path: Path, *, in_doubt: bool) -> None:
+        served = Served(processes, tmp_path, options=["--retain-bytes", "1000"])
+        with served.plant:
+            served.begin()
+            # Batch by batch: the server expires whole ones.
+            for number in range(4, 12):
+                served.publish(number)
+                served.plant.gateway.wait_delivered(2 * number)
+            served.copy()
+            served.publish(12, 13)
+            served.plant.gateway.wait_delivered(26)
+            if not in_doubt:
+                served.plant.gateway.kill()
+            served.server.stop()
+            served.put_back()
+            served.server.start()
+            if in_doubt:
+                served.publish(14)
+            else:
+                served.plant.gateway.start()
+            fail_if_stopped(served.plant)
+            (reader,) = served.plant.readers
+            wanted = [12, 13, 14] if in_doubt else [12, 13]
+            wait_until(
+                lambda: [each["n"] for each in telemetry(reader.read()) if each.get("n", 0) > 11] == wanted,
+                timeout_seconds=30,
+                what="what the server lost is in the stream again",
+            )
+            served.plant.gateway.terminate()
 
 
 class TestTheServerForgetsItsProducers:

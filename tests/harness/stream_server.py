@@ -13,7 +13,7 @@ from harness.ports import free_port
 from harness.processes import console_script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -25,8 +25,12 @@ _HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "cont
 class StreamServer:
     """``durable-streams serve`` over one directory: it can be stopped, killed and started at the same address."""
 
-    def __init__(self, processes: Processes, data: Path, *, token_file: Path | None = None) -> None:
+    def __init__(
+        self, processes: Processes, data: Path, *, token_file: Path | None = None, options: Sequence[str] = ()
+    ) -> None:
+        """``options``: more of them for ``serve``."""
         self.port = free_port()
+        self._options = options
         self._processes = processes
         self._data = data
         self._token_file = token_file
@@ -40,7 +44,7 @@ class StreamServer:
     def start(self) -> None:
         """Start it, and return once it accepts connections."""
         argv: list[str | Path] = [console_script("durable-streams"), "serve", "--data", self._data]
-        argv += ["--host", "127.0.0.1", "--port", str(self.port), "--long-poll-timeout", "1"]
+        argv += ["--host", "127.0.0.1", "--port", str(self.port), "--long-poll-timeout", "1", *self._options]
         if self._token_file is not None:
             argv += ["--token-file", self._token_file]
         self._child = self._processes.start(argv, name="stream-server")

@@ -40,6 +40,11 @@ class Run:
         """The last segment that is finished with this batch."""
         return self.last_segment if self.last_end is None else self.last_segment - 1
 
+    @property
+    def behind(self) -> tuple[int, int]:
+        """Where it ends: the first segment that it does not finish, and how many records of that it covers."""
+        return self.last_whole + 1, self.last_end or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:

@@ -109,8 +109,7 @@ class Evidence:
                 kept = rows.decode_json(key, row)
                 kept.pop("offset")
                 run, stream = Run(**kept), int(rest[:6])
-                after = (run.last_whole + 1, run.last_end or 0)
-                self._resolved[stream] = max(self._resolved.get(stream, (1, 0)), after)
+                self._resolved[stream] = max(self._resolved.get(stream, (1, 0)), run.behind)
             case "s":
                 segment = rows.decode_segment(key, row)
                 stream, number = rows.segment_of(key)

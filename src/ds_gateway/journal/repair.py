@@ -67,7 +67,7 @@ class _Candidate:
 
 def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: bool) -> None:
     """Mark what was found as resolved, open the rest again, and take the epoch for claimed."""
-    went_back = survey.start == BEGINNING and not survey.expired
+    went_back = survey.start == BEGINNING
     named = Spans(bounded=False)
     candidates = list(_candidates(plan, book, survey, named, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
@@ -80,7 +80,7 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     _reopen(plan, book, [each for each in candidates if each.number >= first_open], skip)
     _count(book, candidates, first_open)
     kept = [each for each in candidates if each.number < first_open]
-    _keep(plan, book, kept, first_open, end)
+    _keep(plan, book, kept, (first_open, skip), end)
     book.kept_anchor = _oldest(survey, end) if kept or skip else end
     if reopened is not None:
         open_position = rows.position_of(reopened.missing[0])
@@ -95,7 +95,7 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
         book.high_water = max(book.high_water, book.open_position - 1)
         book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS), book.open_position - 1)
     if went_back:
-        lost = survey.found.missing(book.own_position, first_own - 1) + lost
+        lost = survey.found.missing(max(book.own_position, survey.kept_from), first_own - 1) + lost
     _tell_lost(plan, book, lost)
     plan.touch(book)
     plan.parts.add("C")
@@ -196,7 +196,7 @@ def _candidates(
             position = rows.position_of(record)
             _name(named, position, record)
             there = position in survey.found or _is_theirs(survey, position, record)
-            if not there and not (at < resolved and survey.expired):
+            if not there and not (at < resolved and position < survey.kept_from):
                 missing.append(record)
             elif not missing:
                 leading += 1
@@ -236,7 +236,7 @@ def _unreadable(
     """A row that cannot be read: what of it is not in the stream is lost."""
     first, last = positions
     count = max(last - first + 1, 0)
-    ranges = [] if resolved and survey.expired else survey.found.missing(first, last)
+    ranges = survey.found.missing(max(first, survey.kept_from) if resolved else first, last)
     lost = [plan.loss_element(book, "corrupt", each, detail="a row of the journal was damaged") for each in ranges]
     found = count - sum(until - since + 1 for since, until in ranges)
     return _Candidate(number, 0, 0, first, last, count if resolved else 0, 0, found, 0, lost)
@@ -252,11 +252,11 @@ def _name(named: Spans, position: int, record: bytes) -> None:
 def _lost_again(book: Book, candidates: list[_Candidate], survey: JournalSurvey, named: Spans) -> list[Span]:
     """Positions that an earlier repair found and left out among the candidates, and that are gone since."""
     own = [each for each in candidates if each.number >= book.reborn_segment]
-    if survey.expired or not own:
+    if not own:
         return []
     for first, last in survey.found:
         named.add(first, last)
-    return named.missing(own[0].first_position, book.high_water)
+    return named.missing(max(own[0].first_position, survey.kept_from), book.high_water)
 
 
 def _reopen(plan: Plan, book: Book, candidates: Iterable[_Candidate], skip: int) -> None:
@@ -283,15 +283,20 @@ def _count(book: Book, candidates: Iterable[_Candidate], first_open: int) -> Non
         book.open_records += len(each.missing) - each.was_open
 
 
-def _keep(plan: Plan, book: Book, kept: list[_Candidate], first_open: int, end: str) -> None:
-    """Make one kept batch of everything before the first missing record that no kept batch has whole."""
+def _keep(plan: Plan, book: Book, kept: list[_Candidate], opened: tuple[int, int], end: str) -> None:
+    """Make one kept batch of all segments before the first open one that no kept batch has whole.
+
+    ``opened``: the first open segment, and how many records of it are not open. A batch that ends behind that
+    place is not kept: its row would prove what is open to be in the stream, should the journal be damaged.
+    """
+    first_open, _ = opened
     last_whole = book.kept_segment - 1
     unnamed = False
     for number in range(book.next_kept - 1, book.first_kept - 1, -1):
         found = plan.kept(book, number)
         if found is None:
             unnamed = True
-        elif found[0].last_whole < first_open:
+        elif found[0].behind <= opened:
             last_whole = found[0].last_whole
             break
         else:

@@ -236,7 +236,8 @@ class StreamStore:
         """Return a finder for the sealed batch."""
         book = self._book
         assert book.sealed is not None and book.sealed.seq == batch.seq, "only the sealed batch is looked for"  # noqa: PT018
-        prefix = book.record_id(self._writer.state.identity.short_install, 0)[:-1]
+        # What is sealed is sent under the present incarnation, whatever came before it.
+        prefix = f"{self._writer.state.identity.short_install}.{book.incarnation}."
         return IdFinder(prefix, batch.body, book.high_water)
 
     async def _change(self, apply: Callable[[Book, Plan], None]) -> None:

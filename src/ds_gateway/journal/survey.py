@@ -130,6 +130,18 @@ class JournalSurvey:
         return bool(self.found.missing(first, expected.unresolved - 1))
 
     @property
+    def kept_from(self) -> int:
+        """Only what is missing before this position can have expired.
+
+        The oldest expires first, and what of ours is kept here is in the stream in its order: what is missing
+        behind something that is there was lost. Where nothing is there, everything can have expired.
+        """
+        if not self.expired:
+            return 0
+        return self.found.first or self._expected.high_water + 1
+
+    @property
     def undecided(self) -> bool:
         """Whether unresolved records were not found where the server may have expired them."""
-        return self.expired and bool(self.found.missing(self._expected.unresolved, self._expected.high_water))
+        last = min(self._expected.high_water, self.kept_from - 1)
+        return bool(self.found.missing(self._expected.unresolved, last))
