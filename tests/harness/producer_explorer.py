@@ -164,7 +164,8 @@ class Explorer(Steps):
     def _check_journal(self, world: World, *, strange: bool, blind: bool) -> None:
         facts = self._facts(world.journal)
         if facts.readable:  # until it is replaced, a damaged row does not tell what it held
-            self._once(("sums", world.journal), facts.check)
+            exact = not self.limits.repeatedly or world.fate.damages == self.limits.fate.damages
+            self._once(("sums", world.journal, exact), lambda: facts.check(exact=exact))
         there = set(map(self._value, self._server(world).log))
         if not strange and not blind and self._takes_next(world):
             twice = there.intersection(self._value(self._message(each)) for each in facts.open) - {0}

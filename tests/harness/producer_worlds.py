@@ -78,6 +78,8 @@ class Limits:
     """A process may be started with any of them; the first one with the first."""
     stops: frozenset[Stop] = frozenset()
     """What may stop the uplink in these worlds; each of them must."""
+    repeatedly: bool = False
+    """Whether rows are damaged that stand for damaged ones already: how much they held, nobody can know."""
 
     def __str__(self) -> str:
         told = ", ".join(f"{name}={n}" for name, n in zip(Fate._fields, self.fate, strict=True) if n)

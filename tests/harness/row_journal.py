@@ -278,11 +278,11 @@ class Facts:
                 found += segment.elements[: place[1]]
         return tuple(found)
 
-    def check(self) -> bool:
-        """The book's counters are what the rows say."""
+    def check(self, *, exact: bool = True) -> bool:
+        """The book's counters are what the rows say; what damage makes vague only if it is to be ``exact``."""
         book = self.book
         assert all(number >= book.kept_segment for number in self.segments), "a trimmed segment is still there"
-        assert book.open_records == len(self.open), (book, len(self.open))
+        assert book.open_records == len(self.open) or not exact, (book, len(self.open))
         if book.sealed is not None:
             assert book.sealed.count == len(self.sealed), (book, len(self.sealed))
             assert book.sealed.seq == book.resolved_seq + 1
@@ -297,10 +297,10 @@ class Facts:
         kept = sum(size for number, size in sizes.items() if number < first_unresolved)
         # A kept row that cannot be read weighs what it did, and its size is not among these.
         readable = all(number in sizes for number in book.numbers(book.kept_segment, first_unresolved))
-        assert book.kept_size == kept or not readable, (book, sizes)
+        assert book.kept_size == kept or not (readable and exact), (book, sizes)
         accepted = book.next_position - 1
         counted = book.resolved_records + book.unresolved_records + book.lost_positions
-        assert accepted == counted, f"{accepted} accepted, {counted} counted: {book}"
+        assert accepted == counted or not exact, f"{accepted} accepted, {counted} counted: {book}"
         return True
 
 

@@ -150,6 +150,10 @@ class Book:
         """Accepted, and not yet known to be in the stream."""
         return self.open_records + (self.sealed.count if self.sealed else 0) + (self.refused is not None)
 
+    def balance(self) -> None:
+        """Count as resolved what was accepted, is not lost, and waits nowhere."""
+        self.resolved_records = self.next_position - 1 - self.lost_positions - self.unresolved_records
+
     def record_id(self, install: str, position: int) -> str:
         """Id of the record at a position: unique for ever, because an incarnation counts only once."""
         return f"{install}.{self.incarnation_at(position) if self.past else self.incarnation}.{position}"

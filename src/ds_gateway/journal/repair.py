@@ -89,6 +89,8 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
     book.finish_repair(first_open, skip, end, open_position)
     if not all(each.is_readable for each in candidates):
         plan.weigh(book)
+        # Nor how many records: of several positions, some may have been those of one loss record.
+        book.balance()
     if adopt:
         # Whatever is sent from now on has ids of its own; what is kept keeps the old ones, and is not sent again.
         # What somebody else sent for us has its id for good.

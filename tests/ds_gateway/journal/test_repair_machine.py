@@ -32,7 +32,10 @@ FAMILIES: Final = {
     "faults of the server and the network": Limits(FAULTS, groups=GROUPS, keep=6),
     "nothing is kept": Limits(FAULTS._replace(trims=5), groups=GROUPS, keep=0),
     "damaged rows": Limits(
-        Fate(crashes=MANY, losses=MANY, forgets=4, torn=2, damages=4, trims=2), groups=GROUPS, keep=6
+        Fate(crashes=MANY, losses=MANY, forgets=4, torn=2, damages=4, trims=2),
+        groups=GROUPS,
+        keep=6,
+        repeatedly=True,
     ),
     "a small server": Limits(FAULTS, groups=GROUPS, keep=6, manners=Manners(max_messages=2), heavy=(4, 9)),
     "a record that is refused": Limits(
