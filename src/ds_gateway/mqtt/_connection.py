@@ -1,7 +1,8 @@
 """One connection to a broker, from CONNECT to its end. The only importer of paho.
 
-paho speaks everything but PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ and
-DISCONNECT, and it keeps the connection alive. Received bytes are cut into packets here, so that one `recv`
+paho speaks everything but the broker's PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ and
+DISCONNECT, it publishes, and it keeps the connection alive. Each connection has a paho of its own, so that what one
+did not send is not sent by the next. Received bytes are cut into packets here, so that one `recv`
 serves many of them, and PUBACKs of a whole group leave as one write; paho alone makes four `recv` and a `send` a
 message. It has no hook for that, so six private names of it are used; a test fails if they change.
 """
@@ -22,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ds_gateway.mqtt.events import Connack, Event, Suback
+from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.packets import PUBLISH, CutPacket, PacketBuffer, ProtocolError, parse_publication
 from ds_gateway.mqtt.proof import AckProof
 from ds_gateway.mqtt.transport import Address, explain, open_socket, tls_context
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
     from ds_gateway.config.models import MqttSettings
+    from ds_gateway.mqtt.outgoing import Publish
 
 RECEIVE_BYTES: Final = 64 * 1024
 # What OpenSSL holds decrypted is invisible to a selector, so one pass reads it to the end, but not for ever.
@@ -41,9 +43,15 @@ _MAX_READS: Final = 16
 _MAX_LAST_READS: Final = 1024
 _FOREVER: Final = 0xFFFFFFFF
 _RETAIN_ONLY_IF_NEW: Final = 1
+_COMMAND_ID: Final = "command-id"
 _PUBACK: Final = 0x40
 _PUBACK_LENGTH: Final = 2
 _CREDENTIALS: Final = frozenset({"Not authorized", "Bad user name or password"})
+_LIMITS: Final = {
+    "receive_maximum": "ReceiveMaximum",
+    "maximum_qos": "MaximumQoS",
+    "maximum_packet_bytes": "MaximumPacketSize",
+}
 _puback = struct.Struct(">BBH").pack
 
 _DISCONNECT: Final = b"\xe0\x00"
@@ -242,6 +250,18 @@ class Connection:
             self._subscribing[mid] = tuple(filters)
         self.write()
 
+    def publish(self, message: Publish) -> int:
+        """Queue a message and return its packet id. Answered by a `Puback`. Raises ValueError for a bad topic."""
+        properties = None
+        if self._v5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.UserProperty = (_COMMAND_ID, message.command_id)
+            properties.CorrelationData = message.command_id.encode()
+            properties.MessageExpiryInterval = message.expires_seconds
+            if message.response_topic is not None:
+                properties.ResponseTopic = message.response_topic
+        return self._client.publish(message.topic, message.payload, qos=1, properties=properties).mid
+
     def disconnect(self) -> None:
         """Say goodbye; the broker keeps the session."""
         if self.ended is None:
@@ -269,7 +289,10 @@ class Connection:
                 self._settings.username or "", None if password is None else password.get_secret_value()
             )
         client.on_pingreq = self._proof.asked
+        # How many messages are unconfirmed is decided elsewhere; paho would keep the others in a queue of its own.
+        client.max_inflight_messages_set(0)
         client.on_connect = self._on_connect
+        client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
@@ -342,7 +365,13 @@ class Connection:
             self._end(f"the broker refuses the connection: {_told(reason, properties)}{hint}")
             return
         self.connected = True
-        self._events.append(Connack(session_present=flags.session_present))
+        given = {
+            name: value
+            for name, key in _LIMITS.items()
+            if (value := getattr(properties, key, None))
+            is not None  # paho has an attribute for what was sent only
+        }
+        self._events.append(Connack(session_present=flags.session_present, **given))
 
     def _on_disconnect(
         self,
@@ -377,6 +406,11 @@ class Connection:
                 refused[topic] = f"granted at QoS {reason.value} only"
         granted = tuple(topic for topic in filters if topic not in refused)
         self._events.append(Suback(granted=granted, refused=refused))
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._events.append(Puback(mid, reason.value, _told(reason, properties)))
 
     def _on_unsubscribe(
         self,

@@ -79,7 +79,8 @@ class Handover:
         kept: list[Item] = []
         for item in self._waiting:
             if isinstance(item.token, Delivery) and not item.token.qos:
-                self._lose(item.token.time_ns)
+                if item.payload is not None:
+                    self._lose(item.token.time_ns)
             else:
                 kept.append(item)
         self._waiting = kept

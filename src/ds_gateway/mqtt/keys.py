@@ -43,14 +43,14 @@ class KeyReader:
     def _find(self, publication: Publication) -> bytes:
         match self._key.place:
             case "payload":
-                return _in_json(self._key.path, publication)
+                return id_in_json(self._key.path, publication)
             case "user_property":
                 return user_property(publication.properties, self._key.path[0].encode())
             case "correlation_data":
                 return correlation_data(publication.properties)
 
 
-def _in_json(path: tuple[str, ...], publication: Publication) -> bytes:
+def id_in_json(path: tuple[str, ...], publication: Publication) -> bytes:
     """The text or whole number at a JSON pointer, and which of the two it is."""
     payload = publication.payload
     if publication.missing_bytes or len(payload) > MAX_JSON_BYTES:

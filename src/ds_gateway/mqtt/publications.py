@@ -38,20 +38,25 @@ class Publications:
         clock: Callable[[], int],
         key: KeyReader | None = None,
         keyless: Keyless | None = None,
+        is_answer_topic: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._source = source
         self._pipeline = pipeline
         self._clock = clock
         self._key = key
         self._keyless = keyless
-        self._topics: dict[bytes, tuple[str | None, bytes]] = {}
+        self._is_answer_topic = is_answer_topic
+        """Topics of answers to commands: what comes there is acknowledged in its turn, and is no reading."""
+        self._topics: dict[bytes, tuple[str | None, bytes, bool]] = {}
 
     def item(self, publication: Publication, *, acked: int, generation: int) -> Item:
         """Return the item of one publication that just came in."""
-        topic, digest = self._topics.get(publication.topic) or self._learn(publication.topic)
+        topic, digest, is_answer = self._topics.get(publication.topic) or self._learn(publication.topic)
         payload, now = publication.payload, self._clock()
-        outcome: Record | Rejected
-        if topic is None:
+        outcome: Record | Rejected | None
+        if is_answer:
+            outcome = None
+        elif topic is None:
             outcome = Rejected(self._source, "", "the topic is not UTF-8", payload, now)
         elif publication.missing_bytes:
             size = len(payload) + publication.missing_bytes
@@ -71,7 +76,7 @@ class Publications:
                 acked,
                 generation,
                 now,
-                self._key_of(publication),
+                None if is_answer else self._key_of(publication),
             ),
         )
 
@@ -90,14 +95,14 @@ class Publications:
         # apart by their commits.
         return Item(None, token, is_barrier=isinstance(token, SessionStart))
 
-    def _learn(self, raw: bytes) -> tuple[str | None, bytes]:
+    def _learn(self, raw: bytes) -> tuple[str | None, bytes, bool]:
         try:
             topic = raw.decode()
         except UnicodeDecodeError:
             topic = None
         if len(self._topics) >= _MAX_TOPICS:
             self._topics.clear()
-        known = (topic, topic_digest(raw))
+        known = (topic, topic_digest(raw), topic is not None and self._is_answer_topic(topic))
         if len(raw) <= _MAX_TOPIC_BYTES:
             self._topics[raw] = known
         return known

@@ -19,7 +19,7 @@ from ds_gateway.logs import event, logger
 from ds_gateway.mqtt._connection import Connection
 from ds_gateway.mqtt.dedupe import DedupeGate
 from ds_gateway.mqtt.dialogue import Committed, Dialogue
-from ds_gateway.mqtt.events import Connack, Event, Suback
+from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.handover import Handover, Offers
 from ds_gateway.mqtt.keyless import Keyless
 from ds_gateway.mqtt.keys import KeyReader
@@ -28,7 +28,10 @@ from ds_gateway.mqtt.marks import MarkFile, boot_id
 from ds_gateway.mqtt.poller import Poller
 from ds_gateway.mqtt.publications import Pipeline, Publications
 from ds_gateway.mqtt.rivalry import Rivalry
+from ds_gateway.mqtt.replies import response_topic
+from ds_gateway.mqtt.sending import Sender
 from ds_gateway.mqtt.status import Status
+from ds_gateway.mqtt.subscription import AnswerTopics, merged
 from ds_gateway.mqtt.wakeup import Wakeup
 from durable_streams import Backoff, RandomSource
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ds_gateway.commands import Order, Progress
     from ds_gateway.config.models import MqttSettings
     from ds_gateway.mqtt.marks import Mark
     from ds_gateway.mqtt.snapshot import MqttSnapshot
@@ -60,11 +64,14 @@ class IntakeFactory(Protocol):
 
 
 class MqttSource:
-    """A broker as a source of items. Threads: `start`, `stop`, `snapshot` and `alive_at` from any.
+    """A broker as a source of items, and the way to its devices. What is public here may be called in any thread.
 
     ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
     raise. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
     ``max_unacked_bytes`` bounds what waits for a commit.
+
+    ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are asked
+    to answer on the response topic of MQTT 5, which is the source's own.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class MqttSource:
         *,
         client_id: str,
         filters: Sequence[str],
+        reply_filters: Sequence[str] = (),
+        has_response_topic: bool = False,
         pipeline: Pipeline,
         intake_factory: IntakeFactory,
         data_dir: Path,
@@ -106,18 +115,22 @@ class MqttSource:
         )
         intake = intake_factory(gate=self.gate, on_committed=self._on_committed)
         self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes, source=name)
-        self._dialogue = Dialogue(filters, settings.qos)
+        own_topic = response_topic(client_id) if has_response_topic and settings.version == "5" else None
+        own_filters = () if own_topic is None else (own_topic,)
+        self._dialogue = Dialogue(merged([*filters, *reply_filters, *own_filters]), settings.qos)
         key, keyless = None, None
         if settings.dedupe_key is not None:
             key, keyless = KeyReader(settings.dedupe_key), Keyless(name, settings.dedupe_key, monotonic)
         self._clock = clock
-        self._publications = Publications(name, pipeline, clock, key, keyless)
+        answers = AnswerTopics(filters, reply_filters, own_topic)
+        self._publications = Publications(name, pipeline, clock, key, keyless, answers)
         self._status = Status(name, clock, monotonic, keyless)
         self._rivalry = Rivalry(name, client_id, short_seconds=stable_seconds)
         self._was_cut = False
         self._liveness = Liveness(monotonic)
         self._commits: deque[Committed] = deque()
         self._wakeup = Wakeup()
+        self._sender = Sender(own_topic, self._wakeup.set, monotonic)
         self._mark: MarkFile | None = None
         self._stop_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{name}", daemon=True)
@@ -133,11 +146,20 @@ class MqttSource:
         """
         self._stop_at = self._monotonic() + timeout_seconds / 2
         if self._thread.ident is None:
+            self._sender.close()
             self._wakeup.close()
             return True
         self._wakeup.set()
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
+
+    def send(self, order: Order, on_progress: Callable[[Progress], None]) -> None:
+        """Publish a command, now or when the broker is there. Any thread, at any time; does not block.
+
+        ``on_progress`` is called in the network thread (after `stop`: in this one), and must neither block nor
+        raise. Exactly one call is final. Orders end with `stop`.
+        """
+        self._sender.give(order, on_progress)
 
     def snapshot(self) -> MqttSnapshot:
         """Return what is known at this moment."""
@@ -169,6 +191,7 @@ class MqttSource:
                 attempt = 0 if connected_for >= self._stable_seconds else attempt + 1
                 self._pause(poller, self._backoff.delay(max(attempt - 1, 0), self._random))
         finally:
+            self._sender.close()
             poller.close()
             self._wakeup.close()
             if self._mark is not None:
@@ -210,6 +233,7 @@ class MqttSource:
             self._was_cut = connection.cut
             connection.close()
             self._handover.disconnected()
+            self._sender.disconnected()
 
     def _prepare(self, poller: Poller) -> bool:
         """Wait until the journal is there and has room; False when stopped meanwhile."""
@@ -224,6 +248,7 @@ class MqttSource:
             self._status.waiting("the journal takes nothing now; the broker keeps the messages")
             poller.wait(-1, read=False, write=False, timeout_seconds=_RETRY_SECONDS)
             self._settle(None)
+            self._sender.turn(None)
             self._liveness.turn()
         return self._stop_at is None
 
@@ -240,7 +265,7 @@ class MqttSource:
                 connection.fileno(),
                 read=reads,
                 write=connection.wants_write,
-                timeout_seconds=0 if buffered else self._patience(stopping=stopping),
+                timeout_seconds=0 if buffered else self._sender.seconds_left(self._patience(stopping=stopping)),
             )
             # Reading comes first: a broker that closes the connection has said why before.
             if reads and (readable or buffered):
@@ -253,6 +278,7 @@ class MqttSource:
                 with self._liveness.waiting(self._connect_seconds):
                     connection.leave(self._connect_seconds)
             connection.write()
+            self._sender.turn(None if stopping else connection)
             now = self._monotonic()
             if now >= keep_alive_at:
                 connection.keep_alive()
@@ -278,9 +304,13 @@ class MqttSource:
                 case Suback():
                     items.append(self._publications.marker(self._dialogue.suback(happened)))
                     self._status.subscribed(happened.refused)
+                    self._sender.subscribed()
+                case Puback():
+                    self._sender.confirmed(happened)
                 case _:
                     acked, generation = self._dialogue.mark.commit, self._dialogue.generation
                     items.append(self._publications.item(happened, acked=acked, generation=generation))
+                    self._sender.received(happened)
         self._status.received(sum(item.payload is not None for item in items))
         self._handover.add(items)
 
@@ -289,6 +319,9 @@ class MqttSource:
         self._handover.add([self._publications.marker(token)])
         self._write_mark(self._dialogue.mark)
         self._ask(connection, plan)
+        self._sender.connected(connack)
+        if connack.session_present and not plan:
+            self._sender.subscribed()
         self._status.connected(session_present=connack.session_present)
         event(_log, "info", "mqtt.connected", source=self._name, session_present=connack.session_present)
 
@@ -330,4 +363,6 @@ class MqttSource:
         deadline = self._monotonic() + seconds
         while self._stop_at is None and (left := deadline - self._monotonic()) > 0:
             self._liveness.turn()
-            poller.wait(-1, read=False, write=False, timeout_seconds=min(left, _TURN_SECONDS))
+            self._sender.turn(None)
+            patience = self._sender.seconds_left(min(left, _TURN_SECONDS))
+            poller.wait(-1, read=False, write=False, timeout_seconds=patience)

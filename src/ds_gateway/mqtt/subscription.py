@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ds_gateway.mapping.topics import TopicPattern, covers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,3 +36,28 @@ def plan(wanted: Sequence[str], qos: int, subscribed: Subscribed | None) -> Plan
         subscribe=tuple(topic for topic in wanted if topic not in keeps),
         unsubscribe=tuple(topic for topic in has if topic not in wanted),
     )
+
+
+def merged(filters: Sequence[str]) -> list[str]:
+    """Each filter once, and none that another one contains: a broker may deliver a message for each of them."""
+    once = list(dict.fromkeys(filters))
+    return [narrow for narrow in once if not any(wide != narrow and covers(wide, narrow) for wide in once)]
+
+
+class AnswerTopics:
+    """Which topics carry answers to commands and nothing else: what is telemetry, too, stays telemetry."""
+
+    def __init__(self, telemetry: Sequence[str], answers: Sequence[str], response_topic: str | None) -> None:
+        self._telemetry = [TopicPattern(each) for each in telemetry] if answers else []
+        self._answers = [TopicPattern(each) for each in answers]
+        self._response_topic = response_topic
+
+    def __call__(self, topic: str) -> bool:
+        """Whether what comes on this topic is no telemetry. The response topic is the gateway's own."""
+        if topic == self._response_topic:
+            return True
+        return _matches(self._answers, topic) and not _matches(self._telemetry, topic)
+
+
+def _matches(patterns: Sequence[TopicPattern], topic: str) -> bool:
+    return any(each.match(topic) is not None for each in patterns)
