@@ -1,8 +1,8 @@
 """One connection to a broker, from CONNECT to its end. The only importer of paho.
 
-paho speaks everything but the broker's PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ and
-DISCONNECT, it publishes, and it keeps the connection alive. Each connection has a paho of its own, so that what one
-did not send is not sent by the next. Received bytes are cut into packets here, so that one `recv`
+paho speaks everything but the broker's PUBLISH: it builds and reads CONNECT, CONNACK, SUBSCRIBE, SUBACK, PINGREQ
+and DISCONNECT, it publishes, and it keeps the connection alive. Each connection has a paho of its own, so that
+what one did not send is not sent by the next. Received bytes are cut into packets here, so that one `recv`
 serves many of them, and PUBACKs of a whole group leave as one write; paho alone makes four `recv` and a `send` a
 message. It has no hook for that, so six private names of it are used; a test fails if they change.
 """

@@ -70,8 +70,8 @@ class MqttSource:
     raise. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
     ``max_unacked_bytes`` bounds what waits for a commit.
 
-    ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are asked
-    to answer on the response topic of MQTT 5, which is the source's own.
+    ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are
+    asked to answer on the response topic of MQTT 5, which is the source's own.
     """
 
     def __init__(
