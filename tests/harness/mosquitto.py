@@ -138,8 +138,9 @@ class Mosquitto:
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGCONT)
+        # In this order: a paused one that is killed does not do any more of what waits for it.
         self._process.send_signal(number)
+        self._process.send_signal(signal.SIGCONT)
         self._process.wait(20)
         self._process = None
 

@@ -98,8 +98,7 @@ class Bench:
             pipeline=pipeline,
             intake_factory=self.journal.intake,
             data_dir=self.folder,
-            backoff=Backoff(first_seconds=0.05, max_seconds=0.2),
-            **(options or {}),
+            **{"backoff": Backoff(first_seconds=0.05, max_seconds=0.2), **(options or {})},
         )
         self._stack.callback(source.stop, 10)
         source.start()
