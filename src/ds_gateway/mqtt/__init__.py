@@ -1,7 +1,8 @@
-"""MQTT ingest: broker -> journal, without loss, and without duplicates where the broker makes that possible.
+"""MQTT: broker -> journal, without loss, and without duplicates where the broker makes that possible. Commands, too.
 
     socket -> packets -> publication -> item --(intake)--> gate, in the journal's transaction
     broker <- PUBACKs <- acks.mark <------------------------- committed
+    broker <- PUBLISH <- outgoing <-- orders; their PUBACKs and answers are progress
 
 `source` owns the network thread, `_connection` is the only importer of paho, `dedupe` holds the rules.
 """
