@@ -1,4 +1,4 @@
-"""MQTT: broker -> journal, without loss, and without duplicates where the broker makes that possible. Commands, too.
+"""MQTT: broker -> journal, without loss and, where the broker makes that possible, duplicates; and commands to it.
 
     socket -> packets -> publication -> item --(intake)--> gate, in the journal's transaction
     broker <- PUBACKs <- acks.mark <------------------------- committed
