@@ -28,6 +28,11 @@ class Framer(Protocol):
         """Bytes of an unfinished frame held now."""
         ...  # pragma: no cover
 
+    @property
+    def begun_bytes(self) -> int:
+        """Bytes that the next frame begins with, if it is not discarded; 0 where none has begun."""
+        ...  # pragma: no cover
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they came and return the frames that they complete, oldest first."""
         ...  # pragma: no cover

@@ -36,6 +36,12 @@ class LineFramer:
         """Bytes of an unfinished frame held now."""
         return len(self._buffer)
 
+    @property
+    def begun_bytes(self) -> int:
+        """See `ds_gateway.framing.Framer.begun_bytes`."""
+        # Line ends alone are the rest of a delimiter, or make no frame.
+        return len(self._buffer) if not self._discarding and self._buffer.strip(b"\r\n") else 0
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they came and return the frames that they complete, oldest first."""
         unseen = max(0, len(self._buffer) - self._overlap)

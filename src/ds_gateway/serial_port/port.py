@@ -32,14 +32,30 @@ _PARITIES: Final = {
 
 
 class Port(Protocol):
-    """An open port."""
+    """An open port. Once the device is gone its methods raise OSError, or termios.error."""
 
     def fileno(self) -> int:
-        """Its descriptor: readable without blocking once it polls as readable."""
+        """Its descriptor, which blocks neither a reader nor a writer."""
+        ...  # pragma: no cover
+
+    @property
+    def out_waiting(self) -> int:
+        """Bytes that the driver has taken and not sent yet.
+
+        0 is not the end of the last bit: a UART has some bytes in its chip then, a USB adapter all that it was
+        given, and a pseudo-terminal always says 0, because the other side can read at once what was written.
+        """
+        ...  # pragma: no cover
+
+    def reset_output_buffer(self) -> None:
+        """Discard what the driver has taken and not sent yet."""
         ...  # pragma: no cover
 
     def close(self) -> None:
-        """Give it back; never blocks on a device that is gone."""
+        """Give it back; never blocks on a device that is gone.
+
+        But it does, for up to 30 s, while flow control holds bytes: discard them before.
+        """
         ...  # pragma: no cover
 
 

@@ -1,10 +1,15 @@
-"""One thread for one serial port: read, frame, decode, offer to the journal. It never waits for a commit.
+"""One thread for one serial port: read, frame, decode, offer to the journal; write what is ordered.
+
+It never waits for a commit, and for a device only in `select.poll`, where everything else wakes it, too.
 
     waiting --opened--> open --unplugged, or any error--> waiting      (and so on until `SerialSource.stop`)
 
 A port is always opened by its configured path again, so that a device that was replugged is found by its
 stable name. What the journal's queue does not take is lost: counted, and entered into the loss ledger as soon as
 the queue has room for that.
+
+In one turn the thread goes on with a write that was begun, then reads, then sees to what is due, then begins a
+write. So a frame is only taken for an answer if it was read after the request's last byte was known to have left.
 """
 
 from __future__ import annotations
@@ -12,21 +17,26 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import termios
 import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from ds_gateway.commands import Progress, SerialMessage
 from ds_gateway.errors import DeviceError
 from ds_gateway.framing import build_framer
 from ds_gateway.logs import event, logger
 from ds_gateway.records import Frame, Item, Loss
+from ds_gateway.serial_port.orders import Orders
 from ds_gateway.serial_port.port import Port, open_port
+from ds_gateway.serial_port.wake import Wake
 from durable_streams import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ds_gateway.commands import Order
     from ds_gateway.config.models import SerialSettings
     from ds_gateway.records import Record, Rejected
     from durable_streams import RandomSource
@@ -36,6 +46,11 @@ _log = logger("serial_port")
 _READ_BYTES: Final = 4096
 _TURN_SECONDS: Final = 1.0
 """The longest wait between two turns of the loop, so that `SerialSource.alive_at` proves that it turns."""
+
+_DRAIN_LOOK_SECONDS: Final = 0.005
+"""How often the driver is asked whether the last byte has left: nothing tells of it."""
+_READS_BEFORE_WRITE: Final = 16
+"""How often the port is read at most before a write is begun: a device that babbles does not hold it up."""
 
 _OVERFLOW_LOG_SECONDS: Final = 10.0
 _LOSS_SECONDS: Final = 10.0
@@ -60,6 +75,8 @@ class SerialSnapshot:
     """Why it is waiting, for an operator; empty while it is open."""
     received_frames: int = 0
     received_bytes: int = 0
+    answers: int = 0
+    """Those of the received frames that were answers to commands, and no readings."""
     overlong: int = 0
     """Frames discarded because they were longer than allowed."""
     overflow_lost: int = 0
@@ -99,8 +116,14 @@ class SerialSource:
         self._monotonic = monotonic
         self._framer = build_framer(settings.framing)
         self._thread: threading.Thread | None = None
-        self._wake: _Wake | None = None
+        self._wake: Wake | None = None
         self._stopping = threading.Event()
+        self._orders = Orders(settings.baudrate)
+        """Of the source's thread alone."""
+        self._inbox: list[tuple[Order, Callable[[Progress], None]]] = []
+        """Orders that the thread has not seen yet; with ``_has_ended`` under the lock."""
+        self._inbox_lock = threading.Lock()
+        self._has_ended = False
         self._alive_at = monotonic()
         self._opens = 0
         self._next_overflow_log = monotonic()
@@ -114,15 +137,20 @@ class SerialSource:
         """Begin to read. A port that is not there is waited for in the thread, never here."""
         if self._thread is not None:
             raise RuntimeError(f"the serial source {self.name} was started already")
-        self._wake = wake = _Wake()
+        self._wake = wake = Wake()
+        wake.set()  # for orders that came before
         self._thread = threading.Thread(target=self._run, args=(wake,), name=f"serial-{self.name}", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> bool:
-        """Close the port and end the thread; False if it has not ended in time. Bytes not read yet are lost."""
-        if self._thread is None or self._wake is None:
-            return True
+        """Close the port and end the thread; False if it has not ended in time. Bytes not read yet are lost.
+
+        Open orders end `unknown` if a byte of theirs may have left, else `expired`.
+        """
         self._stopping.set()
+        if self._thread is None or self._wake is None:
+            self._end_orders()
+            return True
         self._wake.set()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
@@ -130,6 +158,24 @@ class SerialSource:
         self._wake.close()
         self._wake = None
         return True
+
+    def send(self, order: Order, on_progress: Callable[[Progress], None]) -> None:
+        """Write a command to the port, when it is its turn; TypeError if it is not for a serial port.
+
+        From any thread, in any state, never blocks. ``on_progress`` is called in the source's thread (in the
+        caller's after the source has ended) and must neither block nor raise; exactly one call is final.
+        """
+        if not isinstance(order.message, SerialMessage):
+            raise TypeError(f"the command {order.command_id} for {order.device} is not for the port {self.name}")
+        with self._inbox_lock:
+            has_ended = self._has_ended
+            if not has_ended:
+                self._inbox.append((order, on_progress))
+                # Under the lock, so that the pipe is there: it is closed after the end only.
+                if self._wake is not None:
+                    self._wake.set()
+        if has_ended:
+            on_progress(Progress("expired", is_final=True, reason="the gateway stops"))
 
     def snapshot(self) -> SerialSnapshot:
         """State and counters. Any thread."""
@@ -140,7 +186,7 @@ class SerialSource:
         """When the thread last turned, on the monotonic clock; it does so at least every second. Any thread."""
         return self._alive_at
 
-    def _run(self, wake: _Wake) -> None:
+    def _run(self, wake: Wake) -> None:
         attempt = 0
         while not self._stopping.is_set():
             self._alive_at = self._monotonic()
@@ -157,10 +203,11 @@ class SerialSource:
             self._wait_because(reason)
             self._pause(_REOPEN.delay(attempt, self._random), wake)
             attempt += 1
+        self._end_orders()
         self._tell_overrun(at_once=True)
         self._wait_because("stopped")
 
-    def _read_once_opened(self, wake: _Wake) -> str:
+    def _read_once_opened(self, wake: Wake) -> str:
         """Open the port and read until it is gone. Return why it is."""
         try:
             port = self._open_port(self._settings)
@@ -168,38 +215,115 @@ class SerialSource:
             return str(error)
         try:
             self._note_opened()
-            return self._read_until_gone(port.fileno(), wake)
+            return self._serve_until_gone(port, wake)
         except OSError as error:
             return f"{self._settings.port} is gone: {error.strerror or error}"
+        except termios.error as error:
+            return f"{self._settings.port} is gone: {error}"
         finally:
-            with contextlib.suppress(OSError):
-                port.close()
+            self._close(port)
 
-    def _read_until_gone(self, descriptor: int, wake: _Wake) -> str:
+    def _serve_until_gone(self, port: Port, wake: Wake) -> str:
+        descriptor = port.fileno()
         poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
         poll.register(wake.descriptor, select.POLLIN)
         while not self._stopping.is_set():
-            ready = dict(poll.poll(_TURN_SECONDS * 1000))
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._orders.unwritten else 0))
+            ready = dict(poll.poll(self._turn_seconds() * 1000))
             self._alive_at = self._monotonic()
+            if wake.descriptor in ready:
+                wake.clear()
             self._tell_overrun()
-            if descriptor in ready:
-                data = os.read(descriptor, _READ_BYTES)
-                if not data:
-                    return f"{self._settings.port} is gone, or another program reads from it"
-                self._take(data, self._now_ns())
+            self._write_on(port)
+            if ready.get(descriptor, 0) & ~select.POLLOUT and not self._read(descriptor):
+                return f"{self._settings.port} is gone, or another program reads from it"
+            self._see_to_orders()
+            if self._orders.wants_to_begin(self._monotonic()):
+                self._begin_write(port)
+            if self._orders.take_discard():
+                port.reset_output_buffer()
+            self._tell_progress()
         return "stopped"
+
+    def _read(self, descriptor: int) -> bool:
+        """Take what was received, at most `_READ_BYTES`; False if the device is gone."""
+        data = os.read(descriptor, _READ_BYTES)
+        if data:
+            self._take(data, self._now_ns())
+        return bool(data)
+
+    def _turn_seconds(self) -> float:
+        if self._orders.is_draining:
+            return _DRAIN_LOOK_SECONDS
+        return max(0.0, min(_TURN_SECONDS, self._orders.due() - self._monotonic()))
+
+    def _see_to_orders(self) -> None:
+        with self._inbox_lock:
+            came, self._inbox = self._inbox, []
+        for order, on_progress in came:
+            self._orders.add(order, on_progress)
+        self._orders.advance(self._monotonic())
+
+    def _begin_write(self, port: Port) -> None:
+        """Begin to write, unless the line turns out not to be silent, or the order's time is over meanwhile."""
+        # What was received by now is no answer, so it has to be read before the first byte leaves.
+        for _ in range(_READS_BEFORE_WRITE):
+            try:
+                if not self._read(port.fileno()):
+                    return
+            except BlockingIOError:
+                break
+        now = self._monotonic()
+        self._orders.advance(now)
+        if self._orders.wants_to_begin(now):
+            self._orders.begin(now)
+            self._write_on(port)
+
+    def _write_on(self, port: Port) -> None:
+        """Give the driver what it takes of a write that was begun, and look whether its last byte has left."""
+        unwritten = self._orders.unwritten
+        if unwritten:
+            with contextlib.suppress(BlockingIOError):
+                self._orders.wrote(os.write(port.fileno(), unwritten), self._monotonic())
+        if self._orders.is_draining and port.out_waiting == 0:
+            self._orders.drained(self._monotonic(), self._framer.begun_bytes)
+
+    def _tell_progress(self) -> None:
+        for on_progress, progress in self._orders.take_told():
+            on_progress(progress)
+
+    def _end_orders(self) -> None:
+        with self._inbox_lock:
+            self._has_ended = True
+            came, self._inbox = self._inbox, []
+        for order, on_progress in came:
+            self._orders.add(order, on_progress)
+        self._orders.stop()
+        self._tell_progress()
+
+    def _close(self, port: Port) -> None:
+        # Closing waits for bytes that flow control holds, and they must not leave after they were given up.
+        if self._orders.is_writing:
+            with contextlib.suppress(OSError, termios.error):
+                port.reset_output_buffer()
+        with contextlib.suppress(OSError):
+            port.close()
+        if not self._stopping.is_set():
+            self._orders.closed()
 
     def _take(self, data: bytes, time_ns: int) -> None:
         """Make items of the frames that ``data`` completes, and offer them."""
         frames = self._framer.feed(data)
-        items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in frames]
+        self._orders.received(self._monotonic())
+        readings = self._orders.heard(frames, self._framer.begun_bytes)
+        items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in readings]
         lost = len(items) if items and not self._intake.offer(items) else 0
         last = self._snapshot
         self._snapshot = replace(
             last,
             received_frames=last.received_frames + len(frames),
             received_bytes=last.received_bytes + len(data),
+            answers=self._orders.answers,
             overlong=self._framer.overlong,
             overflow_lost=last.overflow_lost + lost,
             last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
@@ -235,6 +359,7 @@ class SerialSource:
         # Reading begins anywhere: the first bytes may be the tail of a frame.
         self._framer.reset(discard_to_boundary=True)
         self._opens += 1
+        self._orders.opened(self._monotonic())
         self._snapshot = replace(self._snapshot, state="open", reason="", reopens=self._opens - 1)
         event(_log, "info", "serial.port.opened", source=self.name, port=self._settings.port)
 
@@ -251,31 +376,15 @@ class SerialSource:
             lost = self._snapshot.overflow_lost
             event(_log, "error", "serial.queue.overflow", source=self.name, lost_so_far=lost)
 
-    def _pause(self, seconds: float, wake: _Wake) -> None:
-        """Wait, in turns, unless woken."""
+    def _pause(self, seconds: float, wake: Wake) -> None:
+        """Wait, in turns, unless the source is stopped; orders expire meanwhile."""
         deadline = self._monotonic() + seconds
         while not self._stopping.is_set():
+            self._see_to_orders()
+            self._tell_progress()
             self._alive_at = now = self._monotonic()
             self._tell_overrun()
-            if now >= deadline or wake.wait(min(deadline - now, _TURN_SECONDS)):
+            if now >= deadline:
                 return
-
-
-class _Wake:
-    """A pipe that ends a wait in `select.poll` from another thread."""
-
-    def __init__(self) -> None:
-        self.descriptor, self._write_end = os.pipe()
-
-    def set(self) -> None:
-        os.write(self._write_end, b"\0")
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it was set within that time."""
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-        os.close(self._write_end)
+            if wake.wait(max(0.0, min(deadline - now, _TURN_SECONDS, self._orders.due() - now))):
+                wake.clear()
