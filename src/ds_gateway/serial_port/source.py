@@ -267,12 +267,14 @@ class SerialSource:
     def _begin_write(self, port: Port) -> None:
         """Begin to write, unless the line turns out not to be silent, or the order's time is over meanwhile."""
         # What was received by now is no answer, so it has to be read before the first byte leaves.
+        # A terminal with nothing to read gives no bytes, as one that is gone does, so it is asked first.
+        poll = select.poll()
+        poll.register(port.fileno(), select.POLLIN)
         for _ in range(_READS_BEFORE_WRITE):
-            try:
-                if not self._read(port.fileno()):
-                    return
-            except BlockingIOError:
+            if not poll.poll(0):
                 break
+            if not self._read(port.fileno()):
+                return
         now = self._monotonic()
         self._orders.advance(now)
         if self._orders.wants_to_begin(now):
