@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from ds_gateway.config.models import SerialSettings
 from ds_gateway.errors import DeviceError
 from ds_gateway.journal.intake import Intake
 from ds_gateway.mapping import SerialPipeline
-from ds_gateway.records import Record
+from ds_gateway.records import Record, Rejected
 from ds_gateway.serial_port import SerialSource, open_port
 from harness.pty_device import PtyDevice
 from harness.waiting import wait_until
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ds_gateway.commands import Delivery
+    from ds_gateway.records import Frame
     from ds_gateway.serial_port import Port
 
 _LONG_SECONDS: Final = 3600.0
@@ -91,7 +93,7 @@ class _Bench:
         self.source = SerialSource(
             "scale",
             self.settings,
-            pipeline=SerialPipeline("scale", "line-7", self.settings),
+            pipeline=more.pop("pipeline", SerialPipeline("scale", "line-7", self.settings)),
             intake=self.intake,
             random=more.pop("random", _NoWait()),
             monotonic=self.clock,
@@ -323,25 +325,29 @@ class TestAnswers:
         bench.wait_told("a", "published", "acknowledged")
         assert bench.values() == ["SET OK"]
 
-    def test_what_lay_unread_when_it_was_written_is_no_answer(self, bench: _Bench) -> None:
-        """The thread is held up in one turn, while frames that look like answers, and an order, come."""
+    def test_what_lay_unread_when_it_was_written_is_no_answer(self, device: PtyDevice) -> None:
+        """The thread is held up between its reading and its writing, while what looks like an answer comes."""
         entered, release = threading.Event(), threading.Event()
+
+        def hold_up(frame: Frame) -> Rejected:
+            if frame.data == b"hold":
+                entered.set()
+                assert release.wait(20)
+            return Rejected("scale", "scale", "a test", frame.data, frame.time_ns)
+
+        bench = _Bench(device, pipeline=hold_up)
         bench.begin()
-
-        def hold(_progress: Progress) -> None:
-            entered.set()
-            assert release.wait(20)
-
-        message = SerialMessage(b"1\r\n")
-        bench.source.send(Order("x", "scale", message, "at_least_once", bench.clock() + 100), hold)
+        device.send(b"hold\r\n")
         assert entered.wait(20)
-        bench.order("a", b"2\r\n", reply=_REPLY)
-        bench.device.send(b"OK early\r\n" + b"7 kg\r\n" * 1500)
+        bench.order("a", reply=_REPLY)
+        device.send(b"OK early\r\n")
+        with device.path.open("rb", buffering=0) as line:
+            assert select.select([line], [], [], 20)[0], "it is there to be read"
         release.set()
-        assert bench.device.receive(6) == b"1\r\n2\r\n"
+        assert device.receive(3) == b"T\r\n"
         bench.say(b"OK\r\n")
         assert bench.wait_told("a", "published", "acknowledged").reply == "OK"
-        assert bench.values() == ["OK early", *["7 kg"] * 1500]
+        assert bench.source.stop()
 
 
 class TestSilentLine:
