@@ -191,3 +191,19 @@ class TestSettings:
     def test_impossible_limits_are_refused(self, delimiter: bytes, max_bytes: int) -> None:
         with pytest.raises(ValueError, match="at least one byte"):
             LineFramer(delimiter, max_bytes)
+
+
+class TestBegunBytes:
+    def test_they_are_those_that_the_next_frame_begins_with(self) -> None:
+        framer = LineFramer(b"\r\n", 10)
+        for data, begun_bytes in ((b"", 0), (b"1.5", 3), (b" kg\r", 7), (b"\n", 0), (b"\r", 0), (b"OK", 3)):
+            framer.feed(data)
+            assert framer.begun_bytes == begun_bytes
+
+    def test_none_while_bytes_are_discarded(self) -> None:
+        framer = LineFramer(b"END", 10)
+        framer.reset(discard_to_boundary=True)
+        framer.feed(b"1.5EN")
+        assert (framer.begun_bytes, framer.buffered_bytes) == (0, 2)
+        framer.feed(b"D" + b"x" * 20)
+        assert framer.begun_bytes == 0
