@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.cli.configuration import check_mappings
 from ds_gateway.config import loader
+from ds_gateway.config.models import DeviceSettings
 from ds_gateway.config.places import Machine
 from ds_gateway.errors import ConfigError
 
@@ -47,3 +48,8 @@ def mistakes_in(
     except ConfigError as error:
         return [str(problem).removeprefix(f"{folder}/gateway.yaml:") for problem in error.problems]
     return []
+
+
+def given_device(values: Mapping[str, Any]) -> DeviceSettings:
+    """The settings of one entry of ``devices``."""
+    return DeviceSettings.model_validate(dict(values))

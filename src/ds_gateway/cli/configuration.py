@@ -7,9 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.config import loader
-from ds_gateway.config.checks import validated
-from ds_gateway.config.models import DeviceSettings, SerialSettings
-from ds_gateway.mapping import MappingError, check_device, check_devices, check_serial
+from ds_gateway.config.checks import first_commands, validated
+from ds_gateway.config.commands import DownlinkSettings
+from ds_gateway.config.models import DeviceSettings, GatewaySettings, SerialSettings
+from ds_gateway.mapping import (
+    MappingError,
+    check_device,
+    check_devices,
+    check_downlink_streams,
+    check_serial,
+    check_telemetry_stream,
+    topic_filter,
+)
+from ds_gateway.mapping.commands import MqttCommandRule, SerialCommandRule, check_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.document import Path as Keys
     from ds_gateway.config.findings import Findings
+    from ds_gateway.mapping.commands import CommandRule
 
 _MAX_PAIRS_TOLD: Final = 20
 """Overlapping topics of one broker that are told at once: each costs a comparison of all pairs."""
@@ -28,15 +39,21 @@ def load_configuration(path: Path | None) -> loader.Loaded:
 
 
 def check_mappings(values: Mapping[str, Any], findings: Findings) -> None:
-    """Add what is wrong with topics, names and streams."""
+    """Add what is wrong with topics, names, streams and commands."""
+    brokers: dict[str, dict[int, DeviceSettings]] = {}
     for name, source in _sources(values, "mqtt"):
         devices = source.get("devices")
         if isinstance(devices, list):
-            _devices(("mqtt", name, "devices"), devices, findings)
+            brokers[name] = _devices(("mqtt", name, "devices"), devices, findings)
+    ports: dict[str, SerialSettings] = {}
     for name, source in _sources(values, "serial"):
         settings = validated(SerialSettings, source)
-        if settings is not None:
-            _is_fine(("serial", name), partial(check_serial, name, settings), findings)
+        if settings is not None and _is_fine(("serial", name), partial(check_serial, name, settings), findings):
+            ports[name] = settings
+    if first_commands(values) is not None:
+        _commands(brokers, ports, findings)
+    if first_commands(values) is not None or "downlink" in values:
+        _downlink(values, brokers, ports, findings)
 
 
 def _sources(values: Mapping[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -47,8 +64,8 @@ def _sources(values: Mapping[str, Any], kind: str) -> Iterator[tuple[str, dict[s
                 yield name, source
 
 
-def _devices(path: Keys, devices: list[Any], findings: Findings) -> None:
-    """Each device by itself, and then the sound ones with those before them."""
+def _devices(path: Keys, devices: list[Any], findings: Findings) -> dict[int, DeviceSettings]:
+    """Each device by itself, and then the sound ones with those before them; return those without a mistake."""
     sound: dict[int, DeviceSettings] = {}
     for index, values in enumerate(devices):
         device = validated(DeviceSettings, values)
@@ -62,7 +79,68 @@ def _devices(path: Keys, devices: list[Any], findings: Findings) -> None:
             findings.add((*path, index, error.key), str(error))
             del sound[index]
         else:
+            break
+    return sound
+
+
+def _commands(
+    brokers: Mapping[str, Mapping[int, DeviceSettings]], ports: Mapping[str, SerialSettings], findings: Findings
+) -> None:
+    """Each device with commands by itself, and then the sound ones with those before them."""
+    rules: list[tuple[Keys, CommandRule]] = []
+
+    def add(path: Keys, make: Callable[[], CommandRule]) -> None:
+        try:
+            rules.append((path, make()))
+        except MappingError as error:
+            findings.add((*path, *error.key.split(".")), str(error))
+
+    for name, devices in brokers.items():
+        for index, device in devices.items():
+            if device.commands is not None:
+                add(("mqtt", name, "devices", index), partial(MqttCommandRule, name, index, device))
+    for name, port in ports.items():
+        if port.commands is not None:
+            add(("serial", name), partial(SerialCommandRule, name, port))
+    filters = {
+        name: [topic_filter(device.topic) for device in devices.values()] for name, devices in brokers.items()
+    }
+    for _ in range(_MAX_PAIRS_TOLD):
+        try:
+            check_rules([rule for _, rule in rules], filters)
+        except MappingError as error:
+            path, _rule = rules.pop(error.index or 0)
+            findings.add((*path, *error.key.split(".")), str(error))
+        else:
             return
+
+
+def _downlink(
+    values: Mapping[str, Any],
+    brokers: Mapping[str, Mapping[int, DeviceSettings]],
+    ports: Mapping[str, SerialSettings],
+    findings: Findings,
+) -> None:
+    """The streams of the downlink by themselves, and then those of the devices, which must be others."""
+    gateway = validated(GatewaySettings, values.get("gateway"))
+    downlink = validated(DownlinkSettings, values.get("downlink") or {})
+    if gateway is None or downlink is None:
+        return
+    if not _is_fine(("downlink",), partial(check_downlink_streams, downlink, gateway.id), findings):
+        return
+    streams: list[tuple[Keys, str]] = [
+        (("mqtt", name, "devices", index), device.stream)
+        for name, devices in brokers.items()
+        for index, device in devices.items()
+    ]
+    streams += [
+        (("serial", name), port.stream.replace("{name}", port.name or name)) for name, port in ports.items()
+    ]
+    for path, stream in streams:
+        try:
+            check_telemetry_stream(stream, downlink, gateway.id)
+        except MappingError as error:
+            findings.add((*path, error.key), str(error))
 
 
 def _is_fine(path: Keys, check: Callable[[], None], findings: Findings) -> bool:

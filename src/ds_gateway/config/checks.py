@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from ds_gateway.config.addresses import host_and_port, is_loopback
+from ds_gateway.config.commands import RESPONSE_TOPIC
 from ds_gateway.config.dedupe_key import DedupeKey
 from ds_gateway.config.models import EMBEDDED, JournalSettings, MqttSettings, SerialSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ds_gateway.config.document import Path
     from ds_gateway.config.findings import Findings
 
     Check = Callable[[Mapping[str, Any], Findings], None]
@@ -43,6 +45,18 @@ def check(values: Mapping[str, Any], findings: Findings) -> None:
     _client_ids(brokers, findings)
     _dedupe_keys(brokers, findings)
     _ports(dict(_valid(values, "serial", SerialSettings)), findings)
+    _commands(values, findings)
+
+
+def first_commands(values: Mapping[str, Any]) -> Path | None:
+    """Where the first setting is that makes this gateway take commands, in values before validation."""
+    for path, _, device in _devices(values):
+        if device.get("commands") is not None:
+            return (*path, "commands")
+    downlink = values.get("downlink")
+    if isinstance(downlink, dict) and downlink.get("gateway_commands"):
+        return ("downlink", "gateway_commands")
+    return None
 
 
 def validated(model: type[_M], values: Any) -> _M | None:
@@ -152,6 +166,50 @@ def _ports(ports: Mapping[str, SerialSettings], findings: Findings) -> None:
         first = seen.setdefault(settings.port, name)
         if first != name:
             findings.add(("serial", name, "port"), f"serial.{first} reads this port already: {settings.port!r}")
+
+
+def _commands(values: Mapping[str, Any], findings: Findings) -> None:
+    for path, source, device in _devices(values):
+        commands = device.get("commands")
+        if commands is None:
+            if device.get("max_rate") is not None:
+                findings.add(
+                    (*path, "max_rate"),
+                    "is the most commands a second, and there are no commands here: remove it",
+                )
+            continue
+        if not isinstance(commands, dict):
+            continue
+        reply = commands.get("reply")
+        if isinstance(reply, dict) and reply.get("retries") and commands.get("delivery") == "at_most_once":
+            findings.add(
+                (*path, "commands", "reply", "retries"),
+                f"is {reply['retries']}, and with delivery: at_most_once nothing is sent twice: remove it, or "
+                "take delivery: at_least_once",
+            )
+        is_by_response_topic = reply == RESPONSE_TOPIC or (isinstance(reply, dict) and reply.get("topic") is None)
+        if path[0] == "mqtt" and is_by_response_topic and str(source.get("version")) == "3.1.1":
+            findings.add(
+                (*path, "commands", "reply"),
+                "MQTT 3.1.1 has no response topic: give the topic that the device answers on, as reply: {topic: "
+                f'stat/NAME/RESULT}}, or set mqtt.{path[1]}.version: "5"',
+            )
+
+
+def _devices(values: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Every device with its path and its source; a port is both."""
+    for kind in ("mqtt", "serial"):
+        sources = values.get(kind)
+        for name, source in (sources if isinstance(sources, dict) else {}).items():
+            if not isinstance(source, dict):
+                continue
+            if kind == "serial":
+                yield (kind, name), source, source
+                continue
+            devices = source.get("devices")
+            for index, device in enumerate(devices if isinstance(devices, list) else ()):
+                if isinstance(device, dict):
+                    yield (kind, name, "devices", index), source, device
 
 
 def _valid(values: Mapping[str, Any], kind: str, model: type[_M]) -> Iterator[tuple[str, _M]]:

@@ -113,16 +113,23 @@ def find_control_sockets(
 
 
 def load_server(
-    path: Path | None, environ: Mapping[str, str], *, with_token: bool, machine: Machine | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    with_token: bool,
+    with_downlink: bool = False,
+    machine: Machine | None = None,
 ) -> Settings:
     """What is needed to read the journal and its streams: no source's credentials, so that a shell will do.
 
-    Without ``with_token`` not even the server's. Raises `ConfigError`.
+    Without ``with_token`` not even the server's. ``with_downlink``: what commands to this gateway need, too; then
+    it must have a name in the file. Raises `ConfigError`.
     """
     machine = machine or Machine.this()
     file = path or DEFAULT_FILE
     root, _ = _tree(file, environ)
-    entries = {key: node for key, node in root.entries.items() if key in _SERVER_KEYS}
+    keys = _SERVER_KEYS | {"downlink"} if with_downlink else _SERVER_KEYS
+    entries = {key: node for key, node in root.entries.items() if key in keys}
     server = entries.get("server")
     if not with_token and server is not None and isinstance(server.value, dict):
         entries["server"] = Node(
@@ -132,6 +139,13 @@ def load_server(
     references = References(environ, file.absolute().parent)
     findings = Findings(only, references.redact)
     values = _values(only, references, findings)
+    gateway_id = root.find(("gateway", "id"))
+    if with_downlink and (gateway_id is None or gateway_id.value is None):
+        findings.add(
+            ("gateway", "id"),
+            "must be set for commands, which are sent to this name: give this gateway a name of its own, as "
+            "gateway: {id: line-7}",
+        )
     _fill_in(values, environ, machine, findings)
     _make_absolute(values, file.absolute().parent, findings)
     settings = _validate(values, only, findings)
@@ -200,7 +214,14 @@ def _fill_in(values: dict[str, Any], environ: Mapping[str, str], machine: Machin
     """The defaults that depend on the machine."""
     gateway = values.setdefault("gateway", {})
     if isinstance(gateway, dict) and "id" not in gateway and not findings.is_told(("gateway", "id")):
-        if machine.has_own_name:
+        commands = checks.first_commands(values)
+        if commands is not None:
+            findings.add(
+                ("gateway", "id"),
+                f"must be set, because {document.dotted(commands)} is: commands are sent to this name, and a host "
+                "name may change; give this gateway a name of its own, as gateway: {id: line-7}",
+            )
+        elif machine.has_own_name:
             gateway["id"] = machine.host_name
         else:
             findings.add(

@@ -14,8 +14,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
@@ -29,9 +27,18 @@ from ds_gateway.config.addresses import (
     listening_address,
     reachable_host,
 )
+from ds_gateway.config.base import Model as _Model
+from ds_gateway.config.base import NonEmpty
+from ds_gateway.config.commands import (
+    CommandRate,
+    DownlinkSettings,
+    MqttCommandSettings,
+    SerialCommandSettings,
+)
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.dedupe_key import DedupeKey
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds  # noqa: TC001 - read by pydantic
+from ds_gateway.config.texts import StreamPattern, line_ends
 
 EMBEDDED: Final = "embedded"
 """The ``server.url`` of the server in the gateway's own process; the journal knows that server by this word."""
@@ -40,17 +47,6 @@ STREAMS_PATH: Final = "/v1/stream"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
 
 
 def _name(value: str) -> str:
@@ -80,7 +76,6 @@ def _address_and_port(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 HeaderValue = Annotated[Credential, AfterValidator(_header_value)]
-NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class GatewaySettings(_Model):
@@ -255,15 +250,6 @@ class FieldSettings(_Model):
     unit: str | None = Field(None, description="Unit (UCUM), announced in the stream's device record.")
 
 
-def _stream_pattern(value: str) -> str:
-    if any(part in {"", ".", ".."} for part in value.split("/")):
-        raise ValueError("must have no empty part, no '.' and no '..' between slashes")
-    if re.search(r"[\s?#%\\\x00-\x1f\x7f]", value):
-        raise ValueError("must have no spaces and none of ? # % \\")
-    return value
-
-
-StreamPattern = Annotated[str, AfterValidator(_stream_pattern)]
 Decode = Literal["json", "text"]
 
 
@@ -282,6 +268,12 @@ class DeviceSettings(_Model):
     decode: Decode = Field("json", description="How payloads are read: json or text.")
     fields: dict[str, FieldSettings] | None = Field(
         None, description="Fields to keep; default: every decoded one."
+    )
+    max_rate: CommandRate | None = Field(
+        None, description="Most commands a second to each of these devices; default: as they come."
+    )
+    commands: MqttCommandSettings | None = Field(
+        None, description="How commands reach these devices; default: they take none."
     )
 
 
@@ -378,10 +370,7 @@ class LineSettings(_Model):
     @field_validator("delimiter")
     @classmethod
     def _delimiter(cls, value: str) -> str:
-        if re.search(r"\\[rnt0x]", value):
-            # YAML reads escapes in double quotes only; taken literally, no frame would ever end.
-            raise ValueError(f'has a backslash in it, not a line end: write "{value}" in double quotes')
-        return value
+        return line_ends(value)
 
 
 class FramingSettings(_Model):
@@ -411,6 +400,12 @@ class SerialSettings(_Model):
     )
     stream: StreamPattern = Field("telemetry/{gateway}", description="Stream name, {gateway} and {name} allowed.")
     name: NonEmpty | None = Field(None, description="Device name; default: the source's name.")
+    max_rate: CommandRate | None = Field(
+        None, description="Most commands a second to this device; default: as they come."
+    )
+    commands: SerialCommandSettings | None = Field(
+        None, description="How commands reach this device; default: it takes none."
+    )
 
 
 class ExactlyOnceSettings(_Model):
@@ -490,6 +485,9 @@ class Settings(BaseSettings):
     journal: JournalSettings = Field(default_factory=JournalSettings, description="The disk buffer.")
     mqtt: dict[SourceName, MqttSettings] = Field(default_factory=dict, description="Brokers by name.")
     serial: dict[SourceName, SerialSettings] = Field(default_factory=dict, description="Ports by name.")
+    downlink: DownlinkSettings = Field(
+        default_factory=DownlinkSettings, description="Commands for devices, and their receipts."
+    )
     exactly_once: ExactlyOnceSettings = Field(
         default_factory=ExactlyOnceSettings, description="What the uplink may do by itself."
     )

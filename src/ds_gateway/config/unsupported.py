@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ds_gateway.config.commands import MqttCommandSettings
 from ds_gateway.config.models import (
     BatchSettings,
     DeviceSettings,
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from ds_gateway.config.document import Node
 
 _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
-    Settings: frozenset({"downlink", "metrics"}),
+    Settings: frozenset({"metrics"}),
     MqttSettings: frozenset({"commands"}),
-    DeviceSettings: frozenset({"commands", "time", "max_rate"}),
-    SerialSettings: frozenset({"usb", "rs485", "poll", "commands", "devices", "time", "max_rate"}),
+    MqttCommandSettings: frozenset({"retain", "qos"}),
+    DeviceSettings: frozenset({"time"}),
+    SerialSettings: frozenset({"usb", "rs485", "poll", "devices", "time"}),
     FramingSettings: frozenset(
         {"slip", "cobs", "nmea", "dsmr", "sync", "stx_etx", "fixed", "length", "idle", "delimiter", "modbus"}
     ),
@@ -39,6 +41,10 @@ _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
     (BatchSettings, "compression"): "use none",
     (DeviceSettings, "decode"): "use json or text",
     (SerialSettings, "decode"): "use json or text",
+    (MqttSettings, "commands"): "each entry of devices has its own commands",
+    (MqttCommandSettings, "qos"): "commands are published at QoS 1: remove it",
+    (MqttCommandSettings, "retain"): "a broker would hand a kept command to every device that connects later: "
+    "remove it",
     (SerialSettings, "devices"): "a port is one device",
     (SerialSettings, "usb"): "give the port's path in /dev/serial/by-id",
 }

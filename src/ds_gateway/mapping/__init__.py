@@ -8,20 +8,27 @@ devices and streams they can make is limited. `stream_path` encodes a stream's n
 from __future__ import annotations
 
 from ds_gateway.mapping.checks import check_device, check_devices, check_serial
-from ds_gateway.mapping.errors import MappingError
+from ds_gateway.mapping.commands import CommandRoute, CommandRoutes
+from ds_gateway.mapping.errors import MappingError, RefusedNameError, RefusedPayloadError
 from ds_gateway.mapping.pipelines import LastReading, MqttPipeline, SerialPipeline
-from ds_gateway.mapping.streams import stream_path
+from ds_gateway.mapping.streams import check_downlink_streams, check_telemetry_stream, stream_path
 from ds_gateway.mapping.topics import TopicPattern, topic_filter
 
 __all__ = [
+    "CommandRoute",
+    "CommandRoutes",
     "LastReading",
     "MappingError",
     "MqttPipeline",
+    "RefusedNameError",
+    "RefusedPayloadError",
     "SerialPipeline",
     "TopicPattern",
     "check_device",
     "check_devices",
+    "check_downlink_streams",
     "check_serial",
+    "check_telemetry_stream",
     "stream_path",
     "topic_filter",
 ]

@@ -1,10 +1,12 @@
-"""What can be wrong with a mapping: in the configuration, or in a name that came from outside."""
+"""What can be wrong with a mapping: in the configuration, or in a name or a payload that came from outside."""
 
 from __future__ import annotations
 
+from typing import Final
+
 
 class MappingError(ValueError):
-    """A mistake in the configuration. ``key`` is the setting it is in, as ``topic`` or ``stream``.
+    """A mistake in the configuration. ``key`` is the setting it is in, as ``topic`` or ``commands.reply.topic``.
 
     ``index`` is the place of the device in its source's list, where the mistake concerns one of several.
     """
@@ -16,4 +18,10 @@ class MappingError(ValueError):
 
 
 class RefusedNameError(ValueError):
-    """A name made of captures is refused; the text is the reason that the quarantine shows."""
+    """A name is refused; the text is the reason that the quarantine, or the receipt, shows."""
+
+
+class RefusedPayloadError(ValueError):
+    """What a command brings does not fit its device; the text is the reason that the receipt shows."""
+
+    code: Final = "bad_payload"

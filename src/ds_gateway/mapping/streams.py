@@ -8,15 +8,19 @@ from urllib.parse import quote
 
 from ds_gateway.mapping.errors import MappingError, RefusedNameError
 from ds_gateway.mapping.templates import Template
+from ds_gateway.records import ledger_stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from ds_gateway.config.commands import DownlinkSettings
 
 MAX_NAME_BYTES: Final = 1024
 """Longest name of a device or a stream, in bytes of UTF-8."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WILDCARD = re.compile(r"[+#]")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _OWN_STREAMS: Final = frozenset({"commands", "receipts", "gateway"})
 """First parts of the gateway's own streams: telemetry there would be taken for commands or receipts."""
 
@@ -36,30 +40,77 @@ def check_stream_name(name: str) -> None:
     _check_text("stream name", name)
     for part in name.split("/"):
         if part in {"", ".", ".."}:
-            raise RefusedNameError(f"stream name {_shown(name)}: the part {part!r} is refused")
+            raise RefusedNameError(f"stream name {shown(name)}: the part {part!r} is refused")
     if _WILDCARD.search(name):
-        raise RefusedNameError(f"stream name {_shown(name)}: + and # are refused")
+        raise RefusedNameError(f"stream name {shown(name)}: + and # are refused")
 
 
 class StreamTemplate:
     """The ``stream`` of a device: a template whose every rendering is checked."""
 
-    def __init__(self, text: str, captures: Collection[str]) -> None:
-        self._template = Template(text, captures, key="stream")
+    def __init__(self, text: str, captures: Collection[str], *, key: str = "stream") -> None:
+        self._template = Template(text, captures, key=key)
         # One letter stands for whatever is captured: what is refused even so is refused always.
         try:
             check_stream_name(self._template.render(dict.fromkeys(captures, "x")))
         except RefusedNameError as error:
-            raise MappingError(str(error), key="stream") from error
+            raise MappingError(str(error), key=key) from error
         self._first_is_captured = "{" in text.partition("/")[0]
 
-    def render(self, values: Mapping[str, str]) -> str:
-        """The stream's name; `RefusedNameError` if the captures make a dangerous one."""
+    def render(self, values: Mapping[str, str], *, is_own: bool = False) -> str:
+        """The stream's name; `RefusedNameError` if the captures make a dangerous one.
+
+        ``is_own``: it is one of the gateway's own streams.
+        """
         name = self._template.render(values)
         check_stream_name(name)
-        if self._first_is_captured and name.partition("/")[0] in _OWN_STREAMS:
-            raise RefusedNameError(f"stream name {_shown(name)}: a capture leads to the gateway's own streams")
+        if not is_own and self._first_is_captured and name.partition("/")[0] in _OWN_STREAMS:
+            raise RefusedNameError(f"stream name {shown(name)}: a capture leads to the gateway's own streams")
         return name
+
+
+def check_downlink_streams(downlink: DownlinkSettings, gateway: str) -> None:
+    """Check the streams of commands and receipts. `MappingError` with the key ``stream`` or ``receipts``."""
+    for key, text in (("stream", downlink.stream), ("receipts", downlink.receipts)):
+        if "{gateway}" not in text:
+            raise MappingError(
+                f"{key} {text!r}: has no {{gateway}}, and several gateways would share it: put {{gateway}} "
+                "into it",
+                key=key,
+            )
+        try:
+            name = StreamTemplate(text, ("gateway",), key=key).render({"gateway": gateway}, is_own=True)
+        except RefusedNameError as error:
+            raise MappingError(str(error), key=key) from error
+        if name == ledger_stream(gateway):
+            raise MappingError(
+                f"{key} {text!r}: this is the stream of the gateway's losses: give it another name", key=key
+            )
+    if downlink.stream == downlink.receipts:
+        raise MappingError(
+            f"receipts {downlink.receipts!r}: is the stream of the commands, too, and each receipt would be taken "
+            "for a command: give one of them another name",
+            key="receipts",
+        )
+
+
+def check_telemetry_stream(text: str, downlink: DownlinkSettings, gateway: str) -> None:
+    """Refuse (`MappingError`, key ``stream``) a device's stream that can be one of the downlink's."""
+    own = {
+        "downlink.stream": downlink.command_stream(gateway),
+        "downlink.receipts": downlink.receipt_stream(gateway),
+    }
+    parts = _PLACEHOLDER.split(text.replace("{gateway}", gateway))
+    possible = re.compile(".+".join(map(re.escape, parts[::2])), re.DOTALL)
+    for setting, name in own.items():
+        if not possible.fullmatch(name):
+            continue
+        if "{" in text.partition("/")[0] and name.partition("/")[0] in _OWN_STREAMS:
+            continue  # refused when it is rendered
+        raise MappingError(
+            f"stream {text!r}: can be {name!r}, the stream of {setting}: give this device another stream",
+            key="stream",
+        )
 
 
 def _check_text(what: str, name: str) -> None:
@@ -68,12 +119,13 @@ def _check_text(what: str, name: str) -> None:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise RefusedNameError(f"{what} {_shown(name)}: not valid Unicode") from error
+        raise RefusedNameError(f"{what} {shown(name)}: not valid Unicode") from error
     if size > MAX_NAME_BYTES:
-        raise RefusedNameError(f"{what} {_shown(name)}: {size} bytes; at most {MAX_NAME_BYTES} are allowed")
+        raise RefusedNameError(f"{what} {shown(name)}: {size} bytes; at most {MAX_NAME_BYTES} are allowed")
     if _CONTROL.search(name):
-        raise RefusedNameError(f"{what} {_shown(name)}: control characters are refused")
+        raise RefusedNameError(f"{what} {shown(name)}: control characters are refused")
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A name from outside as it may stand in a message."""
     return ascii(name if len(name) <= 80 else f"{name[:80]}...")

@@ -7,9 +7,12 @@ sensors/{path...}                     a last {name...} is # with a name
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ds_gateway.mapping.errors import MappingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _MAX_TOPIC_BYTES: Final = 65535
@@ -22,7 +25,7 @@ _REST: Final = "#"
 class TopicPattern:
     """A topic filter that names some of its wildcards. Immutable; `MappingError` (a ValueError) if malformed."""
 
-    __slots__ = ("_levels", "_names", "captures", "filter", "pattern")
+    __slots__ = ("_levels", "_names", "captures", "filter", "pattern", "rest")
 
     def __init__(self, pattern: str) -> None:
         _check_whole(pattern)
@@ -40,6 +43,8 @@ class TopicPattern:
         """What to subscribe to."""
         self.captures = tuple(name for name in names if name is not None)
         """Names of the captures, from left to right."""
+        self.rest = names[-1] if levels[-1] == _REST else None
+        """Name of the capture that takes the rest, if there is one."""
         self._levels = levels
         self._names = names
 
@@ -63,6 +68,15 @@ class TopicPattern:
             if name is not None:
                 captured[name] = values[index]
         return captured if len(values) == len(self._levels) else None
+
+    def topic(self, captured: Mapping[str, str]) -> str | None:
+        """The topic whose captures these are; None if they do not say what it is."""
+        levels = [
+            level if level not in {_ONE, _REST} else captured.get(name or "")
+            for level, name in zip(self._levels, self._names, strict=True)
+        ]
+        known = [level for level in levels if level is not None]
+        return "/".join(known) if len(known) == len(levels) else None
 
 
 def topic_filter(pattern: str) -> str:

@@ -405,20 +405,26 @@ def test_a_mistake_is_told_with_line_key_value_and_way_out(text: str, expected: 
 
 
 UNSUPPORTED = [
-    ("downlink: {start: tail}\n" + PORT, "4: downlink: not supported in this version"),
+    ("metrics: {listen: x}\n" + PORT, "4: metrics: not supported in this version"),
     (
         PORT + "batch: {compression: gzip}\n",
         "5: batch.compression: gzip is not supported in this version: use none",
     ),
     (
-        DEVICE + "      - {topic: a, commands: {topic: b}}\n",
-        "8: mqtt.hall.devices[0].commands: not supported in this version",
+        DEVICE + "      - {topic: a, commands: {topic: b, qos: 2}}\n",
+        (
+            "8: mqtt.hall.devices[0].commands.qos: not supported in this version: commands are published at "
+            "QoS 1: remove it"
+        ),
+    ),
+    (
+        DEVICE + "      - {topic: a, commands: {topic: b, retain: true}}\n",
+        (
+            "8: mqtt.hall.devices[0].commands.retain: not supported in this version: a broker would hand a kept "
+            "command to every device that connects later: remove it"
+        ),
     ),
     (DEVICE + "      - {topic: a, time: ts}\n", "8: mqtt.hall.devices[0].time: not supported in this version"),
-    (
-        DEVICE + "      - {topic: a, max_rate: 5}\n",
-        "8: mqtt.hall.devices[0].max_rate: not supported in this version",
-    ),
     (
         DEVICE + "      - {topic: a, decode: {regex: x}}\n",
         "8: mqtt.hall.devices[0].decode: not supported in this version: use json or text",

@@ -74,7 +74,7 @@ class TestAWrongVariable:
              "GiB or TiB, not '2GX'")),
             ("JOURNAL__MAXBYTES", "1", "unknown; did you mean DS_GATEWAY__JOURNAL__MAX_BYTES?"),
             ("JURNAL__MAX_BYTES", "1", "unknown; did you mean DS_GATEWAY__JOURNAL?"),
-            ("DOWNLINK__START", "tail", "not supported in this version"),
+            ("METRICS__LISTEN", "x", "not supported in this version"),
             ("LOG__COLOUR", "1", "unknown; there are DS_GATEWAY__LOG__FORMAT, DS_GATEWAY__LOG__LEVEL"),
             ("MQTT__HAL__URL", "mqtt://h", "unknown; did you mean DS_GATEWAY__MQTT__HALL?"),
             ("MQTT__HALL__DEVICES__1__TOPIC", "a", "unknown; there are DS_GATEWAY__MQTT__HALL__DEVICES__0"),
