@@ -10,9 +10,11 @@ import typer
 from ds_gateway import __version__
 from ds_gateway.cli.audit import audit
 from ds_gateway.cli.check import check
+from ds_gateway.cli.commands import commands
 from ds_gateway.cli.demo import demo
 from ds_gateway.cli.resolve import resolve
 from ds_gateway.cli.run import run
+from ds_gateway.cli.send import send
 from ds_gateway.cli.status import status
 from ds_gateway.errors import ConfigError, GatewayError
 
@@ -31,6 +33,8 @@ app.command()(demo)
 app.command()(status)
 app.command()(resolve)
 app.command()(audit)
+app.command()(send)
+app.command()(commands)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
