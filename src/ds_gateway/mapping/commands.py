@@ -269,7 +269,7 @@ def check_rules(rules: Sequence[CommandRule], filters: Mapping[str, Sequence[str
                 raise MappingError(
                     f"a device can have the name {rule.names.template!r} here and "
                     f"{earlier.names.template!r} in {earlier.place}, and a command could not tell which: give "
-                    "one of them another name",
+                    "one of them another name, as with a first part of its own",
                     key="commands" if isinstance(rule, SerialCommandRule) else "name",
                     index=index,
                 )

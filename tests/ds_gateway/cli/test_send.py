@@ -179,7 +179,8 @@ class TestTheEnd:
         assert done.code == 1
         assert done.stderr == (
             "ds-gateway: no final receipt within 0.5 s; the last one was accepted; ds-gateway "
-            "commands on its machine shows what is pending, and the same again with --id x-1 tells what became of it and is done once\n"
+            "commands on its machine shows what is pending, and the same again with --id x-1 tells "
+            "what became of it and is done once\n"
         )
 
     def test_is_a_failure_without_any(self, send: Callable[..., Ended], server: InMemoryStreamServer) -> None:

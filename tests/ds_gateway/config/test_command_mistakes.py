@@ -194,7 +194,8 @@ MISTAKES: list[tuple[str, str]] = [
         ENTRY + "{topic: c}\n      - topic: t/{x}/{y}\n        commands: {topic: d}\n",
         (
             "10: mqtt.hall.devices[1].name: a device can have the name '{x}/{y}' here and '{hall}/{sensor}' "
-            "in mqtt.hall.devices[0], and a command could not tell which: give one of them another name"
+            "in mqtt.hall.devices[0], and a command could not tell which: give one of them another "
+            "name, as with a first part of its own"
         ),
     ),
     (

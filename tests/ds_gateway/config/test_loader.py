@@ -117,7 +117,7 @@ class TestFindingTheSocket:
 
 
 class TestTheExamples:
-    @pytest.mark.parametrize("name", ["gateway.yaml", "mqtt-broker.yaml", "serial-scale.yaml", "embedded.yaml"])
+    @pytest.mark.parametrize("name", sorted(file.name for file in (ROOT / "config").glob("*.yaml")))
     def test_are_right_once_their_credentials_exist(self, name: str, tmp_path: Path) -> None:
         for credential in ("stream_token", "mqtt_password"):
             (tmp_path / credential).write_text("secret\n")
