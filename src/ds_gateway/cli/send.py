@@ -191,6 +191,8 @@ def element(
         command_id = str(uuid.uuid4())
     elif not command_id.isprintable() or not 0 < len(command_id) <= _MAX_ID_CHARACTERS:
         raise typer.BadParameter(f"--id has 1 to {_MAX_ID_CHARACTERS} printable characters")
+    elif command_id.startswith("#"):
+        raise typer.BadParameter("--id does not begin with #: the gateway makes such ids itself")
     now = datetime.fromtimestamp(time.time(), UTC)
     command: dict[str, Any] = {
         "id": command_id,

@@ -310,7 +310,8 @@ def _telemetry(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _takes_none(device: str, mute: _Mute) -> RefusedNameError:
     return RefusedNameError(
-        f"device {shown(device)} takes no commands: {mute.place} has no commands; add them there"
+        f"device {shown(device)} takes no commands: {mute.place} has no commands; add them there",
+        code="no_commands",
     )
 
 

@@ -18,7 +18,11 @@ class MappingError(ValueError):
 
 
 class RefusedNameError(ValueError):
-    """A name is refused; the text is the reason that the quarantine, or the receipt, shows."""
+    """A name is refused; the text is what the quarantine or the receipt shows, ``code`` the receipt's."""
+
+    def __init__(self, message: str, *, code: str = "unknown_device") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RefusedPayloadError(ValueError):

@@ -248,6 +248,7 @@ class TestWhatCannotBeSent:
             (["a\nb", "on"], "control characters are refused"),
             (["a", "on", "--id", ""], "--id has 1 to 128 printable characters"),
             (["a", "on", "--id", "x" * 129], "--id has 1 to 128 printable characters"),
+            (["a", "on", "--id", "#7"], "--id does not begin with #: the gateway makes such ids itself"),
             (["a", "on", "--expires-after", "soon"], "--expires-after 'soon' is no duration"),
             (["a", "on", "--expires-after", "0"], "--expires-after '0' is no duration"),
             (["a", "x" * 70_000], "a command has at most 65536 bytes"),

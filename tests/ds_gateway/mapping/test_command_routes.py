@@ -282,6 +282,13 @@ class TestARefusedName:
         assert "mqtt.hall.devices[0] has no commands" in refusal(found, "pump")
         assert topic_of(found, "fan") == "c/fan"
 
+    def test_has_a_code_for_programs(self) -> None:
+        found = routes(device("s/{x}", None), device("t/{x}/{y}", "c/{x}/{y}"))
+        for name, code in (("a", "no_commands"), ("a/b/c", "unknown_device"), ("@gateway", "unknown_device")):
+            with pytest.raises(RefusedNameError) as caught:
+                found.route(name)
+            assert caught.value.code == code
+
     def test_a_second_topic_of_a_device_takes_nothing_away(self) -> None:
         found = routes(device("state/{x}", None), device("s/{x}", "c/{x}"))
         assert topic_of(found, "pump") == "c/pump"
