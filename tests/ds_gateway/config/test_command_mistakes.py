@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ds_gateway.mapping import CommandRoutes
 from harness.configuration import load_text, mistakes_in
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = """\
 gateway: {id: line-7}
@@ -354,3 +356,123 @@ def test_a_stream_named_after_a_capture_is_refused_when_it_comes(tmp_path: Path)
 
 def test_a_stream_as_the_downlinks_does_no_harm_without_commands(tmp_path: Path) -> None:
     assert mistakes_in(tmp_path, HEAD + "serial: {scale: {port: /dev/x, stream: receipts/line-7}}\n") == []
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            "{a}",
+            "{b}",
+            "{r}",
+            "{r...}",
+            "{payload}",
+            "{a:02X}",
+            "/",
+            "-",
+            "x",
+            "+",
+            "#",
+            "{",
+            "é",
+            "\\r",
+            "02",
+            "\n",
+        ]
+    ),
+    max_size=5,
+).map("".join)
+ODD = st.none() | st.booleans() | st.integers(-1, 9) | st.floats() | TEXTS | st.lists(TEXTS, max_size=2)
+REPLIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "topic": TEXTS,
+        "id": TEXTS,
+        "pattern": TEXTS | st.text(st.sampled_from("()[*+?{1,}\\^"), max_size=6),
+        "error": TEXTS,
+        "timeout_seconds": st.floats() | st.just("2s"),
+        "retries": st.integers(-1, 3),
+        "other": ODD,
+    },
+)
+COMMANDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "topic": TEXTS,
+        "write": TEXTS | st.fixed_dictionaries({}, optional={"text": TEXTS, "hex": TEXTS}) | ODD,
+        "delivery": st.sampled_from(["at_most_once", "at_least_once"]) | ODD,
+        "expires_after": st.floats() | st.just("5s"),
+        "turnaround_seconds": st.floats() | st.just("50ms"),
+        "reply": st.just("response_topic") | REPLIES | ODD,
+    },
+)
+SOUND = st.fixed_dictionaries({"topic": st.sampled_from(["c", "c/{a}", "c/{a}/{b}", "{r...}/c"])})
+DEVICES = st.lists(
+    st.fixed_dictionaries(
+        {"topic": st.sampled_from(["s/{a}", "t/{a}/{b}", "u/{a}/{r...}", "+/v/{b}", "w/#", "x/y"]) | TEXTS},
+        optional={"name": TEXTS, "stream": TEXTS, "max_rate": ODD, "commands": SOUND | COMMANDS | ODD},
+    ),
+    max_size=3,
+)
+PORTS = st.fixed_dictionaries(
+    {"port": st.just("/dev/x")},
+    optional={"name": TEXTS, "stream": TEXTS, "commands": st.just({"write": "T"}) | COMMANDS | ODD},
+)
+DOWNLINKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "stream": TEXTS | st.just("telemetry/{gateway}"),
+        "receipts": TEXTS,
+        "start": ODD,
+        "gateway_commands": st.just(["status"]) | ODD,
+    },
+)
+
+
+# Most are right by themselves, and some are not together.
+PLAUSIBLE_ENTRY = st.fixed_dictionaries(
+    {"topic": st.sampled_from(["s/{a}", "t/{a}/{b}", "u/{a}/{r...}", "v/+/{a}", "w/#", "x/y"])},
+    optional={
+        "name": st.sampled_from(["{a}", "{a}/{b}", "{b}/x-{a}", "{a}-{b}", "{a}/{r}", "{r}/{a}", "{r}", "pump"]),
+        "stream": st.sampled_from(["x/{gateway}", "commands/{gateway}", "{a}/{gateway}", "x/{a}"]),
+        "commands": st.fixed_dictionaries(
+            {"topic": st.sampled_from(["c", "c/{a}", "c/{b}/{a}", "c/{r...}", "c/+"])},
+            optional={
+                "reply": st.sampled_from(
+                    ["response_topic", {"topic": "r/{a}"}, {"topic": "s/{b}/r"}, {"id": "/x"}]
+                )
+            },
+        ),
+    },
+)
+PLAUSIBLE_PORT = st.fixed_dictionaries(
+    {"port": st.just("/dev/x")},
+    optional={
+        "name": st.sampled_from(["pump", "{a}", "a/b"]),
+        "commands": st.fixed_dictionaries(
+            {"write": st.sampled_from(["T", "{a}", "{payload:d}", {"hex": "02"}, "{"])}
+        ),
+    },
+)
+
+
+class TestWhateverIsWritten:
+    """What `check` accepts, the gateway can run; and no text makes anything but mistakes that can be told."""
+
+    @staticmethod
+    def check_and_build(**values: object) -> CommandRoutes | None:
+        values["mqtt"] = {"hall": {"url": "mqtt://h", "devices": values.pop("devices")}}
+        with tempfile.TemporaryDirectory() as folder:
+            text = HEAD + yaml.safe_dump(values, allow_unicode=True)
+            mistakes = mistakes_in(Path(folder), text)
+            assert all(told.isprintable() for told in mistakes)
+            return None if mistakes else CommandRoutes(load_text(Path(folder), text).settings)
+
+    @given(devices=DEVICES, port=PORTS, downlink=DOWNLINKS)
+    def test_odd_values(self, devices: list[object], port: object, downlink: object) -> None:
+        self.check_and_build(devices=devices, serial={"scale": port}, downlink=downlink)
+
+    @given(devices=st.lists(PLAUSIBLE_ENTRY, min_size=1, max_size=3), port=PLAUSIBLE_PORT)
+    def test_plausible_values(self, devices: list[dict[str, object]], port: dict[str, object]) -> None:
+        routes = self.check_and_build(devices=devices, serial={"scale": port})
+        if routes is not None:
+            assert bool(routes) == any("commands" in each for each in (*devices, port))
