@@ -50,7 +50,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.embedded",
         "ds_gateway.retarget",  # its signatures
         "ds_gateway.audit*",  # its signatures
-        "ds_gateway.cli.send",  # its signatures
+        "ds_gateway.cli.dialogue",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),

@@ -6,10 +6,8 @@ import asyncio
 import json as json_library
 import math
 import os
-import sys
 import time
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - read by typer
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -19,6 +17,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from ds_gateway.cli.check import print_json
+from ds_gateway.cli.dialogue import Address, Dialogue
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.commands import DownlinkSettings
@@ -26,45 +25,18 @@ from ds_gateway.config.credential import Credential
 from ds_gateway.config.loader import load_server
 from ds_gateway.config.models import GatewaySettings, ServerSettings
 from ds_gateway.config.quantities import Seconds
-from ds_gateway.errors import GatewayError
-from ds_gateway.mapping import MappingError, RefusedNameError, check_downlink_streams, stream_path
+from ds_gateway.mapping import MappingError, RefusedNameError, check_downlink_streams
 from ds_gateway.mapping.streams import check_device_name
-from ds_gateway.uplink import http_client, request_headers
-from durable_streams import (
-    AsyncDurableStream,
-    DurableStreamError,
-    FetchError,
-    IdempotentProducer,
-    StreamNotFoundError,
-    UnauthorizedError,
-    astream,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx
 
 MAX_ELEMENT_BYTES: Final = 64 * 1024
 """What a gateway takes of one command."""
 DEFAULT_TIMEOUT_SECONDS: Final = 90.0
 _MORE_THAN_EXPIRY_SECONDS: Final = 30.0
 _MAX_ID_CHARACTERS: Final = 128
-_DONE: Final = frozenset({"published", "acknowledged"})
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a gateway takes its commands from, and tells what became of them."""
-
-    server: ServerSettings
-    gateway: str
-    stream: str
-    receipts: str
-
-    def url(self, stream: str) -> str:
-        """The URL of a stream of this server."""
-        return f"{self.server.base_url}/{stream_path(stream)}"
 
 
 def send(  # noqa: PLR0917 - typer's options
@@ -148,7 +120,7 @@ def send(  # noqa: PLR0917 - typer's options
         address = own(config, token)
     if timeout is None:
         timeout = max(DEFAULT_TIMEOUT_SECONDS, (seconds or 0.0) + _MORE_THAN_EXPIRY_SECONDS)
-    dialogue = _Dialogue(address, command, is_quiet=json)
+    dialogue = Dialogue(address, command, is_quiet=json)
     asyncio.run(dialogue.run(timeout, is_waiting=not no_wait))
     if json:
         print_json(dialogue.document())
@@ -276,161 +248,3 @@ def _address(server: ServerSettings, gateway: str, downlink: DownlinkSettings) -
     except MappingError as error:
         raise typer.BadParameter(f"downlink: {error}") from None
     return Address(server, gateway, downlink.command_stream(gateway), downlink.receipt_stream(gateway))
-
-
-class _Dialogue:
-    """One command and its receipts."""
-
-    def __init__(self, address: Address, command: Mapping[str, Any], *, is_quiet: bool) -> None:
-        self._address = address
-        self._command = command
-        self._is_quiet = is_quiet
-        self._receipts: list[Mapping[str, Any]] = []
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the last receipt says that the command was carried out."""
-        return bool(self._receipts) and _is_final(self._receipts[-1]) and self._receipts[-1].get("status") in _DONE
-
-    def document(self) -> dict[str, Any]:
-        """What happened, for programs."""
-        return {
-            "id": self._command["id"],
-            "device": self._command["device"],
-            "stream": self._address.stream,
-            "done": self.is_done,
-            "receipts": self._receipts,
-        }
-
-    async def run(self, timeout_seconds: float, *, is_waiting: bool) -> None:
-        """Send it, and print its receipts until the last one. Raises `GatewayError` where it could not be sent."""
-        client = http_client(self._address.server)
-        try:
-            # What is there before the command is not read: its receipts come behind.
-            tail = await self._tail(client) if is_waiting else None
-            await self._append(client)
-            self._say(f"command {self._command['id']} is in {self._address.stream}")
-            if tail is not None:
-                await self._wait(client, tail, timeout_seconds)
-        finally:
-            await client.aclose()
-
-    async def _tail(self, client: httpx.AsyncClient) -> str:
-        url = self._address.url(self._address.receipts)
-        try:
-            async with AsyncDurableStream(url, client=client, headers=self._headers) as handle:
-                offset = (await handle.head()).offset
-        except StreamNotFoundError:
-            raise GatewayError(
-                f"nothing was sent: there is no stream {self._address.receipts} on "
-                f"{self._address.server.base_url}, so no gateway {self._address.gateway} has taken commands there "
-                "yet: is the name right, has one of its devices commands, is it running? --no-wait sends without "
-                "receipts"
-            ) from None
-        except DurableStreamError as error:
-            raise GatewayError(f"nothing was sent: {self._explained(error)}") from None
-        assert offset is not None, "a stream that is there has an end"
-        return offset
-
-    async def _append(self, client: httpx.AsyncClient) -> None:
-        # An id of its own: another sender with the same one would be taken for a repetition.
-        producer = IdempotentProducer(
-            self._address.url(self._address.stream),
-            f"ds-gateway-send-{uuid.uuid4()}",
-            client=client,
-            headers=self._headers,
-            content_type="application/json",
-        )
-        try:
-            async with producer:
-                acknowledgement = await producer.append(_encoded(self._command))
-                await acknowledgement
-        except StreamNotFoundError:
-            raise GatewayError(
-                f"nothing was sent: there is no stream {self._address.stream} on {self._address.server.base_url}; "
-                f"the gateway {self._address.gateway} makes it at its start: is the name right, has one of its "
-                "devices commands?"
-            ) from None
-        except DurableStreamError as error:
-            if not error.in_doubt:
-                raise GatewayError(f"nothing was sent: {self._explained(error)}") from None
-            raise GatewayError(
-                f"the command may be in the stream, or not: {self._explained(error)}; the same again with --id "
-                f"{self._command['id']} is done once"
-            ) from None
-
-    async def _wait(self, client: httpx.AsyncClient, tail: str, timeout_seconds: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                url = self._address.url(self._address.receipts)
-                async with astream(url, offset=tail, live=True, client=client, headers=self._headers) as response:
-                    async for record in response.iter_json():
-                        receipt = receipt_in(record, self._command["id"])
-                        if receipt is None:
-                            continue
-                        self._receipts.append(receipt)
-                        self._say(line_of(receipt))
-                        if _is_final(receipt):
-                            return
-            why = "the stream of receipts was closed"
-        except TimeoutError:
-            why = f"no final receipt within {timeout_seconds:g} s"
-        except DurableStreamError as error:
-            why = f"the receipts cannot be read: {self._explained(error)}"
-        if self._receipts:
-            what = f"the last one was {self._receipts[-1].get('status')}"
-        else:
-            what = f"no gateway {self._address.gateway} has taken it: is it running, and in reach of its server?"
-        sys.stderr.write(
-            _safe(
-                f"ds-gateway: {why}; {what}; ds-gateway commands on its machine shows what is pending, and the "
-                f"same again with --id {self._command['id']} tells what became of it and is done once"
-            )
-            + "\n"
-        )
-
-    @property
-    def _headers(self) -> Any:
-        return request_headers(self._address.server)
-
-    def _explained(self, error: DurableStreamError) -> str:
-        text = str(error)
-        if isinstance(error, UnauthorizedError):
-            return f"{text}: give a token that may write commands and read receipts, as --token-file"
-        if isinstance(error, FetchError) and self._address.server.is_embedded:
-            return f"{text}: the server is in the gateway, which must be running"
-        return text
-
-    def _say(self, text: str) -> None:
-        if not self._is_quiet:
-            sys.stdout.write(_safe(text) + "\n")
-            sys.stdout.flush()
-
-
-def receipt_in(record: Any, command_id: str) -> Mapping[str, Any] | None:
-    """The receipt of this command in an element of the stream; None if it tells of something else."""
-    info = record.get("info") if isinstance(record, dict) and record.get("kind") == "receipt" else None
-    return info if isinstance(info, dict) and info.get("command") == command_id else None
-
-
-def _is_final(receipt: Mapping[str, Any]) -> bool:
-    return receipt.get("final") is True
-
-
-def line_of(receipt: Mapping[str, Any]) -> str:
-    """A receipt for people."""
-    text = str(receipt.get("status"))
-    if receipt.get("repeated") is True:
-        text += " (this id was there before, and is not done again)"
-    if receipt.get("code"):
-        text += f" ({receipt['code']})"
-    if receipt.get("reason"):
-        text += f": {receipt['reason']}"
-    if receipt.get("reply") is not None:
-        text += f": {receipt['reply']}"
-    return text
-
-
-def _safe(text: str) -> str:
-    """What devices answered is in it: no commands to the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
