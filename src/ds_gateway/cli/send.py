@@ -6,6 +6,7 @@ import asyncio
 import json as json_library
 import math
 import os
+import sys
 import time
 import uuid
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import orjson
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from ds_gateway import clock
 from ds_gateway.cli.check import print_json
 from ds_gateway.cli.dialogue import Address, Dialogue
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
@@ -120,6 +122,11 @@ def send(  # noqa: PLR0917 - typer's options
         address = own(config, token)
     if timeout is None:
         timeout = max(DEFAULT_TIMEOUT_SECONDS, (seconds or 0.0) + _MORE_THAN_EXPIRY_SECONDS)
+    if not clock.is_synchronised():
+        sys.stderr.write(
+            "ds-gateway: this machine's clock is not synchronised, and the command carries its time: a gateway "
+            "may take it for too old; timedatectl shows the clock, and sets up its synchronisation\n"
+        )
     dialogue = Dialogue(address, command, is_quiet=json)
     asyncio.run(dialogue.run(timeout, is_waiting=not no_wait))
     if json:

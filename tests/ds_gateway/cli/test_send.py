@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ds_gateway import clock
 from durable_streams import DurableStream
 from durable_streams.testing import DropAfter, DropBefore, InMemoryStreamServer, Status
 
@@ -32,6 +33,14 @@ DONE: Receipts = [
 def server() -> Iterator[InMemoryStreamServer]:
     with InMemoryStreamServer() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def clock_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether it is synchronised: true, whatever machine this runs on, unless the test says otherwise."""
+    is_synchronised = [True]
+    monkeypatch.setattr(clock, "is_synchronised", lambda: is_synchronised[0])
+    return is_synchronised
 
 
 @pytest.fixture
@@ -208,6 +217,16 @@ class TestTheEnd:
             "done": True,
             "receipts": [{"command": "x-1", **info} for info in DONE],
         }
+
+
+def test_a_clock_that_is_not_synchronised_is_told_and_the_command_sent(
+    send: Callable[..., Ended], server: InMemoryStreamServer, clock_of_this_machine: list[bool]
+) -> None:
+    clock_of_this_machine[0] = False
+    with gateway(server, DONE) as came:
+        done = send("plug", "on")
+    assert (done.code, len(came)) == (0, 1)
+    assert done.stderr.startswith("ds-gateway: this machine's clock is not synchronised")
 
 
 class TestWhatCannotBeSent:
