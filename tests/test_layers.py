@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands"),  # 0
-    ("logs", "notify", "config"),  # 1
+    ("logs", "notify", "config", "clock"),  # 1
     ("framing", "decoding"),  # 1
     ("mapping",),  # 1
     ("journal", "mqtt", "serial_port"),  # 2
@@ -51,6 +51,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.retarget",  # its signatures
         "ds_gateway.audit*",  # its signatures
         "ds_gateway.cli.dialogue",  # its signatures
+        "ds_gateway.downlink*",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),

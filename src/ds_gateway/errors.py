@@ -10,6 +10,7 @@ GatewayError
 |   +-- JournalUnreadableError  SQLite or the disk cannot read the file; the next start salvages
 +-- DeviceError       a broker or a port; retried for ever, so it is seen in states and logs only
 +-- UplinkError       a stream's uplink stopped; the reason is in its status
++-- DownlinkError     commands cannot be read now; tried again for ever, and seen in the status
 +-- ControlError      the control socket: nobody there, or it refused
 """
 
@@ -82,6 +83,10 @@ class DeviceError(GatewayError):
 
 class UplinkError(GatewayError):
     """A stream's uplink cannot go on without an operator."""
+
+
+class DownlinkError(GatewayError):
+    """Commands cannot be read, or a command cannot be taken."""
 
 
 class ControlError(GatewayError):

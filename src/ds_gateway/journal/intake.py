@@ -57,8 +57,11 @@ class Intake:
         wake: Callable[[], None],
         gate: Gate | None = None,
         on_committed: Callable[[Sequence[Item], int], None] | None = None,
+        uses_reserve: bool = False,
     ) -> None:
         self.source = source
+        self.uses_reserve = uses_reserve
+        """Whether its items have room in a reserve, and are taken when there is none for others."""
         self.gate = gate
         self.on_committed = on_committed
         """Called in the writer thread after the commit with everything taken (admitted or not) and its number.

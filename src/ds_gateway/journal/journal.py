@@ -46,6 +46,8 @@ class JournalLimits:
     commit_interval_seconds: float | None = None
     when_full: WhenFull = "backpressure"
     max_age_seconds: float | None = None
+    receipts: str = ""
+    """Name of the stream of receipts, which has a reserve of its own; empty: there is none."""
 
 
 def _ignore_point(_when: str, _parts: frozenset[str]) -> None:
@@ -73,14 +75,16 @@ class Journal:
         limits: JournalLimits | None = None,
         on_stream: Callable[[Book], None] = lambda _book: None,
         on_point: Callable[[str, frozenset[str]], None] = _ignore_point,
+        on_confirmed: Callable[[int], None] = lambda _stream: None,
         boot_clock: BootClock | None = None,
     ) -> Journal:
         """Open or create the journal in ``directory``.
 
         ``url`` is the stream server's base URL: streams of another server begin a new epoch here, unless a batch
         is unresolved there. ``on_stream`` is called in the writer thread when a stream gets its first record;
-        ``on_point`` before and after each commit with the parts (A, B, C) that it carries. ``boot_clock``: the
-        machine's, unless a test has another.
+        ``on_point`` before and after each commit with the parts (A, B, C) that it carries. ``on_confirmed`` is
+        called in any thread with a stream's number when a batch of it is known to be in the stream.
+        ``boot_clock``: the machine's, unless a test has another.
 
         A damaged journal is salvaged, and a new one is in its place (`salvage`).
 
@@ -117,6 +121,7 @@ class Journal:
                 commit_interval_seconds=limits.commit_interval_seconds or 0.0,
                 when_full=limits.when_full,
                 max_age_seconds=limits.max_age_seconds,
+                receipts=limits.receipts,
             )
             writer = Writer(
                 disk,
@@ -124,6 +129,7 @@ class Journal:
                 settings,
                 on_stream=_keep_names(directory, state, on_stream),
                 on_point=on_point,
+                on_confirmed=on_confirmed,
                 boot_clock=boot_clock,
             )
         except BaseException:
@@ -182,8 +188,9 @@ class Journal:
         max_bytes: int = INTAKE_MAX_BYTES,
         gate: Gate | None = None,
         on_committed: Callable[[Sequence[Item], int], None] | None = None,
+        uses_reserve: bool = False,
     ) -> Intake:
-        """Return the way in for one source."""
+        """Return the way in for one source. ``uses_reserve``: for receipts, which have room of their own."""
         intake = Intake(
             source,
             max_items=max_items,
@@ -191,9 +198,27 @@ class Journal:
             wake=self._writer.wake,
             gate=gate,
             on_committed=on_committed,
+            uses_reserve=uses_reserve,
         )
         self._writer.add_intake(intake)
         return intake
+
+    def accepted(self, stream: str) -> int:
+        """The last position of a stream that is committed; 0 before the first. Any thread."""
+        committed = self._writer.committed_by_name(stream)
+        return 0 if committed is None else committed.accepted
+
+    def confirmed(self, stream: str) -> int:
+        """All positions up to this one are in the stream, as the server has said. Any thread."""
+        committed = self._writer.committed_by_name(stream)
+        return (
+            0 if committed is None else max(committed.confirmed, self._writer.confirmed.get(committed.number, 0))
+        )
+
+    @property
+    def receipt_room(self) -> int:
+        """Bytes that are free in the receipts' reserve, as of the last commit. Any thread."""
+        return self._writer.committed_receipt_room
 
     def streams(self) -> list[tuple[int, str, str]]:
         """Number, name and server URL of every stream that ever got a record."""

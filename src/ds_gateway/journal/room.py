@@ -1,9 +1,10 @@
 """Who may still put what into the journal. Pure.
 
-    max_bytes = reserve for the ledger + room for everything else
+    max_bytes = reserve for the ledger + reserve for receipts, if there are any + room for everything else
     all stopped streams together: at most half of max_bytes, so that the others go on
 
-What a record's stream has no room for is refused: acknowledged, counted, and told by a loss record.
+What a record's stream has no room for is refused: acknowledged, counted, and told by a loss record. A receipt
+never is: the downlink takes no command whose receipts would not fit (`receipts_left`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.state import State
 
 RESERVE_MAX_BYTES: Final = 4 * 1024 * 1024
+RECEIPTS_MAX_BYTES: Final = 16 * 1024 * 1024
 SLACK_MAX_BYTES: Final = 1024 * 1024
 """Shedding makes so much room at once, and refusing ends only when there is so much."""
 FULL_TEXT: Final = "the journal is full"
@@ -35,11 +37,18 @@ class Room:
 
     max_bytes: int
     gateway: str
+    receipts: str = ""
+    """Name of the stream of receipts; empty where there is none."""
 
     @property
     def reserve(self) -> int:
         """Bytes that only the loss ledger uses."""
         return min(self.max_bytes // 16, RESERVE_MAX_BYTES)
+
+    @property
+    def receipts_reserve(self) -> int:
+        """Bytes that only receipts use."""
+        return min(self.max_bytes // 16, RECEIPTS_MAX_BYTES) if self.receipts else 0
 
     @property
     def slack(self) -> int:
@@ -51,10 +60,24 @@ class Room:
         return state.by_name.get(ledger_stream(self.gateway))
 
     def left(self, state: State) -> int:
-        """Bytes of room for records, without the reserve; less than nothing when it is overdrawn."""
-        ledger = self.ledger(state)
-        in_reserve = 0 if ledger is None else min(ledger.size, self.reserve)
-        return self.max_bytes - self.reserve - (state.size - in_reserve)
+        """Bytes of room for records, without the reserves; less than nothing when it is overdrawn."""
+        left = self.max_bytes - state.size
+        for stream, reserve in (
+            (ledger_stream(self.gateway), self.reserve),
+            (self.receipts, self.receipts_reserve),
+        ):
+            book = state.by_name.get(stream)
+            left -= reserve if book is None else max(0, reserve - book.size)
+        return left
+
+    def receipts_left(self, state: State) -> int:
+        """Bytes of the receipts' reserve that are free, or are as soon as somebody wants them."""
+        book = state.by_name.get(self.receipts)
+        return self.receipts_reserve - (0 if book is None else unresolved_size(book))
+
+    def is_reserved(self, book: Book) -> bool:
+        """Whether the stream has a reserve of its own, and never gives way to others."""
+        return book.name in {ledger_stream(self.gateway), self.receipts}
 
 
 class Admission:
@@ -72,6 +95,7 @@ class Admission:
             # Not a record now and then, each with a loss record between them.
             self._refused = {book.name for book in books if book.refused is not None}
         self._ledger = ledger_stream(room.gateway)
+        self._receipts = room.receipts
         ledger = room.ledger(state)
         self._reserve = room.reserve - (0 if ledger is None else ledger.size)
 
@@ -89,6 +113,8 @@ class Admission:
             self._reserve -= size
             scarce = self.is_full or stopped is not None
             return "its reserved room is full" if scarce and (self._reserve < 0 or stream in self._refused) else ""
+        if stream == self._receipts:
+            return ""
         if self.is_full:
             return FULL_TEXT
         if stopped is None:
@@ -107,10 +133,9 @@ def unresolved_size(book: Book) -> int:
 def shed_oldest(plan: Plan, state: State, room: Room, size: int) -> int:
     """Let the oldest open records of the fullest streams give way; return the bytes of room that it made.
 
-    The ledger never gives way. A stream whose first open segment cannot be read is passed over: it is halted.
+    The ledger and receipts never give way. A stream whose first open segment cannot be read is passed over: it is halted.
     """
-    ledger = room.ledger(state)
-    books = [book for book in state.books.values() if book is not ledger and book.open_records]
+    books = [book for book in state.books.values() if book.open_records and not room.is_reserved(book)]
     freed = 0
     for book in sorted(books, key=lambda book: -book.open_size):
         if freed >= size:

@@ -32,6 +32,12 @@ class StreamSnapshot:
     """What is not being kept, and why; empty when everything is."""
     in_flight: int
     epoch: int
+    in_flight_seq: int = 0
+    """Number of the batch in flight; 0: none is."""
+    sealed: int = 0
+    """The last position that was ever sent."""
+    confirmed: int = 0
+    """All positions up to this one are known to be in the stream."""
 
     @classmethod
     def of(cls, book: Book) -> StreamSnapshot:
@@ -47,7 +53,16 @@ class StreamSnapshot:
             shedding=_shedding(book),
             in_flight=book.sealed.count if book.sealed else 0,
             epoch=book.epoch,
+            in_flight_seq=book.sealed.seq if book.sealed else 0,
+            sealed=book.high_water,
+            confirmed=_confirmed(book),
         )
+
+
+def _confirmed(book: Book) -> int:
+    if book.sealed is not None:
+        return book.sealed.first_position - 1
+    return book.open_position - 1 if book.open_records else book.next_position - 1
 
 
 def _shedding(book: Book) -> str:

@@ -169,13 +169,12 @@ class Upkeep:
     # -- ages
 
     def shed_aged(self, plan: Plan, state: State) -> None:
-        """Let open records that are too old give way, a bounded number at a time. Losses have no age."""
+        """Let open records that are too old give way, a bounded number at a time. Losses and receipts have no age."""
         if self._max_age is None:
             return
         now = self._ages.now()
-        ledger = self._room.ledger(state)
         for book in state.books.values():
-            bound = None if book is ledger else ages.aged_before(book, now, self._max_age)
+            bound = None if self._room.is_reserved(book) else ages.aged_before(book, now, self._max_age)
             if bound is None:
                 continue
             try:

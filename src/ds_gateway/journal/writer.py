@@ -67,6 +67,8 @@ class WriterSettings:
     commit_interval_seconds: float = 0.0
     when_full: WhenFull = "backpressure"
     max_age_seconds: float | None = None
+    receipts: str = ""
+    """Name of the stream of receipts; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,11 @@ class Writer:
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
         boot_clock: BootClock | None = None,
+        on_confirmed: Callable[[int], None] = lambda _stream: None,
     ) -> None:
         self.state = state
         self.settings = settings
-        self._room = Room(settings.max_bytes, settings.gateway)
+        self._room = Room(settings.max_bytes, settings.gateway, settings.receipts)
         self.upkeep = Upkeep(
             state,
             disk,
@@ -128,12 +131,16 @@ class Writer:
         """Each stream as it was after the last commit that changed it: what may be told to anybody."""
         self.committed_quarantined = state.counters.quarantined
         self.committed_losses = _losses_of(state)
+        self.committed_receipt_room = self._room.receipts_left(state)
+        self.confirmed: dict[int, int] = {}
+        """The last position of a stream that the server confirmed; that need not be committed yet."""
         self.failure: BaseException | None = None
         self.alive_at = clock()
         self.directory = disk.directory
         self._disk = disk
         self._on_stream = on_stream
         self._on_point = on_point
+        self._on_confirmed = on_confirmed
         self._clock = clock
         self._now_ns = now_ns
         self._condition = threading.Condition()
@@ -192,11 +199,19 @@ class Writer:
             match request:
                 case Change():
                     self._changes.append(request)
-                case Resolution():
+                case Resolution(stream=stream, seq=seq):
                     self._resolutions.append(request)
+                    if (sent := self.committed.get(stream)) is not None and sent.in_flight_seq == seq:
+                        self.confirmed[stream] = sent.sealed
                 case Demand(stream=stream):
                     self._demands[stream] = request
             self._condition.notify()
+        if isinstance(request, Resolution):
+            self._on_confirmed(request.stream)
+
+    def committed_by_name(self, stream: str) -> StreamSnapshot | None:
+        """A stream after the last commit that changed it; None before its first record is committed."""
+        return next((each for each in list(self.committed.values()) if each.name == stream), None)
 
     # -- the thread
 
@@ -258,7 +273,8 @@ class Writer:
         due = min(due, self.upkeep.due_at(self.state))
         if any(len(intake) for intake in self._intakes):
             earliest = self._committed_at + self.settings.commit_interval_seconds
-            recheck = self.upkeep.recheck_at if self.upkeep.full else 0.0
+            in_reserve = any(intake.uses_reserve and len(intake) for intake in self._intakes)
+            recheck = self.upkeep.recheck_at if self.upkeep.full and not in_reserve else 0.0
             due = min(due, max(earliest, recheck))
         resolving = {resolution.stream for resolution in self._resolutions}
         for number in self._demands:
@@ -331,10 +347,12 @@ class Writer:
         if admission is None:
             return
         for intake in self._intakes:
-            room = GROUP_MAX_BYTES if admission.is_full else self._room.left(self.state)
+            has_room = admission.is_full or intake.uses_reserve
+            room = GROUP_MAX_BYTES if has_room else self._room.left(self.state)
             if room <= 0:
-                return
-            items = intake.take(GROUP_MAX_ITEMS, min(GROUP_MAX_BYTES, room), only_losses=self.upkeep.full)
+                continue
+            only_losses = self.upkeep.full and not intake.uses_reserve
+            items = intake.take(GROUP_MAX_ITEMS, min(GROUP_MAX_BYTES, room), only_losses=only_losses)
             if not items:
                 continue
             taken.append((intake, items))
@@ -452,6 +470,7 @@ class Writer:
             self.committed[book.number] = StreamSnapshot.of(book)
         self.committed_quarantined = self.state.counters.quarantined
         self.committed_losses = _losses_of(self.state)
+        self.committed_receipt_room = self._room.receipts_left(self.state)
         for intake, items in taken:
             if intake.on_committed is not None:
                 intake.on_committed(items, self.state.counters.commit)

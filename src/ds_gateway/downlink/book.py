@@ -1,0 +1,230 @@
+"""What the gateway knows durably about its commands, and what it decides about it. Pure: no I/O, no clock.
+
+    at.offset        at.through                            head
+       |  ended, all    |  open, or ended out of order       |  not read yet
+
+| row          | holds                                                                                       |
+|--------------|---------------------------------------------------------------------------------------------|
+| `at`         | an offset, the number of the command there, and `through`: all before this number ended     |
+| `c<number>`  | a command from `through` on that was accepted, or that ended                                |
+| `i<digest>`  | the id of one that ended in the last day (`ids`)                                            |
+
+A number is counted from the first offset that was read, so it is the same however pages fall. It is never given
+twice, not even when the stream begins anew. Every method returns the rows that go with it; they are committed in
+one transaction with the receipt that they belong to, and in the order of the calls.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import orjson
+
+from ds_gateway.downlink.ids import FLOOR, PREFIX, Done, DoneIds
+from ds_gateway.downlink.parsing import OWN_ID_PREFIX
+from ds_gateway.errors import JournalDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ds_gateway.commands import Delivery, Status
+
+AT: Final = "at"
+START_OFFSET: Final = "-1"
+_ENTRY: Final = "c"
+
+Rows = dict[str, bytes | None]
+State = Literal[
+    "accepted",  # not a byte of it was sent
+    "given",  # it may have been sent
+    "ended",  # it has its terminal receipt
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command behind the contiguous prefix."""
+
+    number: int
+    id: str
+    device: str
+    delivery: Delivery
+    state: State
+    deadline_ns: int
+    since_ns: int
+    """When it was accepted."""
+    status: Status = "accepted"
+    """What its last receipt said."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no terminal receipt yet."""
+        return self.state != "ended"
+
+
+class Book:
+    """Used on the event loop; the rows that it was restored from are its only past."""
+
+    def __init__(self) -> None:
+        self.offset: str | None = None
+        """The checkpoint; None before the first."""
+        self.number = 0
+        """Of the command at the checkpoint."""
+        self.through = 0
+        """All commands before this number ended."""
+        self.is_doubtful = False
+        """Whether the stream is read anew, because the place in it was lost: some of it may have been done."""
+        self.ids = DoneIds()
+        self.entries: dict[int, Entry] = {}
+        self._by_id: dict[str, int] = {}
+        self._ends: deque[tuple[int, str]] = deque()
+        """Ends of pages behind the checkpoint: the number of the next command, and the offset of it."""
+
+    @classmethod
+    def restored(cls, rows: Mapping[str, bytes]) -> Book:
+        """From the gate's rows. Raises `JournalDamagedError` if they are not what a book wrote."""
+        book = cls()
+        try:
+            if AT in rows:
+                at: dict[str, Any] = orjson.loads(rows[AT])
+                book.offset, book.number, book.through = at["offset"], at["number"], at["through"]
+                book.is_doubtful = at["doubtful"]
+            for name, row in rows.items():
+                if name[0] == _ENTRY:
+                    book._put(Entry(**orjson.loads(row)))
+            book.ids = DoneIds.restored(rows)
+        except (LookupError, TypeError, ValueError) as error:
+            raise JournalDamagedError(f"a row of the downlink is not readable: {error}") from error
+        return book
+
+    # -- what is known
+
+    @property
+    def open_entries(self) -> list[Entry]:
+        """Commands without a terminal receipt, oldest first."""
+        return [self.entries[number] for number in sorted(self.entries) if self.entries[number].is_open]
+
+    @property
+    def open_count(self) -> int:
+        """How many those are."""
+        return len(self._by_id)
+
+    def has_ended(self, number: int) -> bool:
+        """Whether this command has its terminal receipt."""
+        entry = self.entries.get(number)
+        return number < self.through or (entry is not None and not entry.is_open)
+
+    def known(self, command_id: str) -> tuple[Status, bool] | None:
+        """What an id's last receipt said, and whether that was final; None for an id that was never there."""
+        number = self._by_id.get(command_id)
+        if number is not None:
+            return self.entries[number].status, False
+        done = self.ids.find(command_id)
+        return None if done is None else (done.status, True)
+
+    # -- what happens
+
+    def begin(self, offset: str) -> Rows:
+        """Count from here."""
+        self.offset = offset
+        return self._at_row()
+
+    def begin_again(self, offset: str) -> Rows:
+        """The place in the stream is lost: read anew from here, under new numbers.
+
+        What is open must be ended before, by `end`: it cannot be read again.
+        """
+        assert not self._by_id, "what is open is ended before"
+        rows: Rows = {_name(number): None for number in self.entries}
+        ends = (number for number, _ in self._ends)
+        following = max([self.number, self.through, *ends, *(number + 1 for number in self.entries)])
+        self.entries.clear()
+        self._ends.clear()
+        self.offset, self.number, self.through = offset, following, following
+        self.is_doubtful = True
+        return rows | self._at_row()
+
+    def settle(self) -> Rows:
+        """What was there when the place was lost has been read; nothing is doubtful any more."""
+        self.is_doubtful = False
+        return self._at_row()
+
+    def bound(self, number: int, offset: str) -> None:
+        """A page ends here: the command with this number is the next one, at this offset.
+
+        A checkpoint can only be where a page ends. Told before the page's commands are dealt with.
+        """
+        last = self._ends[-1][0] if self._ends else self.number
+        if number > last:
+            self._ends.append((number, offset))
+        elif number == self.number and not self._ends:
+            self.offset = offset  # nothing but an empty page lies between
+        self._move()
+
+    def accept(self, entry: Entry) -> Rows:
+        """A command is taken: from now on it is owed a terminal receipt."""
+        assert not self.has_ended(entry.number), "a number is given once"
+        return self._write(entry)
+
+    def give(self, number: int) -> Rows:
+        """It is about to be handed to its device: from now on it may have been sent."""
+        return self._write(replace(self.entries[number], state="given"))
+
+    def tell(self, number: int, status: Status) -> Rows:
+        """A receipt that is not final."""
+        return self._write(replace(self.entries[number], status=status))
+
+    def end(self, number: int, status: Status, now_ns: int, command_id: str = "") -> Rows:
+        """It has its terminal receipt. ``command_id`` is for one that was never accepted; empty: not to be known.
+
+        Moves the checkpoint as far as everything before it ended.
+        """
+        entry = self.entries.get(number)
+        if entry is not None:
+            assert entry.is_open, "a command ends once"
+            del self._by_id[entry.id]
+            command_id = entry.id
+        rows: Rows = {}
+        if command_id and not command_id.startswith(OWN_ID_PREFIX):
+            rows |= self.ids.add(command_id, Done(status, number, now_ns))
+        if number == self.through:
+            if entry is not None:
+                del self.entries[number]
+                rows[_name(number)] = None
+            self.through += 1
+            while (following := self.entries.get(self.through)) is not None and not following.is_open:
+                del self.entries[self.through]
+                rows[_name(self.through)] = None
+                self.through += 1
+            self._move()
+            return rows | self._at_row()
+        ended = entry or Entry(number, "", "", "at_least_once", "ended", 0, now_ns)
+        return rows | self._write(replace(ended, state="ended", status=status, id="", device=""))
+
+    def _write(self, entry: Entry) -> Rows:
+        self._put(entry)
+        return {_name(entry.number): orjson.dumps(asdict(entry))}
+
+    def _put(self, entry: Entry) -> None:
+        self.entries[entry.number] = entry
+        if entry.is_open:
+            self._by_id[entry.id] = entry.number
+
+    def _move(self) -> None:
+        """Move the checkpoint to the last page's end before which everything ended."""
+        while self._ends and self._ends[0][0] <= self.through:
+            self.number, self.offset = self._ends.popleft()
+
+    def _at_row(self) -> Rows:
+        at = {"offset": self.offset, "number": self.number, "through": self.through, "doubtful": self.is_doubtful}
+        return {AT: orjson.dumps(at)}
+
+
+def _name(number: int) -> str:
+    return f"{_ENTRY}{number}"
+
+
+assert AT[0] not in {_ENTRY, PREFIX}, "names tell the rows apart"
+assert FLOOR[0] not in {_ENTRY, PREFIX}, "names tell the rows apart"
