@@ -111,10 +111,15 @@ class Book:
         """How many those are."""
         return len(self._by_id)
 
+    @property
+    def lost_entries(self) -> list[Entry]:
+        """Those of them that lie before the checkpoint, and so are never read again."""
+        return [entry for entry in self.open_entries if entry.number < self.through]
+
     def has_ended(self, number: int) -> bool:
         """Whether this command has its terminal receipt."""
         entry = self.entries.get(number)
-        return number < self.through or (entry is not None and not entry.is_open)
+        return number < self.through if entry is None else not entry.is_open
 
     def known(self, command_id: str) -> tuple[Status, bool] | None:
         """What an id's last receipt said, and whether that was final; None for an id that was never there."""
@@ -134,13 +139,14 @@ class Book:
     def begin_again(self, offset: str) -> Rows:
         """The place in the stream is lost: read anew from here, under new numbers.
 
-        What is open must be ended before, by `end`: it cannot be read again.
+        What is open stays open, but no other process can read it again (`lost_entries`).
         """
-        assert not self._by_id, "what is open is ended before"
-        rows: Rows = {_name(number): None for number in self.entries}
+        ended = [number for number, entry in self.entries.items() if not entry.is_open]
+        rows: Rows = {_name(number): None for number in ended}
         ends = (number for number, _ in self._ends)
         following = max([self.number, self.through, *ends, *(number + 1 for number in self.entries)])
-        self.entries.clear()
+        for number in ended:
+            del self.entries[number]
         self._ends.clear()
         self.offset, self.number, self.through = offset, following, following
         self.is_doubtful = True
@@ -189,10 +195,12 @@ class Book:
         rows: Rows = {}
         if command_id and not command_id.startswith(OWN_ID_PREFIX):
             rows |= self.ids.add(command_id, Done(status, number, now_ns))
+        if entry is not None and number <= self.through:
+            del self.entries[number]
+            rows[_name(number)] = None
+        if number < self.through:
+            return rows
         if number == self.through:
-            if entry is not None:
-                del self.entries[number]
-                rows[_name(number)] = None
             self.through += 1
             while (following := self.entries.get(self.through)) is not None and not following.is_open:
                 del self.entries[self.through]

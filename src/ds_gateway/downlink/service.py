@@ -1,0 +1,358 @@
+"""The downlink of one gateway: reads, takes, executes, and tells how it is.
+
+| state    | means                                                                                              |
+|----------|----------------------------------------------------------------------------------------------------|
+| starting | what the journal knows is being read                                                               |
+| reading  | commands are read as they come                                                                     |
+| held     | commands stay in their stream: the clock is not synchronised, there is no room, or another gateway |
+|          | has the receipts stream                                                                            |
+| waiting  | the stream cannot be read; tried again for ever                                                    |
+| closed   | the stream is closed: no more commands, ever                                                       |
+| failed   | what the journal has of it is damaged                                                              |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ds_gateway.commands import Order
+from ds_gateway.downlink.ageing import Now
+from ds_gateway.downlink.book import START_OFFSET, Book
+from ds_gateway.downlink.executor import LOOK_AGAIN_SECONDS, Bell, Executor
+from ds_gateway.downlink.outbox import Outbox
+from ds_gateway.downlink.own import AllRoutes, perform
+from ds_gateway.downlink.ports import GatewayMessage
+from ds_gateway.downlink.reader import GAP_SECONDS, Page, PlaceLostError, Reader
+from ds_gateway.downlink.receipts import TYPICAL_BYTES
+from ds_gateway.downlink.reception import Reading, Write, abandon, overdue, receive, stranded
+from ds_gateway.errors import DownlinkError, JournalDamagedError
+from ds_gateway.logs import event, logger
+from ds_gateway.records import rfc3339
+from durable_streams import DurableStreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.commands import Progress
+    from ds_gateway.downlink.reception import Ready
+    from ds_gateway.downlink.surroundings import Options, Surroundings
+
+_log = logger("downlink")
+
+MAX_OPEN: Final = 5000
+MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
+MAX_SPAN: Final = 50_000
+"""Commands from the oldest open one on, ended ones included: each has a row, and an entry in memory."""
+MAX_UNCOMMITTED: Final = 2000
+FIRST_PAUSE_SECONDS: Final = 0.25
+MAX_PAUSE_SECONDS: Final = 30.0
+CLOSED_PAUSE_SECONDS: Final = 60.0
+_YIELD_EVERY: Final = 64
+
+State = Literal["starting", "reading", "held", "waiting", "closed", "failed"]
+
+
+class Downlink:
+    """Used on the event loop; `on_confirmed` is for any thread."""
+
+    def __init__(self, options: Options, around: Surroundings) -> None:
+        self.book = Book()
+        self.state: State = "starting"
+        self.reason = ""
+        self.is_up_to_date = False
+        self._options = options
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        self._bell = Bell()
+        self._outbox = Outbox(
+            around.journal,
+            self._loop,
+            stream=options.receipts,
+            gateway=options.gateway,
+            now_ns=around.wall_ns,
+        )
+        self._executor = Executor(self, self._give, self._bell, dry_run=options.dry_run)
+        self._routes = AllRoutes(around.routes, options.gateway_commands)
+        self._reader = Reader(
+            options.url,
+            client=around.client,
+            headers=around.headers,
+            create=options.create,
+            clock=around.monotonic,
+        )
+        self._place: tuple[str, int] | None = None
+        """Where the next page begins, and the number of its first command."""
+        self._known_before = 0
+        """The last position of the receipts stream at the start: what was accepted earlier lies before it."""
+        self._clock_is_good = False
+        self._failures = 0
+        """Attempts to read in a row that brought nothing."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the desk (`executor.Desk`)
+
+    def now(self) -> Now:
+        """Both clocks."""
+        return Now(self._around.wall_ns(), self._around.monotonic())
+
+    def write(self, write: Write) -> asyncio.Future[int]:
+        """Let something be committed."""
+        if write.receipt is not None:
+            receipt = write.receipt
+            event(
+                _log,
+                "info",
+                "downlink.receipt",
+                command=receipt.command_id,
+                number=receipt.number,
+                device=receipt.device,
+                status=receipt.status,
+                code=receipt.code,
+            )
+        return self._outbox.write(write)
+
+    def why_held(self) -> str:
+        """Why nothing is executed now; empty if it is."""
+        return self._why_no_clock() or self._around.why_not_claimed()
+
+    def is_confirmed(self, position: int) -> bool:
+        """Whether the receipts stream has everything up to a position."""
+        return self._around.journal.confirmed(self._options.receipts) >= position
+
+    def _why_no_clock(self) -> str:
+        if self._options.trusts_clock or self._clock_is_good:
+            return ""
+        return "the clock is not synchronised, so nobody knows how old a command is"
+
+    # -- start and stop
+
+    def start(self) -> None:
+        """Begin; the journal must take items."""
+        self._clock_is_good = self._around.is_synchronised()
+        self._spawn(self._run(), "downlink")
+
+    async def stop(self) -> None:
+        """End. What is open stays open, and goes on after the next start."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._executor.stop()
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """Whether receipts are on their way into the journal."""
+        return self._outbox.uncommitted > 0
+
+    def on_confirmed(self) -> None:
+        """Receipts are in their stream. Any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._bell.ring)
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        rows = await self._outbox.restored
+        try:
+            self.book = Book.restored(rows)
+        except JournalDamagedError as error:
+            self.state, self.reason = "failed", str(error)
+            event(_log, "error", "downlink.failed", reason=str(error))
+            return
+        self._known_before = self._around.journal.accepted(self._options.receipts)
+        if self.book.offset is not None:
+            self._place = (self.book.offset, self.book.number)
+        for write in stranded(self.book, self.now()):
+            self.write(write)
+        for entry in self.book.lost_entries:
+            self.write(abandon(self.book, entry, self.now()))
+        self._spawn(self._watch(), "downlink watch")
+        await self._read_for_ever()
+
+    async def _watch(self) -> None:
+        """See once a second to what nothing tells: clocks, deadlines."""
+        while True:
+            try:
+                good = self._around.is_synchronised()
+                if good != self._clock_is_good:
+                    event(_log, "info" if good else "warning", "downlink.clock", synchronised=good)
+                    self._clock_is_good = good
+                    self._bell.ring()
+                self._expire()
+            except Exception as error:  # noqa: BLE001 - supervision boundary: deadlines must be watched on
+                event(_log, "error", "downlink.defect", error=repr(error), exc=error)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    def _expire(self) -> None:
+        if self._why_no_clock():
+            return  # an hour from now it may turn out to be next year, or last
+        self._executor.expire()
+        now = self.now()
+        for entry in self.book.open_entries:
+            if entry.number not in self._executor and now.wall_ns >= entry.deadline_ns:
+                self.write(overdue(self.book, entry, now, may_have_been_sent=entry.state == "given"))
+
+    # -- reading
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            pause_seconds = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10))
+            try:
+                await self._read()
+                self.state, self.reason = "closed", f"{self._options.stream} is closed: it takes no more commands"
+                pause_seconds = CLOSED_PAUSE_SECONDS
+            except PlaceLostError as error:
+                self._go_back(error)
+            except (DurableStreamError, DownlinkError) as error:
+                if self.state != "waiting":
+                    event(_log, "warning", "downlink.waiting", stream=self._options.stream, reason=str(error))
+                self.state, self.reason = "waiting", str(error)
+            except Exception as error:  # noqa: BLE001 - supervision boundary: what was read stays open, and is read again
+                self.state, self.reason = "waiting", f"defect: {error!r}"
+                event(_log, "error", "downlink.defect", error=repr(error), exc=error)
+                pause_seconds = MAX_PAUSE_SECONDS
+            self._failures += 1
+            self.is_up_to_date = False
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))
+
+    async def _read(self) -> None:
+        """Read on until the stream is closed."""
+        await self._until_allowed(self._why_not_read)
+        if self._place is None:
+            end = await self._reader.look(None)
+            offset = end if self._options.start == "tail" else START_OFFSET
+            await self.write(Write(self.book.begin(offset)))
+            self._place = (offset, self.book.number)
+        await self._reader.look(self._place[0])
+        async with contextlib.aclosing(self._reader.pages(self._place[0])) as pages:
+            async for page in pages:
+                if self.state != "reading":
+                    event(_log, "info", "downlink.reading", stream=self._options.stream, offset=self._place[0])
+                self.state, self.reason = "reading", ""
+                await self._take(page)
+                self.is_up_to_date = page.is_up_to_date
+                self._failures = 0
+
+    async def _take(self, page: Page) -> None:
+        assert self._place is not None, "reading has begun"
+        first = self._place[1]
+        self.book.bound(first + len(page.elements), page.next_offset)
+        for place, element in enumerate(page.elements):
+            number = first + place
+            if place % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if number in self._executor or self.book.has_ended(number):
+                continue
+            await self._until_allowed(lambda number=number: self._why_no_room(number))  # type: ignore[misc]
+            is_live = page.is_live and self._around.monotonic() - page.at < GAP_SECONDS
+            received = receive(self.book, element, number, self._routes, Reading(self.now(), is_live))
+            if received.is_lost:
+                raise PlaceLostError(f"command {number} is not the one that stood there before")
+            written = None if received.write is None else self.write(received.write)
+            if received.write is not None and received.ready is None and received.write.receipt is not None:
+                self._executor.counts[received.write.receipt.status] += 1
+            if received.ready is not None:
+                self._executor.add(received.ready, written or self._accepted_before())
+        self._place = (page.next_offset, first + len(page.elements))
+        if self.book.is_doubtful and page.is_up_to_date:
+            self.write(Write(self.book.settle()))
+
+    def _accepted_before(self) -> asyncio.Future[int]:
+        known: asyncio.Future[int] = self._loop.create_future()
+        known.set_result(self._known_before)
+        return known
+
+    def _go_back(self, error: PlaceLostError) -> None:
+        """Begin again at the beginning of what is there. Expiry and ids protect from doing things twice."""
+        event(_log, "error", "downlink.place_lost", stream=self._options.stream, reason=str(error))
+        now = self.now()
+        for entry in self.book.open_entries:
+            if entry.number not in self._executor:
+                self.write(abandon(self.book, entry, now))
+        self.write(Write(self.book.begin_again(START_OFFSET)))
+        self._place = (START_OFFSET, self.book.number)
+        self.state, self.reason = "waiting", str(error)
+
+    async def _until_allowed(self, why_not: Callable[[], str]) -> None:
+        while reason := why_not():
+            if self.state != "held":
+                event(_log, "warning", "downlink.held", reason=reason)
+            self.state, self.reason = "held", reason
+            await self._bell.wait(LOOK_AGAIN_SECONDS)
+        if self.state == "held":
+            self.state, self.reason = "reading", ""
+
+    def _why_not_read(self) -> str:
+        if self._around.is_fenced():
+            return self._around.why_not_claimed()
+        return self._why_no_clock()
+
+    def _why_no_room(self, number: int) -> str:
+        """Why a command must stay in its stream; empty if it can be taken."""
+        open_count = self.book.open_count
+        if (why := self._why_not_read()) != "":
+            return why
+        if open_count >= MAX_OPEN or self._executor.open_bytes >= MAX_OPEN_BYTES:
+            return f"{open_count} commands are open"
+        if number - self.book.through >= MAX_SPAN:
+            return f"{MAX_SPAN} commands were read since the oldest one that is open"
+        if self._outbox.uncommitted >= MAX_UNCOMMITTED:
+            return "receipts wait for the journal"
+        promised = self._outbox.uncommitted_bytes + (open_count + 1) * TYPICAL_BYTES
+        if self._around.journal.receipt_room < promised:
+            return "receipts wait for the server, and their room in the journal is promised"
+        return ""
+
+    # -- giving
+
+    def _give(self, ready: Ready, on_progress: Callable[[Progress], None]) -> None:
+        if isinstance(ready.message, GatewayMessage):
+            self._spawn(self._perform(ready.message, on_progress), f"command {ready.number}")
+            return
+        order = Order(ready.id, ready.device, ready.message, ready.delivery, ready.deadline.monotonic)
+        self._around.targets[ready.route.source].send(order, on_progress)
+
+    async def _perform(self, message: GatewayMessage, on_progress: Callable[[Progress], None]) -> None:
+        on_progress(await perform(message, self._around.verbs))
+
+    # -- for people
+
+    def summary(self) -> dict[str, Any]:
+        """How it is, as JSON values."""
+        offset, number = self._place or (None, 0)
+        reason = self.reason or (self.why_held() if self.book.open_count else "")
+        return {
+            "state": self.state,
+            "reason": reason,
+            "offset": offset,
+            "number": number,
+            "stream": self._options.stream,
+            "receipts": self._options.receipts,
+            "up_to_date": self.is_up_to_date,
+            "open": self.book.open_count,
+            "counts": dict(self._executor.counts),
+        }
+
+    def commands(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer the control socket's verb ``commands``."""
+        found = []
+        for entry in self.book.open_entries:
+            turn = self._executor.turn(entry.number)
+            found.append(
+                {
+                    "command": entry.id,
+                    "number": entry.number,
+                    "device": entry.device,
+                    "state": entry.status if turn is None or not turn.is_handed else "sent",
+                    "since": rfc3339(entry.since_ns),
+                    "deadline": rfc3339(entry.deadline_ns),
+                    "reason": turn.reason if turn is not None else "it is read again from the stream",
+                }
+            )
+        return {"commands": found, "downlink": self.summary()}

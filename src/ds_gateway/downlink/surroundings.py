@@ -1,0 +1,51 @@
+"""What the downlink is told at its start: the configuration's words, and the rest of the gateway."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    import httpx
+
+    from ds_gateway.downlink.outbox import ReceiptJournal
+    from ds_gateway.downlink.own import Verb
+    from ds_gateway.downlink.ports import Routes, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the configuration says."""
+
+    gateway: str
+    stream: str
+    receipts: str
+    url: str
+    """Of the command stream."""
+    start: Literal["tail", "beginning"] = "tail"
+    create: bool = True
+    trusts_clock: bool = False
+    gateway_commands: Collection[str] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the rest of the gateway does for it."""
+
+    journal: ReceiptJournal
+    routes: Routes
+    targets: Mapping[str, Target]
+    verbs: Mapping[str, Verb]
+    client: httpx.AsyncClient
+    headers: Mapping[str, Callable[[], str]]
+    why_not_claimed: Callable[[], str]
+    """Why the receipts stream is not this gateway's alone; empty if it is."""
+    is_fenced: Callable[[], bool]
+    """Whether the receipts stream has stopped."""
+    is_synchronised: Callable[[], bool]
+    wall_ns: Callable[[], int] = time.time_ns
+    monotonic: Callable[[], float] = time.monotonic
