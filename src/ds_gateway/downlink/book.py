@@ -5,7 +5,7 @@
 
 | row          | holds                                                                                       |
 |--------------|---------------------------------------------------------------------------------------------|
-| `at`         | an offset, the number of the command there, and `through`: all before this number ended     |
+| `at`         | the checkpoint (`Place`), and `through`: all commands before this number ended              |
 | `c<number>`  | a command from `through` on that was accepted, or that ended                                |
 | `i<digest>`  | the id of one that ended in the last day (`ids`)                                            |
 
@@ -36,11 +36,24 @@ START_OFFSET: Final = "-1"
 _ENTRY: Final = "c"
 
 Rows = dict[str, bytes | None]
+Mark = tuple[str, str]
+"""An offset, and the digest of the element that follows on it: by that the same stream is known again."""
 State = Literal[
     "accepted",  # not a byte of it was sent
     "given",  # it may have been sent
     "ended",  # it has its terminal receipt
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where reading goes on."""
+
+    offset: str
+    number: int
+    """Of the next command."""
+    mark: Mark | None = None
+    """Of the last page before, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +81,8 @@ class Book:
     """Used on the event loop; the rows that it was restored from are its only past."""
 
     def __init__(self) -> None:
-        self.offset: str | None = None
+        self.at: Place | None = None
         """The checkpoint; None before the first."""
-        self.number = 0
-        """Of the command at the checkpoint."""
         self.through = 0
         """All commands before this number ended."""
         self.is_doubtful = False
@@ -79,8 +90,8 @@ class Book:
         self.ids = DoneIds()
         self.entries: dict[int, Entry] = {}
         self._by_id: dict[str, int] = {}
-        self._ends: deque[tuple[int, str]] = deque()
-        """Ends of pages behind the checkpoint: the number of the next command, and the offset of it."""
+        self._ends: deque[Place] = deque()
+        """Ends of pages behind the checkpoint."""
 
     @classmethod
     def restored(cls, rows: Mapping[str, bytes]) -> Book:
@@ -89,8 +100,9 @@ class Book:
         try:
             if AT in rows:
                 at: dict[str, Any] = orjson.loads(rows[AT])
-                book.offset, book.number, book.through = at["offset"], at["number"], at["through"]
-                book.is_doubtful = at["doubtful"]
+                mark = None if at["mark"] is None else (at["mark"][0], at["mark"][1])
+                book.at = Place(at["offset"], at["number"], mark)
+                book.through, book.is_doubtful = at["through"], at["doubtful"]
             for name, row in rows.items():
                 if name[0] == _ENTRY:
                     book._put(Entry(**orjson.loads(row)))
@@ -133,7 +145,7 @@ class Book:
 
     def begin(self, offset: str) -> Rows:
         """Count from here."""
-        self.offset = offset
+        self.at = Place(offset, self.through)
         return self._at_row()
 
     def begin_again(self, offset: str) -> Rows:
@@ -143,12 +155,12 @@ class Book:
         """
         ended = [number for number, entry in self.entries.items() if not entry.is_open]
         rows: Rows = {_name(number): None for number in ended}
-        ends = (number for number, _ in self._ends)
-        following = max([self.number, self.through, *ends, *(number + 1 for number in self.entries)])
+        ends = (end.number for end in self._ends)
+        following = max([self.through, *ends, *(number + 1 for number in self.entries)])
         for number in ended:
             del self.entries[number]
         self._ends.clear()
-        self.offset, self.number, self.through = offset, following, following
+        self.at, self.through = Place(offset, following), following
         self.is_doubtful = True
         return rows | self._at_row()
 
@@ -157,16 +169,16 @@ class Book:
         self.is_doubtful = False
         return self._at_row()
 
-    def bound(self, number: int, offset: str) -> None:
-        """A page ends here: the command with this number is the next one, at this offset.
+    def bound(self, end: Place) -> None:
+        """A page ends here. Told before the page's commands are dealt with; a checkpoint can only be at such a place.
 
-        A checkpoint can only be where a page ends. Told before the page's commands are dealt with.
+        Pages that end elsewhere than when they were read before are told in vain, as far as they were.
         """
-        last = self._ends[-1][0] if self._ends else self.number
-        if number > last:
-            self._ends.append((number, offset))
-        elif number == self.number and not self._ends:
-            self.offset = offset  # nothing but an empty page lies between
+        last = self._ends[-1] if self._ends else self.at
+        if last is None or end.number > last.number:
+            self._ends.append(end)
+        elif end.number == last.number and not self._ends:
+            self.at = replace(last, offset=end.offset)  # nothing but an empty page lies between
         self._move()
 
     def accept(self, entry: Entry) -> Rows:
@@ -222,12 +234,13 @@ class Book:
 
     def _move(self) -> None:
         """Move the checkpoint to the last page's end before which everything ended."""
-        while self._ends and self._ends[0][0] <= self.through:
-            self.number, self.offset = self._ends.popleft()
+        while self._ends and self._ends[0].number <= self.through:
+            self.at = self._ends.popleft()
 
     def _at_row(self) -> Rows:
-        at = {"offset": self.offset, "number": self.number, "through": self.through, "doubtful": self.is_doubtful}
-        return {AT: orjson.dumps(at)}
+        assert self.at is not None, "counting has begun"
+        at = {"offset": self.at.offset, "number": self.at.number, "mark": self.at.mark}
+        return {AT: orjson.dumps(at | {"through": self.through, "doubtful": self.is_doubtful})}
 
 
 def _name(number: int) -> str:

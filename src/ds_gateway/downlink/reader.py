@@ -7,11 +7,14 @@ how long.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ds_gateway.downlink.book import START_OFFSET
+import orjson
+
+from ds_gateway.downlink.book import START_OFFSET, Place
 from ds_gateway.downlink.pages import elements
 from ds_gateway.errors import DownlinkError
 from durable_streams import (
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ds_gateway.downlink.book import Mark
     from durable_streams import HeadResult
 
 GAP_SECONDS: Final = 5.0
@@ -47,6 +51,8 @@ class Page:
     next_offset: str
     is_up_to_date: bool
     is_live: bool
+    mark: Mark | None
+    """By which the stream is known again; None of a page without elements."""
     at: float
     """When it came; monotonic seconds."""
 
@@ -79,12 +85,20 @@ class Reader:
         self._requested_at = self._clock()
         return "no-cache"
 
-    async def look(self, offset: str | None) -> str:
+    async def look(self, place: Place | None) -> str:
         """Look whether there is the stream, make it if that is wanted, and return where it ends.
 
-        ``offset`` is where it was read to. Raises `PlaceLostError` if it ends before that, `DownlinkError` for
-        one that holds no JSON, and the client's errors.
+        ``place`` is where it was read to. Raises `PlaceLostError` if the stream is not the same any more,
+        `DownlinkError` for one that holds no JSON, and the client's errors.
         """
+        end = await self._end()
+        if place is not None and place.offset != START_OFFSET and end < place.offset:
+            raise PlaceLostError(f"the stream ends at {end}, and was read to {place.offset} before")
+        if place is not None and place.mark is not None:
+            await self._compare(place.mark)
+        return end
+
+    async def _end(self) -> str:
         try:
             head: HeadResult = await self._stream.head()
         except StreamNotFoundError:
@@ -97,18 +111,28 @@ class Reader:
                 f"{self.url} holds {content_type or 'nobody knows what'}, and commands are {_JSON}: "
                 "delete it, or give downlink.stream another name"
             )
-        if offset is not None and offset != START_OFFSET and head.offset < offset:
-            raise PlaceLostError(f"the stream ends at {head.offset}, and was read to {offset} before")
         return head.offset
 
-    async def pages(self, offset: str) -> AsyncGenerator[Page, None]:
-        """Yield the pages from an offset on, until the stream is closed. Use it with `contextlib.aclosing`.
+    async def _compare(self, mark: Mark) -> None:
+        """Look whether the last page that was read begins as it did: a stream made anew may be as long."""
+        offset, digest = mark
+        try:
+            async with self._stream.stream(offset=offset, live=False) as response:
+                event = await anext(response.iter_events("bytes"), None)
+        except RetentionGoneError:
+            return  # trimmed since: what is behind it is the same stream's all the same
+        found = [] if event is None else elements(event.data)
+        if not found or _digest(found[0]) != digest:
+            raise PlaceLostError(f"the stream has another element behind {offset} than before: it was made anew")
+
+    async def pages(self, start: Place) -> AsyncGenerator[Page, None]:
+        """Yield the pages from a place on, until the stream is closed. Use it with `contextlib.aclosing`.
 
         Raises as `look` does.
         """
-        place = offset
+        place = start
         try:
-            async with self._stream.stream(offset=offset, live=True) as response:
+            async with self._stream.stream(offset=place.offset, live=True) as response:
                 self._refusals = 0
                 before: Page | None = None
                 events = response.iter_events("bytes")
@@ -117,30 +141,42 @@ class Reader:
                     event = await anext(events, None)
                     if event is None:
                         return
-                    if place != START_OFFSET and event.next_offset < place:
-                        raise PlaceLostError(f"the stream went back from {place} to {event.next_offset}")
+                    if place.offset != START_OFFSET and event.next_offset < place.offset:
+                        raise PlaceLostError(f"the stream went back from {place.offset} to {event.next_offset}")
+                    found = elements(event.data)
                     page = Page(
-                        elements(event.data),
+                        found,
                         event.next_offset,
                         event.up_to_date,
                         before is not None and self._has_no_gap(before, asked_at, requests),
+                        (place.offset, _digest(found[0])) if found else None,
                         self._clock(),
                     )
                     if self._requests > requests and before is not None and not page.is_live:
                         # A server that went back and answers as if nothing had been is found out here.
-                        await self.look(page.next_offset)
+                        await self.look(place if found else replace(place, mark=None))
                     yield page
-                    before, place = page, page.next_offset
+                    before = page
+                    place = Place(page.next_offset, place.number + len(found), page.mark or place.mark)
         except (InvalidOffsetError, RetentionGoneError) as error:
             await self.look(place)
             self._refusals += 1
             if self._refusals < REFUSALS:
                 raise
             self._refusals = 0
-            raise PlaceLostError(f"the stream cannot be read from {place} on any more: {error}") from error
+            raise PlaceLostError(f"the stream cannot be read from {place.offset} on any more: {error}") from error
 
     def _has_no_gap(self, before: Page, asked_at: float, requests: int) -> bool:
         if not before.is_up_to_date or asked_at - before.at >= GAP_SECONDS:
             return False
         new = self._requests - requests
         return new == 0 or (new == 1 and self._requested_at - before.at < GAP_SECONDS)
+
+
+def _digest(element: bytes) -> str:
+    """Of what it says: blanks and line ends may differ from answer to answer."""
+    try:
+        element = orjson.dumps(orjson.loads(element))
+    except orjson.JSONDecodeError:
+        element = b"".join(element.split())
+    return hashlib.blake2b(element, digest_size=16).hexdigest()

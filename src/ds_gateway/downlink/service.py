@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ds_gateway.commands import Order
 from ds_gateway.downlink.ageing import Now
-from ds_gateway.downlink.book import START_OFFSET, Book
+from ds_gateway.downlink.book import START_OFFSET, Book, Place
 from ds_gateway.downlink.executor import LOOK_AGAIN_SECONDS, Bell, Executor
 from ds_gateway.downlink.outbox import Outbox
 from ds_gateway.downlink.own import AllRoutes, perform
@@ -83,8 +83,8 @@ class Downlink:
             create=options.create,
             clock=around.monotonic,
         )
-        self._place: tuple[str, int] | None = None
-        """Where the next page begins, and the number of its first command."""
+        self._place: Place | None = None
+        """Where the next page begins."""
         self._known_before = 0
         """The last position of the receipts stream at the start: what was accepted earlier lies before it."""
         self._clock_is_good = False
@@ -166,8 +166,7 @@ class Downlink:
             event(_log, "error", "downlink.failed", reason=str(error))
             return
         self._known_before = self._around.journal.accepted(self._options.receipts)
-        if self.book.offset is not None:
-            self._place = (self.book.offset, self.book.number)
+        self._place = self.book.at
         for write in stranded(self.book, self.now()):
             self.write(write)
         for entry in self.book.lost_entries:
@@ -228,12 +227,13 @@ class Downlink:
             end = await self._reader.look(None)
             offset = end if self._options.start == "tail" else START_OFFSET
             await self.write(Write(self.book.begin(offset)))
-            self._place = (offset, self.book.number)
-        await self._reader.look(self._place[0])
-        async with contextlib.aclosing(self._reader.pages(self._place[0])) as pages:
+            self._place = self.book.at
+        assert self._place is not None, "counting has begun"
+        await self._reader.look(self._place)
+        async with contextlib.aclosing(self._reader.pages(self._place)) as pages:
             async for page in pages:
                 if self.state != "reading":
-                    event(_log, "info", "downlink.reading", stream=self._options.stream, offset=self._place[0])
+                    event(_log, "info", "downlink.reading", stream=self._options.stream, offset=self._place.offset)
                 self.state, self.reason = "reading", ""
                 await self._take(page)
                 self.is_up_to_date = page.is_up_to_date
@@ -241,8 +241,9 @@ class Downlink:
 
     async def _take(self, page: Page) -> None:
         assert self._place is not None, "reading has begun"
-        first = self._place[1]
-        self.book.bound(first + len(page.elements), page.next_offset)
+        first = self._place.number
+        end = Place(page.next_offset, first + len(page.elements), page.mark or self._place.mark)
+        self.book.bound(end)
         for place, element in enumerate(page.elements):
             number = first + place
             if place % _YIELD_EVERY == 0:
@@ -259,7 +260,7 @@ class Downlink:
                 self._executor.counts[received.write.receipt.status] += 1
             if received.ready is not None:
                 self._executor.add(received.ready, written or self._accepted_before())
-        self._place = (page.next_offset, first + len(page.elements))
+        self._place = end
         if self.book.is_doubtful and page.is_up_to_date:
             self.write(Write(self.book.settle()))
 
@@ -276,7 +277,7 @@ class Downlink:
             if entry.number not in self._executor:
                 self.write(abandon(self.book, entry, now))
         self.write(Write(self.book.begin_again(START_OFFSET)))
-        self._place = (START_OFFSET, self.book.number)
+        self._place = self.book.at
         self.state, self.reason = "waiting", str(error)
 
     async def _until_allowed(self, why_not: Callable[[], str]) -> None:
@@ -325,13 +326,12 @@ class Downlink:
 
     def summary(self) -> dict[str, Any]:
         """How it is, as JSON values."""
-        offset, number = self._place or (None, 0)
         reason = self.reason or (self.why_held() if self.book.open_count else "")
         return {
             "state": self.state,
             "reason": reason,
-            "offset": offset,
-            "number": number,
+            "offset": None if self._place is None else self._place.offset,
+            "number": 0 if self._place is None else self._place.number,
             "stream": self._options.stream,
             "receipts": self._options.receipts,
             "up_to_date": self.is_up_to_date,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from ds_gateway.downlink.book import Place
 from ds_gateway.downlink.reader import Page, PlaceLostError, Reader
 from ds_gateway.errors import DownlinkError
 from durable_streams import DurableStream, DurableStreamError, StreamNotFoundError
@@ -87,9 +88,9 @@ async def caught_up(pages: AsyncIterator[Page]) -> Page:
 class TestLooking:
     async def test_a_missing_stream_is_made(self, bench: Bench) -> None:
         end = await bench.reader.look(None)
-        assert await bench.reader.look(end) == end
+        assert await bench.reader.look(Place(end, 0)) == end
         await bench.send(1)
-        assert await bench.reader.look(end) > end
+        assert await bench.reader.look(Place(end, 0)) > end
 
     async def test_unless_that_is_not_wanted(self, bench: Bench) -> None:
         reader = Reader(bench.url, client=bench.client, headers={}, create=False)
@@ -107,14 +108,28 @@ class TestLooking:
         end = await bench.reader.look(None)
         await asyncio.to_thread(DurableStream.delete_static, bench.url)
         with pytest.raises(PlaceLostError, match="read to"):
-            await bench.reader.look(end)
+            await bench.reader.look(Place(end, 0))
+
+    async def test_even_if_it_is_as_long_as_the_old_one(self, bench: Bench) -> None:
+        await bench.reader.look(None)
+        await bench.send(1)
+        async with contextlib.aclosing(bench.reader.pages(Place("-1", 0))) as pages:
+            (page,) = await until(pages, 1)
+        place = Place(page.next_offset, 1, page.mark)
+        await bench.send(2)
+        await bench.reader.look(place)
+        await asyncio.to_thread(DurableStream.delete_static, bench.url)
+        await bench.reader.look(None)
+        await bench.send(7, 8, 9)
+        with pytest.raises(PlaceLostError, match="made anew"):
+            await bench.reader.look(place)
 
 
 class TestReading:
     async def test_a_catch_up_is_not_live_and_what_comes_then_is(self, bench: Bench) -> None:
         await bench.reader.look(None)
         await bench.send(1, 2)
-        async with contextlib.aclosing(bench.reader.pages("-1")) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place("-1", 0))) as pages:
             found = await until(pages, 2)
             assert [each for page in found for each in page.elements] == [b"1", b"2"]
             assert not any(page.is_live for page in found)
@@ -126,7 +141,7 @@ class TestReading:
     async def test_what_the_first_answer_brings_is_not_live(self, bench: Bench) -> None:
         end = await bench.reader.look(None)
         await bench.send(1)
-        async with contextlib.aclosing(bench.reader.pages(end)) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place(end, 0))) as pages:
             (page,) = await until(pages, 1)
             assert page.is_up_to_date
             assert not page.is_live
@@ -134,7 +149,7 @@ class TestReading:
     async def test_long_polls_that_follow_at_once_are_live(self, bench: Bench) -> None:
         end = await bench.reader.look(None)
         bench.server.inject(Status(406), path=PATH, where=lambda request: "live=sse" in request.query, times=None)
-        async with contextlib.aclosing(bench.reader.pages(end)) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place(end, 0))) as pages:
             await caught_up(pages)
             await caught_up(pages)
             await bench.send(1)
@@ -143,7 +158,7 @@ class TestReading:
 
     async def test_what_came_while_nobody_looked_is_not_live(self, bench: Bench) -> None:
         end = await bench.reader.look(None)
-        async with contextlib.aclosing(bench.reader.pages(end)) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place(end, 0))) as pages:
             await caught_up(pages)
             bench.clock.now += 60
             await bench.send(1)
@@ -152,7 +167,7 @@ class TestReading:
 
     async def test_what_came_while_the_connection_was_broken_is_not_live(self, bench: Bench) -> None:
         await bench.reader.look(None)
-        async with contextlib.aclosing(bench.reader.pages("-1")) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place("-1", 0))) as pages:
             await caught_up(pages)
             await caught_up(pages)
             snapshot = bench.server.snapshot()
@@ -174,7 +189,7 @@ class TestReading:
         await bench.send(1)
         old = bench.server.snapshot()
         await bench.send(2)
-        async with contextlib.aclosing(bench.reader.pages("-1")) as pages:
+        async with contextlib.aclosing(bench.reader.pages(Place("-1", 0))) as pages:
             await until(pages, 2)
             bench.server.restore(old)
             with pytest.raises(PlaceLostError):
@@ -186,9 +201,9 @@ class TestReading:
         bench.server.inject(Status(410), method="GET", times=None)
         for _ in range(2):
             with pytest.raises(DurableStreamError):
-                await until(bench.reader.pages("-1"), 1)
+                await until(bench.reader.pages(Place("-1", 0)), 1)
         with pytest.raises(PlaceLostError, match="cannot be read"):
-            await until(bench.reader.pages("-1"), 1)
+            await until(bench.reader.pages(Place("-1", 0)), 1)
 
     async def test_a_page_that_is_none_is_said_so(self, bench: Bench) -> None:
         end = await bench.reader.look(None)
@@ -197,4 +212,4 @@ class TestReading:
             method="GET",
         )
         with pytest.raises(DownlinkError, match="no JSON array"):
-            await until(bench.reader.pages(end), 1)
+            await until(bench.reader.pages(Place(end, 0)), 1)
