@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,6 @@ def box(tmp_path: Path, server: InMemoryStreamServer, device: Device) -> Downlin
 
 
 def now(seconds: float = 0.0) -> str:
-    import time
-
     return rfc3339(time.time_ns() + int(seconds * 1e9))
 
 
@@ -245,16 +244,21 @@ class TestACrash:
         chance = random.Random(delivery)
         await box.start()
         for number in range(count):
-            await box.send(fresh(f"d{number % 3}", id=f"c{number}", delivery=delivery, expires_after=600))
-            if number % 6 == 5:
-                last = box.commits + chance.randrange(1, 8)
+            if number % 6 == 0:
+                last = box.commits + chance.randrange(1, 24)
 
                 def die(commits: int, last: int = last) -> None:
                     if commits >= last:
                         raise KilledError
 
                 box.on_commit = die
-                await await_until(lambda: not box.journal.running, what="it is killed")
+            await box.send(fresh(f"d{number % 3}", id=f"c{number}", delivery=delivery, expires_after=600))
+            if number % 6 == 5:
+                # Or nothing is left to be committed, and it is killed then.
+                await await_until(
+                    lambda sent=number + 1: not box.journal.running or box.downlink.book.through == sent,  # type: ignore[misc]
+                    what="it is killed",
+                )
                 await box.kill()
                 await box.start()
         receipts = await box.wait_for(count)
