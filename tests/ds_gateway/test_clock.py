@@ -37,7 +37,12 @@ class TestTheKernel:
         ("state", "status", "is_good"),
         [(0, 0x2001, True), (1, 0, True), (5, 0, False), (5, 0x40, False), (0, 0x40, False)],
     )
-    def test_what_its_answer_means(self, state: int, status: int, is_good: bool) -> None:
+    def test_what_its_answer_means(
+        self,
+        state: int,
+        status: int,
+        is_good: bool,  # noqa: FBT001 - a parameter of the table
+    ) -> None:
         assert clock.judged(state, status) is is_good
 
     def test_it_answers_here(self) -> None:

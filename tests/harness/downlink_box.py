@@ -1,6 +1,7 @@
 """A downlink with a real journal, real uplinks and a real stream server; its device is a thread of the test.
 
-`kill` ends everything as `kill -9` does: what the journal did not commit is gone. The server and the device live on.
+`kill` ends everything as `kill -9` does: what the journal did not commit is gone. The server and the device live
+on.
 """
 
 from __future__ import annotations

@@ -75,15 +75,15 @@ def age(
             return TooOld(
                 "failed",
                 "clock",
-                f"issued_at is {ahead:.0f} s ahead of the gateway's clock ({rfc3339(now.wall_ns)}): set the clocks",
+                f"issued_at is {ahead:.0f} s ahead of the gateway's clock, {rfc3339(now.wall_ns)}: set both",
             )
         oldest_ns = max(floor_ns, now.wall_ns - int(MAX_AGE_SECONDS * NANOSECONDS))
         if issued_ns < oldest_ns:
             return TooOld(
                 "expired",
                 "too_old",
-                f"it was issued at {rfc3339(issued_ns)}; whether anything from before {rfc3339(oldest_ns)} was done "
-                "is not known any more: issue it again",
+                f"it was issued at {rfc3339(issued_ns)}; what was done before {rfc3339(oldest_ns)} is not known "
+                "any more: issue it again",
             )
     counts_from_ns = issued_ns
     if issued_ns is None and (command.expires_ns is None or command.expires_after_seconds is not None):

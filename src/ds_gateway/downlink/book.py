@@ -170,7 +170,7 @@ class Book:
         return self._at_row()
 
     def bound(self, end: Place) -> None:
-        """A page ends here. Told before the page's commands are dealt with; a checkpoint can only be at such a place.
+        """A page ends here: only there can be a checkpoint. Told before its commands are dealt with.
 
         Pages that end elsewhere than when they were read before are told in vain, as far as they were.
         """

@@ -1,6 +1,6 @@
 """Executes accepted commands: for each device in order and one at a time, different devices side by side.
 
-    accepted, committed -> confirmed in the receipts stream -> turn, rate -> `given`, committed -> the source -> receipt
+    accepted -> confirmed in the receipts stream -> turn, rate -> `given`, committed -> its source -> receipt
 
 Nothing is handed to a source before the server has its `accepted` under a claim of this start: who was fenced by
 another gateway executes nothing. Whatever ends a command's time while it waits ends it with its receipt.

@@ -25,7 +25,7 @@ _EVICTED_AT_ONCE: Final = 16
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _AHEAD_NS: Final = int(MAX_AHEAD_SECONDS * NANOSECONDS)
 _KEEP_NS: Final = int(MAX_AGE_SECONDS * NANOSECONDS) + 2 * _AHEAD_NS
-"""A bit longer than commands may be old: what a sender's clock ahead of ours issued is known until it is too old."""
+"""A bit longer than commands may be old, because a sender's clock may be ahead of ours."""
 _ROW: Final = struct.Struct("<BQQ")
 
 

@@ -1,5 +1,6 @@
-"""Commands to the gateway itself, as device ``@gateway``: what the control socket's verbs do, for boxes that nobody
-can log in to. Only verbs that ``downlink.gateway_commands`` lists.
+"""Commands to the gateway itself, as device ``@gateway``, for boxes that nobody can log in to.
+
+What the control socket's verbs do; only those that ``downlink.gateway_commands`` lists.
 
     "status"        {"verb": "resolve", "stream": "telemetry/line-7", "action": "retry"}        "reload"
 """

@@ -61,7 +61,8 @@ def _last(rest: bytes, *, found_before: bool) -> Iterator[bytes]:
 
 
 def _no_page(page: bytes, place: int) -> DownlinkError:
+    around = page[max(0, place - 20) : place + 20]
     return DownlinkError(
-        f"the command stream's answer is no JSON array at byte {place} ({page[max(0, place - 20) : place + 20]!r}): "
+        f"the command stream's answer is no JSON array at byte {place} ({around!r}): "
         "look what stands between the gateway and the stream server"
     )

@@ -136,7 +136,8 @@ def _instant(key: str, value: object) -> int | None:
         case _:
             pass
     raise ValueError(
-        f"{key} must be a time with its zone, as 2026-03-01T12:00:00Z, or seconds since 1970, not {str(value)[:40]!r}"
+        f"{key} must be a time with its zone, as 2026-03-01T12:00:00Z, or seconds since 1970, "
+        f"not {str(value)[:40]!r}"
     )
 
 

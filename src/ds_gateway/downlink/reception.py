@@ -74,7 +74,9 @@ def receive(book: Book, element: bytes, number: int, routes: Routes, reading: Re
     parsed = parse(element, number)
     entry = book.entries.get(number)
     if entry is not None:
-        return _resume(book, parsed, entry, routes, reading, len(element))
+        if isinstance(parsed, Refusal) or (parsed.id, parsed.device) != (entry.id, entry.device):
+            return Received(is_lost=True)
+        return _resume(book, parsed, routes, reading, len(element))
     if isinstance(parsed, Refusal):
         return Received(_refuse(book, parsed, reading))
     known = book.known(parsed.id)
@@ -88,7 +90,8 @@ def receive(book: Book, element: bytes, number: int, routes: Routes, reading: Re
 
 def abandon(book: Book, entry: Entry, now: Now) -> Write:
     """End a command that cannot be read again."""
-    return _unless_sent(book, entry, "failed", now, "unreadable_again", _UNREADABLE_AGAIN)
+    why = Refusal(entry.number, "unreadable_again", _UNREADABLE_AGAIN)
+    return _unless_sent(book, entry, why, now)
 
 
 def stranded(book: Book, now: Now) -> list[Write]:
@@ -124,9 +127,10 @@ def end(
     return Write(book.end(entry.number, status, now.wall_ns), receipt)
 
 
-def _unless_sent(book: Book, entry: Entry, status: Status, now: Now, code: str, reason: str) -> Write:
-    """End it with a status that is only true if it was never sent; else with `unknown`."""
-    return end(book, entry, "unknown" if entry.state == "given" else status, now, code=code, reason=reason)
+def _unless_sent(book: Book, entry: Entry, why: Refusal, now: Now) -> Write:
+    """Fail it, which is only true if it was never sent; else nobody can tell."""
+    status: Status = "unknown" if entry.state == "given" else "failed"
+    return end(book, entry, status, now, code=why.code, reason=why.reason)
 
 
 def _refusal(command: Command, code: str, reason: str) -> Refusal:
@@ -194,17 +198,15 @@ def _take(book: Book, command: Command, routes: Routes, reading: Reading, size: 
     return Received(Write(book.accept(entry), receipt), ready)
 
 
-def _resume(
-    book: Book, parsed: Command | Refusal, entry: Entry, routes: Routes, reading: Reading, size: int
-) -> Received:
-    if isinstance(parsed, Refusal) or (parsed.id, parsed.device) != (entry.id, entry.device):
-        return Received(is_lost=True)
+def _resume(book: Book, parsed: Command, routes: Routes, reading: Reading, size: int) -> Received:
+    """Go on with a command that an earlier process, or this one before an error, has accepted."""
+    entry = book.entries[parsed.number]
     deadline = Deadline.at(entry.deadline_ns, reading.now)
     if deadline.is_over(reading.now):
         return Received(overdue(book, entry, reading.now, may_have_been_sent=entry.state == "given"))
     found = _route(parsed, routes)
     if isinstance(found, Refusal):
-        return Received(_unless_sent(book, entry, "failed", reading.now, found.code, found.reason))
+        return Received(_unless_sent(book, entry, found, reading.now))
     route, message = found
     return Received(
         None,

@@ -218,7 +218,7 @@ class Downlink:
                 pause_seconds = MAX_PAUSE_SECONDS
             self._failures += 1
             self.is_up_to_date = False
-            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
 
     async def _read(self) -> None:
         """Read on until the stream is closed."""
@@ -330,8 +330,8 @@ class Downlink:
         return {
             "state": self.state,
             "reason": reason,
-            "offset": None if self._place is None else self._place.offset,
-            "number": 0 if self._place is None else self._place.number,
+            "offset": None if self.book.at is None else self.book.at.offset,
+            "number": self.book.through,
             "stream": self._options.stream,
             "receipts": self._options.receipts,
             "up_to_date": self.is_up_to_date,

@@ -133,7 +133,8 @@ def unresolved_size(book: Book) -> int:
 def shed_oldest(plan: Plan, state: State, room: Room, size: int) -> int:
     """Let the oldest open records of the fullest streams give way; return the bytes of room that it made.
 
-    The ledger and receipts never give way. A stream whose first open segment cannot be read is passed over: it is halted.
+    The ledger and receipts never give way. A stream whose first open segment cannot be read is passed over: it
+    is halted.
     """
     books = [book for book in state.books.values() if book.open_records and not room.is_reserved(book)]
     freed = 0

@@ -169,7 +169,7 @@ class Upkeep:
     # -- ages
 
     def shed_aged(self, plan: Plan, state: State) -> None:
-        """Let open records that are too old give way, a bounded number at a time. Losses and receipts have no age."""
+        """Let open records that are too old give way, a bounded number at a time. Losses, receipts have none."""
         if self._max_age is None:
             return
         now = self._ages.now()

@@ -54,7 +54,11 @@ class TestEveryCombination:
         ),
     )
     def test_the_deadline_is_the_earliest_that_is_known(
-        self, issued: float | None, expires: float | None, after: float | None, live: bool
+        self,
+        issued: float | None,
+        expires: float | None,
+        after: float | None,
+        live: bool,  # noqa: FBT001 - a parameter of the table
     ) -> None:
         result = aged(issued=issued, expires=expires, after=after, live=live)
         needs_age = issued is None and (expires is None or after is not None)
@@ -97,6 +101,11 @@ class TestADeadline:
             (10.0, 10.0, True),
         ],
     )
-    def test_either_clock_ends_it(self, wall: float, monotonic: float, is_over: bool) -> None:
+    def test_either_clock_ends_it(
+        self,
+        wall: float,
+        monotonic: float,
+        is_over: bool,  # noqa: FBT001 - a parameter of the table
+    ) -> None:
         deadline = Deadline.at(_at(10.0), NOW)
         assert deadline.is_over(Now(_at(wall), 1000.0 + monotonic)) is is_over

@@ -21,7 +21,10 @@ values = st.recursive(
 class TestCutting:
     @given(st.lists(st.lists(values, max_size=4), max_size=3), st.sampled_from([None, 1]), st.booleans())
     def test_the_elements_are_those_that_were_joined(
-        self, pages: list[list[object]], indent: int | None, ascii_only: bool
+        self,
+        pages: list[list[object]],
+        indent: int | None,
+        ascii_only: bool,  # noqa: FBT001 - given by hypothesis
     ) -> None:
         data = b"".join(json.dumps(page, indent=indent, ensure_ascii=ascii_only).encode() for page in pages)
         found = [json.loads(element) for element in elements(data)]

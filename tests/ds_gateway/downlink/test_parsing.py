@@ -12,6 +12,17 @@ from hypothesis import strategies as st
 from ds_gateway.commands import Command
 from ds_gateway.downlink.parsing import MAX_ELEMENT_BYTES, Refusal, parse
 
+INSTANTS_OF_NOBODY: list[object] = [
+    "",
+    "2026-03-01T12:00:00",
+    "1950-01-01T00:00:00Z",
+    -1,
+    True,
+    1e10,
+    "noon",
+    [1],
+    {},
+]
 MARCH_NS = 1_772_366_400 * 10**9  # 2026-03-01T12:00:00Z
 
 
@@ -64,8 +75,10 @@ class TestWhatACommandSays:
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
         "element",
-        [b"", b"x", b"[]", b"null", b"1", b'"x"', b"NaN", b'{"device":"\xff","payload":1}', b"[" * 60_000]
-        + [b'{"device":"d","payload":%b}' % (b"[" * 2000 + b"]" * 2000)],
+        [
+            *(b"", b"x", b"[]", b"null", b"1", b'"x"', b"NaN", b'{"device":"\xff","payload":1}', b"[" * 60_000),
+            b'{"device":"d","payload":%b}' % (b"[" * 2000 + b"]" * 2000),
+        ],
     )
     def test_what_is_no_object(self, element: bytes) -> None:
         refused = parse(element, 7)
@@ -95,11 +108,7 @@ class TestWhatIsRefused:
             *[("device", value) for value in ("", 7, None, "x" * 1025)],
             *[("delivery", value) for value in ("once", 1, "")],
             *[("expires_after", value) for value in (0, -1, "", "soon", True, 1e300, [1])],
-            *[
-                (key, value)
-                for key in ("issued_at", "expires_at")
-                for value in ("", "2026-03-01T12:00:00", "1950-01-01T00:00:00Z", -1, True, 1e10, "noon", [1], {})
-            ],
+            *[(key, value) for key in ("issued_at", "expires_at") for value in INSTANTS_OF_NOBODY],
         ],
     )
     def test_a_wrong_value(self, key: str, value: object) -> None:

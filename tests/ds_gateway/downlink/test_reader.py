@@ -14,6 +14,7 @@ from ds_gateway.downlink.reader import Page, PlaceLostError, Reader
 from ds_gateway.errors import DownlinkError
 from durable_streams import DurableStream, DurableStreamError, StreamNotFoundError
 from durable_streams.testing import DropBefore, InMemoryStreamServer, Status
+from harness.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -174,8 +175,7 @@ class TestReading:
             with bench.server.inject(DropBefore(), method="GET", times=None) as plan:
                 bench.server.restore(snapshot)  # breaks the connections
                 waiting = asyncio.create_task(until(pages, 1))
-                while len(plan.requests) < 2:
-                    await asyncio.sleep(0.01)
+                await await_until(lambda: len(plan.requests) >= 2, what="it tried again")
                 bench.clock.now += 60
                 await bench.send(1)
             (page,) = await waiting

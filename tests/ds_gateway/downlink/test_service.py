@@ -319,7 +319,7 @@ class TestTwoGateways:
         await await_until(lambda: not other.downlink.why_held(), what="the second has claimed")
         await box.send(*(fresh(id=f"b{n}") for n in range(5)))
         await other.wait_for(6)
-        await await_until(lambda: box.downlink.why_held(), what="the first is fenced")
+        await await_until(box.downlink.why_held, what="the first is fenced")
         await box.send(*(fresh(id=f"c{n}") for n in range(5)))
         receipts = await other.wait_for(11)
         await box.stop()
