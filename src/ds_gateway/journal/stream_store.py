@@ -52,8 +52,11 @@ class StreamStore:
         return self._state(self._book, batch)
 
     def _state(self, book: Book, batch: SealedBatch | None) -> ProducerState:
+        settings = self._writer.settings
+        # One producer for every journal with this gateway's id: a claim stops whoever else executes commands.
+        is_shared = book.name == settings.receipts
         return ProducerState(
-            producer_id=book.producer_id,
+            producer_id=settings.gateway if is_shared else book.producer_id,
             epoch=book.epoch,
             claimed=book.claimed,
             anchor=book.anchor,

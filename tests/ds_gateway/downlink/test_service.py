@@ -329,6 +329,28 @@ class TestTwoGateways:
         assert other_device.times() == Counter([*(f"b{n}" for n in range(5)), *(f"c{n}" for n in range(5))])
         assert Counter(each["number"] for each in receipts if each["final"]) == Counter(range(11))
 
+    async def test_one_with_a_journal_of_its_own_takes_over_as_well(
+        self, box: DownlinkBox, tmp_path: Path, server: InMemoryStreamServer
+    ) -> None:
+        await box.start()
+        await box.send(fresh(id="a"))
+        await box.wait_for(1)
+        other_device = Device()
+        other = DownlinkBox(tmp_path / "other", server, other_device, start="tail")
+        await other.start()
+        await await_until(lambda: other.downlink.state == "reading", what="the second reads")
+        # Its receipt makes the second one claim.
+        await box.send(fresh("unknown", id="b"))
+        await await_until(lambda: not other.downlink.why_held(), what="the second has claimed")
+        await box.send(*(fresh(id=f"c{n}") for n in range(5)))
+        await await_until(box.downlink.why_held, what="the first is fenced")
+        await await_until(lambda: sum(other_device.times().values()) == 5, what="the second does all")
+        await box.stop()
+        await other.stop()
+        other_device.close()
+        assert box.device.times() == {"a": 1}
+        assert other_device.times() == Counter(f"c{n}" for n in range(5))
+
 
 class TestNothingIsSent:
     async def test_in_a_dry_run(self, box: DownlinkBox) -> None:
