@@ -144,7 +144,7 @@ elements = st.one_of(
 )
 actions = st.one_of(
     st.tuples(st.just("read"), st.integers(0, 4)),
-    st.tuples(st.just("commit"), st.integers(1, 3)),
+    st.tuples(st.just("commit"), st.integers(1, 12)),
     st.tuples(st.just("give"), st.integers(0, 4)),
     st.tuples(st.just("execute"), st.just(0)),
     st.tuples(st.just("crash"), st.just(0)),
@@ -192,6 +192,14 @@ class TestEveryCommandEndsOnce:
                 assert not executed[number], f"{status.get(number)}, and it was executed"
         for each in world.executed:
             assert world.stream[each.number].count(b'"at_most_once"') == (each.delivery == "at_most_once")
+
+    @pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
+    def test_a_crash_between_the_device_and_its_receipt(self, delivery: str) -> None:
+        world = World([element("d1", delivery=delivery, expires_after=1000, **issued)])
+        run(world, [("read", 1), ("give", 0), ("commit", 9), ("execute", 0), ("crash", 0)])
+        is_repeated = delivery == "at_least_once"
+        assert len(world.executed) == 1 + is_repeated
+        assert [each.status for each in world.receipts] == ["accepted", "published" if is_repeated else "unknown"]
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(elements, max_size=8), st.lists(actions, max_size=30))

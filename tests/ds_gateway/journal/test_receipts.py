@@ -66,7 +66,7 @@ class TestAFullJournal:
         box.open(when_full=policy)
         intake = box.receive()
         fill(box)
-        offer(intake, *(receipt(n) for n in range(20)))
+        offer(intake, *(receipt(n, size=2000) for n in range(20)))  # the fullest stream of all
         wait_until(lambda: not intake.uncommitted and not box.intake.uncommitted, what="everything is committed")
         fill(box)
         wait_until(lambda: not box.intake.uncommitted, what="everything is committed")
