@@ -1,7 +1,8 @@
 """The composition root: builds the parts, lets them run, watches them, and takes them down in order.
 
-    start   journal -> embedded server -> control socket -> sources -> READY -> uplinks, as their streams appear
-    stop    sources -> their last records are committed -> bounded drain -> control socket -> uplinks
+    start   journal -> embedded server -> control socket -> sources -> downlink -> READY
+            -> uplinks, as their streams appear
+    stop    downlink -> sources -> their last records are committed -> bounded drain -> control socket -> uplinks
             -> embedded server -> journal
 
 Nothing that is away (a broker, a port, the server) delays the start: it shows in the status, and is retried.
@@ -21,16 +22,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import __version__
+from ds_gateway.clock import is_synchronised
 from ds_gateway.control import ControlServer
+from ds_gateway.downlink.service import Downlink
+from ds_gateway.downlink.surroundings import Options, Surroundings
 from ds_gateway.embedded import EmbeddedServer, options
+from ds_gateway.errors import ControlError
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.logs import event, logger
-from ds_gateway.mapping import MqttPipeline, SerialPipeline
+from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
+from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.mqtt import DedupeGate, MqttSource
 from ds_gateway.resolver import Resolver
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import About, SourceStatus, document
-from ds_gateway.uplink import Uplinks, http_client
+from ds_gateway.uplink import Uplinks, http_client, request_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,8 +99,13 @@ class Gateway:
         notifier: Notifier,
         *,
         on_point: Callable[[str, frozenset[str]], None] = lambda _when, _parts: None,
+        dry_run_commands: bool = False,
     ) -> None:
+        """``dry_run_commands``: deliver none; its receipt says what would have been sent."""
         self._loaded = loaded
+        self._dry_run_commands = dry_run_commands
+        self._downlink: Downlink | None = None
+        self._routes = CommandRoutes(loaded.settings)
         self._notifier = notifier
         self._on_point = on_point
         self._stop_asked = asyncio.Event()
@@ -128,6 +139,7 @@ class Gateway:
             client,
             gateway=settings.gateway.id,
             on_stopped=self._on_stopped,
+            fenced=self._receipts,
         )
         try:
             self._journal = self._open_journal(loop)
@@ -141,11 +153,16 @@ class Gateway:
                 self._embedded.start()
             resolver = Resolver(settings, self._uplinks, self._names, http_client, self._in_journal)
             verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
+            self._own_verbs = dict(verbs)
+            verbs["commands"] = self._commands
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._supervise()
                 await self._stop()
         finally:
+            if self._downlink is not None:
+                await self._downlink.stop()
+                await self._downlink_client.aclose()
             await self._uplinks.close()
             if self._embedded is not None:
                 await self._embedded.stop()
@@ -181,8 +198,10 @@ class Gateway:
                 commit_interval_seconds=settings.journal.commit_interval_seconds,
                 when_full=settings.journal.when_full,
                 max_age_seconds=settings.journal.max_age,
+                receipts=self._receipts,
             ),
             on_stream=on_stream,
+            on_confirmed=self._on_confirmed,
             on_point=self._on_point,
         )
 
@@ -199,9 +218,13 @@ class Gateway:
                 name, serial, pipeline=serial_pipeline, intake=intake, random=random.SystemRandom()
             )
             self._sources.append(_Source(name, source, serial_pipeline, intake))
+        if self._routes:
+            self._downlink = self._make_downlink()
         self._journal.start()
         for each in self._sources:
             each.source.start()
+        if self._downlink is not None:
+            self._downlink.start()
         for number, name, url in self._journal.streams():
             self._add_stream(number, name, url)
         event(
@@ -231,12 +254,66 @@ class Gateway:
             settings,
             client_id=settings.client_id or f"{gateway.gateway.id}-{self._journal.identity.session_suffix}",
             filters=pipeline.filters,
+            reply_filters=self._routes.reply_filters(name),
+            has_response_topic=any(
+                device.commands is not None
+                and device.commands.reply is not None
+                and device.commands.reply.topic is None
+                for device in settings.devices
+            ),
             pipeline=pipeline,
             intake_factory=make_intake,
             data_dir=Path(gateway.data_dir),
             journal_commit=self._journal.commit_at_open,
         )
         return _Source(name, source, pipeline, intakes[0])
+
+    @property
+    def _receipts(self) -> str:
+        """Name of the stream of receipts; empty where no device takes commands."""
+        settings = self._loaded.settings
+        return settings.downlink.receipt_stream(settings.gateway.id) if self._routes else ""
+
+    def _make_downlink(self) -> Downlink:
+        settings = self._loaded.settings
+        stream = settings.downlink.command_stream(settings.gateway.id)
+        # A client of its own: reads that last for minutes take no connection away from the uplinks.
+        self._downlink_client = http_client(
+            settings.server, None if self._embedded is None else self._embedded.transport()
+        )
+        return Downlink(
+            Options(
+                gateway=settings.gateway.id,
+                stream=stream,
+                receipts=self._receipts,
+                url=f"{settings.server.base_url}/{stream_path(stream)}",
+                start=settings.downlink.start,
+                create=settings.server.create,
+                trusts_clock=settings.downlink.clock == "trusted",
+                gateway_commands=settings.downlink.gateway_commands,
+                dry_run=self._dry_run_commands,
+            ),
+            Surroundings(
+                journal=self._journal,
+                routes=self._routes,
+                targets={each.name: each.source for each in self._sources},
+                verbs=self._own_verbs,
+                client=self._downlink_client,
+                headers=request_headers(settings.server),
+                why_not_claimed=lambda: self._uplinks.why_not_claimed(self._receipts),
+                is_fenced=lambda: self._uplinks.is_stopped(self._receipts),
+                is_synchronised=is_synchronised,
+            ),
+        )
+
+    def _on_confirmed(self, _stream: int) -> None:
+        if self._downlink is not None:
+            self._downlink.on_confirmed()
+
+    def _commands(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._downlink is None:
+            raise ControlError("no device of this gateway takes commands: add commands to one")
+        return self._downlink.commands(arguments)
 
     def _names(self) -> list[tuple[int, str]]:
         return [(number, name) for number, name, _ in self._journal.streams()]
@@ -291,6 +368,8 @@ class Gateway:
         ]
         if self._embedded is not None and (reason := self._embedded.snapshot().reason):
             waiting.append(f"embedded server: {reason}")
+        if self._downlink is not None and (reason := self._downlink.trouble):
+            waiting.append(f"commands: {reason}")
         uplinks = self._uplinks.snapshots()
         troubled = [
             f"{stream.name}: {uplink.reason}"
@@ -319,6 +398,7 @@ class Gateway:
             self._journal.snapshot(),
             self._uplinks.snapshots(),
             None if self._embedded is None else self._embedded.snapshot(),
+            downlink=None if self._downlink is None else self._downlink.summary(),
         )
 
     # -- stop
@@ -326,6 +406,8 @@ class Gateway:
     async def _stop(self) -> None:
         self._notifier.stopping("stopping: no more intake")
         event(_log, "info", "gateway.stopping")
+        if self._downlink is not None:
+            await self._downlink.stop()
         stops = [asyncio.to_thread(each.source.stop, SOURCE_STOP_SECONDS) for each in self._sources]
         for each, ended in zip(self._sources, await asyncio.gather(*stops), strict=True):
             if not ended:
@@ -339,6 +421,8 @@ class Gateway:
         event(_log, "info", "gateway.drained", backlog=backlog)
 
     def _settled(self) -> bool:
+        if self._downlink is not None and self._downlink.has_uncommitted:
+            return False
         return self._journal.full or not any(each.intake.uncommitted for each in self._sources)
 
     def _drained(self) -> bool:

@@ -60,8 +60,13 @@ def document(
     journal: JournalSnapshot,
     uplinks: Mapping[int, UplinkSnapshot],
     embedded: EmbeddedSnapshot | None,
+    *,
+    downlink: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the status as JSON values. ``embedded`` is null where the server is elsewhere."""
+    """Return the status as JSON values.
+
+    ``embedded`` is null where the server is elsewhere, ``downlink`` where no device takes commands.
+    """
     return {
         "gateway": {
             "id": about.gateway,
@@ -78,6 +83,7 @@ def document(
         "sources": [_source(source) for source in sources],
         "devices": [_device(source, reading) for source in sources for reading in source.readings.values()],
         "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],
+        "downlink": downlink,
         "journal": {
             "bytes": journal.bytes,
             "max_bytes": journal.max_bytes,

@@ -324,12 +324,16 @@ class Downlink:
 
     # -- for people
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong and what to do; empty when nothing is. Without counts that change all the time."""
+        return self.reason or (self.why_held() if self.book.open_count else "")
+
     def summary(self) -> dict[str, Any]:
         """How it is, as JSON values."""
-        reason = self.reason or (self.why_held() if self.book.open_count else "")
         return {
             "state": self.state,
-            "reason": reason,
+            "reason": self.trouble,
             "offset": None if self.book.at is None else self.book.at.offset,
             "number": self.book.through,
             "stream": self._options.stream,
