@@ -37,6 +37,7 @@ class Publications:
         pipeline: Pipeline,
         clock: Callable[[], int],
         key: KeyReader | None = None,
+        *,
         keyless: Keyless | None = None,
         is_answer_topic: Callable[[str], bool] = lambda _: False,
     ) -> None:

@@ -27,8 +27,8 @@ from ds_gateway.mqtt.liveness import Liveness
 from ds_gateway.mqtt.marks import MarkFile, boot_id
 from ds_gateway.mqtt.poller import Poller
 from ds_gateway.mqtt.publications import Pipeline, Publications
-from ds_gateway.mqtt.rivalry import Rivalry
 from ds_gateway.mqtt.replies import response_topic
+from ds_gateway.mqtt.rivalry import Rivalry
 from ds_gateway.mqtt.sending import Sender
 from ds_gateway.mqtt.status import Status
 from ds_gateway.mqtt.subscription import AnswerTopics, merged
@@ -123,7 +123,7 @@ class MqttSource:
             key, keyless = KeyReader(settings.dedupe_key), Keyless(name, settings.dedupe_key, monotonic)
         self._clock = clock
         answers = AnswerTopics(filters, reply_filters, own_topic)
-        self._publications = Publications(name, pipeline, clock, key, keyless, answers)
+        self._publications = Publications(name, pipeline, clock, key, keyless=keyless, is_answer_topic=answers)
         self._status = Status(name, clock, monotonic, keyless)
         self._rivalry = Rivalry(name, client_id, short_seconds=stable_seconds)
         self._was_cut = False

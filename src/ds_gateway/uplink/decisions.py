@@ -54,6 +54,11 @@ def usual(server: ServerSettings, exactly_once: ExactlyOnceSettings) -> Policy:
     )
 
 
+def fencing(policy: Policy) -> Policy:
+    """What it may do where nobody else must write under this identity: to claim at every start."""
+    return replace(policy, fence_on_start=True)
+
+
 def decided(policy: Policy, *, claim: bool, bisect: bool) -> Policy:
     """What it may do as an operator decided: to claim is to repair."""
     return replace(policy, claim=claim, bisect=bisect, recover=policy.recover or claim)

@@ -18,6 +18,7 @@ from durable_streams import (
     Resolve,
     SaveRepair,
     SetAside,
+    Stage,
     StoreProducer,
     Wait,
 )
@@ -92,6 +93,8 @@ class Uplink:
         self.last_ok_time: float | None = None
         self.failures = 0
         self.epoch = 0
+        self.has_claimed = False
+        """Whether its epoch was claimed, or asked for, since the start: nobody else writes under this identity."""
         self.why = ""
 
     async def run(
@@ -132,6 +135,7 @@ class Uplink:
     def observe(self, state: Pull, command: Command) -> None:
         """Follow the producer."""
         self.epoch = state.stored.epoch
+        self.has_claimed = self.has_claimed or state.stage in {Stage.IDLE, Stage.SEND}
         self.failures = state.failures
         if state.trouble:
             self.last_error = state.trouble
@@ -152,6 +156,14 @@ class Uplink:
             case _:
                 pass
         self.state, self.reason = shown(state, command, self.state, self.reason)
+
+    def why_not_claimed(self) -> str:
+        """Why it is not certain that nobody else writes it under this identity; empty if it is."""
+        if self.state in STANDING:
+            return f"{self.name} is {self.state}: {self.reason}"
+        if not self.has_claimed:
+            return f"{self.name} is not claimed yet" + (f": {self.reason}" if self.reason else "")
+        return ""
 
     def observe_settling(self, state: Pull, _command: Command) -> None:
         """Follow the producer that asks the old server."""

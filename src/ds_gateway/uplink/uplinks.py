@@ -42,9 +42,14 @@ class Uplinks:
         *,
         gateway: str,
         on_stopped: Callable[[int, str], None] = lambda _number, _reason: None,
+        fenced: str = "",
         look_again_seconds: float = LOOK_AGAIN_SECONDS,
     ) -> None:
-        """``on_stopped`` is told why a stream stopped, and nothing (empty) when it goes on."""
+        """``on_stopped`` is told why a stream stopped, and nothing (empty) when it goes on.
+
+        ``fenced`` is the name of a stream that is claimed at every start: who else has this identity is stopped.
+        """
+        self._fenced = fenced
         self._look_again_seconds = look_again_seconds
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
@@ -92,7 +97,8 @@ class Uplinks:
         by_operator: bool = False,
     ) -> None:
         uplink.on_stopped("")
-        policies = [self._policy] if policy is None else [self._policy, policy]
+        usual = decisions.fencing(self._policy) if uplink.name == self._fenced else self._policy
+        policies = [usual] if policy is None else [usual, policy]
 
         def make_producer(uplink: Uplink) -> StoreProducer:
             # What an operator decided counts for one run, not for one after a defect.
@@ -273,6 +279,22 @@ class Uplinks:
             observe=uplink.observe,
             confirm_path=lambda: self._confirm_path(uplink),
         )
+
+    def why_not_claimed(self, name: str) -> str:
+        """Why it is not certain that nobody else writes a stream under this identity; empty if it is.
+
+        Certain is it from the first claim since the start on, until the stream stops.
+        """
+        uplink = self._named(name)
+        return f"{name} has no record yet" if uplink is None else uplink.why_not_claimed()
+
+    def is_stopped(self, name: str) -> bool:
+        """Whether a stream is halted or parked."""
+        uplink = self._named(name)
+        return uplink is not None and uplink.state in decisions.STANDING
+
+    def _named(self, name: str) -> Uplink | None:
+        return next((each for each in self._uplinks.values() if each.name == name), None)
 
     def is_sending(self, number: int) -> bool:
         """Whether a stream is making progress: neither in trouble nor stopped."""
