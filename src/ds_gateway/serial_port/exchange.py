@@ -10,6 +10,8 @@ Rules
 - What was read before the last byte of the request had left is no part of an answer. A frame that began before it
   is searched only from there on, so that a glitch in front of an answer does not hide it, and no reading that was
   under way is taken for one.
+- CR at the end of a frame is no part of what a pattern sees: where lines end with LF alone, a device may end them
+  with CR and LF.
 - Between two attempts the answer to the first still counts: the device is late.
 - A line that echoes (RS-485 adapters do) gives the request back, as a frame like any other. It is an answer only
   where the pattern matches it: a pattern should match what the device says and not what it is told.
@@ -132,8 +134,9 @@ class Exchange:
         others: list[bytes] = []
         for frame in frames:
             start, self._stale_bytes = self._stale_bytes, 0
-            is_candidate = self._is_expecting and (start == 0 or start < len(frame))
-            answer = matcher(frame, start) if matcher is not None and is_candidate else None
+            line = frame.rstrip(b"\r")
+            is_candidate = self._is_expecting and (start == 0 or start < len(line))
+            answer = matcher(line, start) if matcher is not None and is_candidate else None
             if answer is None:
                 others.append(frame)
             else:

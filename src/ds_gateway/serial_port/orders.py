@@ -74,6 +74,7 @@ class Orders:
         self._told: list[tuple[Callable[[Progress], None], Progress]] = []
         self._is_port_open = False
         self._quiet_since = -math.inf
+        self._settled_at = -math.inf
         self._turnaround_seconds = 0.0
         self._must_discard = False
 
@@ -94,10 +95,11 @@ class Orders:
         """Whether a request was begun that has not left the driver yet."""
         return self._current is not None and self._current.exchange.phase in {"writing", "draining"}
 
-    def opened(self, now: float) -> None:
-        """The port is open. Nobody knows whether it was silent before."""
+    def opened(self, now: float, *, settle_seconds: float = 0.0) -> None:
+        """The port is open; nobody knows whether it was silent before. ``settle_seconds`` nothing is written."""
         self._is_port_open = True
         self._quiet_since = now
+        self._settled_at = now + settle_seconds
 
     def closed(self) -> None:
         """The port vanished, or is closed."""
@@ -208,7 +210,8 @@ class Orders:
         current = self._current
         if current is None or not self._is_port_open or current.exchange.phase != "waiting":
             return math.inf
-        return self._quiet_since + max(self._turnaround_seconds, current.exchange.request.turnaround_seconds)
+        turnaround_seconds = max(self._turnaround_seconds, current.exchange.request.turnaround_seconds)
+        return max(self._settled_at, self._quiet_since + turnaround_seconds)
 
     def _limit(self, current: _Open) -> float:
         """Until when it may wait to be written, the first time or again."""

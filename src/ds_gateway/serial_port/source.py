@@ -10,6 +10,9 @@ the queue has room for that.
 
 In one turn the thread goes on with a write that was begun, then reads, then sees to what is due, then begins a
 write. So a frame is only taken for an answer if it was read after the request's last byte was known to have left.
+
+What comes first after an opening may be the tail of a frame, so it is discarded to the first boundary. Only a
+device that says nothing until a request was written begins with a frame, which is its answer.
 """
 
 from __future__ import annotations
@@ -20,25 +23,28 @@ import select
 import termios
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from ds_gateway.commands import Progress, SerialMessage
 from ds_gateway.errors import DeviceError
 from ds_gateway.framing import build_framer
 from ds_gateway.logs import event, logger
-from ds_gateway.records import Frame, Item, Loss
+from ds_gateway.records import Frame, Item
 from ds_gateway.serial_port.orders import Orders
+from ds_gateway.serial_port.overrun import Overrun
 from ds_gateway.serial_port.port import Port, open_port
+from ds_gateway.serial_port.snapshot import SerialSnapshot
 from ds_gateway.serial_port.wake import Wake
 from durable_streams import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ds_gateway.commands import Order
     from ds_gateway.config.models import SerialSettings
     from ds_gateway.records import Record, Rejected
+    from ds_gateway.serial_port.overrun import ItemSink
     from durable_streams import RandomSource
 
 _log = logger("serial_port")
@@ -49,42 +55,15 @@ _TURN_SECONDS: Final = 1.0
 
 _DRAIN_LOOK_SECONDS: Final = 0.005
 """How often the driver is asked whether the last byte has left: nothing tells of it."""
+_SETTLE_SECONDS: Final = 0.05
+_SETTLE_CHARACTERS: Final = 3
+"""How long a port that was opened is listened to before the first write: an adapter keeps for up to 16 ms what it
+received, and a slow line needs some time for a character. Then a frame that was under way has shown itself."""
+_BITS_PER_CHARACTER: Final = 12
 _READS_BEFORE_WRITE: Final = 16
 """How often the port is read at most before a write is begun: a device that babbles does not hold it up."""
 
-_OVERFLOW_LOG_SECONDS: Final = 10.0
-_LOSS_SECONDS: Final = 10.0
-"""How often the ledger is told at most, but for the last time: a queue may be full, and not full, many times."""
 _REOPEN: Final = Backoff(first_seconds=0.2, max_seconds=2.0)
-
-
-class ItemSink(Protocol):
-    """What is needed of `ds_gateway.journal.intake.Intake`."""
-
-    def offer(self, items: Sequence[Item]) -> bool:
-        """Queue all of the items, or none; never waits."""
-        ...  # pragma: no cover
-
-
-@dataclass(frozen=True, slots=True)
-class SerialSnapshot:
-    """What is known of a port at one instant. Counters are since the start."""
-
-    state: Literal["waiting", "open"] = "waiting"
-    reason: str = "not started"
-    """Why it is waiting, for an operator; empty while it is open."""
-    received_frames: int = 0
-    received_bytes: int = 0
-    answers: int = 0
-    """Those of the received frames that were answers to commands, and no readings."""
-    overlong: int = 0
-    """Frames discarded because they were longer than allowed."""
-    overflow_lost: int = 0
-    """Readings lost because the journal's queue was full."""
-    last_frame_time_ns: int | None = None
-    """UTC, nanoseconds since 1970."""
-    reopens: int = 0
-    """How often the port was opened after the first time."""
 
 
 class SerialSource:
@@ -126,10 +105,9 @@ class SerialSource:
         self._has_ended = False
         self._alive_at = monotonic()
         self._opens = 0
-        self._next_overflow_log = monotonic()
-        self._overrun: tuple[int, int, int] | None = None
-        """Readings lost that the ledger does not know of yet; when the first and the last came."""
-        self._next_loss = monotonic()
+        self._overrun = Overrun(name, intake, monotonic)
+        self._heard_nothing = False
+        """Whether not a byte came since the port was opened, nor was it found to be at a boundary."""
         # Replaced whole by the source's thread; others only read the reference.
         self._snapshot = SerialSnapshot()
 
@@ -204,7 +182,7 @@ class SerialSource:
             self._pause(_REOPEN.delay(attempt, self._random), wake)
             attempt += 1
         self._end_orders()
-        self._tell_overrun(at_once=True)
+        self._overrun.tell(at_once=True)
         self._wait_because("stopped")
 
     def _read_once_opened(self, wake: Wake) -> str:
@@ -233,7 +211,7 @@ class SerialSource:
             self._alive_at = self._monotonic()
             if wake.descriptor in ready:
                 wake.clear()
-            self._tell_overrun()
+            self._overrun.tell()
             self._write_on(port)
             if ready.get(descriptor, 0) & ~select.POLLOUT and not self._read(descriptor):
                 return f"{self._settings.port} is gone, or another program reads from it"
@@ -288,6 +266,10 @@ class SerialSource:
             with contextlib.suppress(BlockingIOError):
                 self._orders.wrote(os.write(port.fileno(), unwritten), self._monotonic())
         if self._orders.is_draining and port.out_waiting == 0:
+            if self._heard_nothing:
+                # No frame was under way, so what comes now is no tail: it is the beginning of an answer.
+                self._heard_nothing = False
+                self._framer.reset(discard_to_boundary=False)
             self._orders.drained(self._monotonic(), self._framer.begun_bytes)
 
     def _tell_progress(self) -> None:
@@ -315,11 +297,13 @@ class SerialSource:
 
     def _take(self, data: bytes, time_ns: int) -> None:
         """Make items of the frames that ``data`` completes, and offer them."""
+        self._heard_nothing = False
         frames = self._framer.feed(data)
         self._orders.received(self._monotonic())
         readings = self._orders.heard(frames, self._framer.begun_bytes)
         items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in readings]
-        lost = len(items) if items and not self._intake.offer(items) else 0
+        if items and not self._intake.offer(items):
+            self._overrun.add(len(items), time_ns)
         last = self._snapshot
         self._snapshot = replace(
             last,
@@ -327,41 +311,17 @@ class SerialSource:
             received_bytes=last.received_bytes + len(data),
             answers=self._orders.answers,
             overlong=self._framer.overlong,
-            overflow_lost=last.overflow_lost + lost,
+            overflow_lost=self._overrun.lost,
             last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
         )
-        if lost:
-            count, first_ns, _ = self._overrun or (0, time_ns, 0)
-            self._overrun = count + lost, first_ns, time_ns
-            self._log_overflow()
-
-    def _tell_overrun(self, *, at_once: bool = False) -> None:
-        """Enter what was lost into the ledger, once, when there is room for that."""
-        now = self._monotonic()
-        if self._overrun is None or (now < self._next_loss and not at_once):
-            return
-        count, first_ns, last_ns = self._overrun
-        detail = "readings that the journal's queue had no room for"
-        loss = Loss(
-            "serial_overrun",
-            certain=True,
-            count=count,
-            first_ns=first_ns,
-            last_ns=last_ns,
-            source=self.name,
-            detail=detail,
-        )
-        if self._intake.offer([Item(loss)]):
-            self._overrun = None
-            self._next_loss = now + _LOSS_SECONDS
-        elif at_once:
-            event(_log, "error", "serial.overrun.untold", source=self.name, count=count)
 
     def _note_opened(self) -> None:
         # Reading begins anywhere: the first bytes may be the tail of a frame.
         self._framer.reset(discard_to_boundary=True)
+        self._heard_nothing = True
         self._opens += 1
-        self._orders.opened(self._monotonic())
+        characters_seconds = _SETTLE_CHARACTERS * _BITS_PER_CHARACTER / self._settings.baudrate
+        self._orders.opened(self._monotonic(), settle_seconds=_SETTLE_SECONDS + characters_seconds)
         self._snapshot = replace(self._snapshot, state="open", reason="", reopens=self._opens - 1)
         event(_log, "info", "serial.port.opened", source=self.name, port=self._settings.port)
 
@@ -371,13 +331,6 @@ class SerialSource:
             event(_log, "warning", "serial.port.waiting", source=self.name, reason=reason)
         self._snapshot = replace(self._snapshot, state="waiting", reason=reason)
 
-    def _log_overflow(self) -> None:
-        now = self._monotonic()
-        if now >= self._next_overflow_log:
-            self._next_overflow_log = now + _OVERFLOW_LOG_SECONDS
-            lost = self._snapshot.overflow_lost
-            event(_log, "error", "serial.queue.overflow", source=self.name, lost_so_far=lost)
-
     def _pause(self, seconds: float, wake: Wake) -> None:
         """Wait, in turns, unless the source is stopped; orders expire meanwhile."""
         deadline = self._monotonic() + seconds
@@ -385,7 +338,7 @@ class SerialSource:
             self._see_to_orders()
             self._tell_progress()
             self._alive_at = now = self._monotonic()
-            self._tell_overrun()
+            self._overrun.tell()
             if now >= deadline:
                 return
             if wake.wait(max(0.0, min(deadline - now, _TURN_SECONDS, self._orders.due() - now))):

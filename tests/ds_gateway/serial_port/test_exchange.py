@@ -113,6 +113,8 @@ class TestAnswers:
             ("OK", b"\x00OK", 1, True),  # a glitch of an RS-485 line that changes its direction
             (".", b"12.5 kg", 7, False),
             (".*", b"12.5 kg", 7, False),  # its delimiter alone came after
+            (".*", b"12.5 kg\r", 7, False),
+            ("^OK$", b"OK\r", 0, True),  # a line that ends with CR and LF, cut at LF
         ],
     )
     def test_of_a_frame_that_began_before_only_the_rest_counts(
@@ -123,6 +125,11 @@ class TestAnswers:
         assert exchange.heard([], len(frame)) == []
         assert exchange.heard([frame], 0) == ([] if is_answer else [frame])
         assert (exchange.answer is not None) == is_answer
+
+    def test_cr_at_the_end_of_a_frame_is_neither_seen_nor_kept_of_an_answer_but_of_a_reading(self) -> None:
+        exchange = _listening(replace(_REQUEST, matcher=pattern_matcher(re.compile("^OK$"), re.compile("^ERR$"))))
+        assert exchange.heard([b"1.5 kg\r", b"O\rK\r", b"ERR\r\r"], 0) == [b"1.5 kg\r", b"O\rK\r"]
+        assert exchange.answer == Answer("ERR", is_error=True)
 
     def test_the_frame_after_one_that_began_before_is_whole(self) -> None:
         exchange = _listening(begun_bytes=6)

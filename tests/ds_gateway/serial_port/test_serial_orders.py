@@ -70,13 +70,19 @@ class _SlowPort:
 
 
 class _Clock:
-    """The monotonic clock, which the test can put forward."""
+    """The monotonic clock, which the test can put forward, and stop."""
 
     def __init__(self) -> None:
         self.ahead_seconds = 0.0
+        self._stopped_at: float | None = None
+
+    def stop(self) -> None:
+        """From now on it goes only as far as it is put forward."""
+        self._stopped_at = time.monotonic()
 
     def __call__(self) -> float:
-        return time.monotonic() + self.ahead_seconds
+        now = time.monotonic() if self._stopped_at is None else self._stopped_at
+        return now + self.ahead_seconds
 
 
 class _Bench:
@@ -348,6 +354,71 @@ class TestAnswers:
         bench.say(b"OK\r\n")
         assert bench.wait_told("a", "published", "acknowledged").reply == "OK"
         assert bench.source.stop()
+
+
+class TestAfterTheOpening:
+    """Who opens a port may hear the tail of a frame first, and a device that speaks when asked has none."""
+
+    def test_the_first_answer_of_a_silent_device_is_heard(self, bench: _Bench) -> None:
+        bench.order("a", reply=_REPLY)
+        bench.device.plug()
+        bench.start()
+        bench.wait_open()
+        assert bench.device.receive(3) == b"T\r\n"
+        bench.say(b"OK tared\r\n")
+        assert bench.wait_told("a", "published", "acknowledged").reply == "OK tared"
+        assert bench.source.snapshot().received_frames == 1
+
+    def test_and_again_after_it_was_replugged(self, bench: _Bench) -> None:
+        bench.begin()
+        bench.device.plug()
+        bench.wait_open(reopens=1)
+        bench.order("a")
+        assert bench.device.receive(3) == b"T\r\n"
+        bench.wait_told("a", "published")
+        bench.say(b"1 kg\r\n")
+        assert bench.values() == ["1 kg"], "without a reply the line is at a boundary, too"
+
+    def test_a_tail_that_came_before_the_write_is_no_frame(self, bench: _Bench) -> None:
+        bench.device.plug()
+        bench.start()
+        bench.wait_open()
+        bench.say(b"OK: the tail of ")
+        bench.order("a", reply=_REPLY)
+        assert bench.device.receive(3) == b"T\r\n"
+        bench.wait_told("a", "published")
+        bench.say(b"a frame that is OK\r\n1 kg\r\nOK\r\n")
+        assert bench.wait_told("a", "published", "acknowledged").reply == "OK"
+        assert bench.values() == ["1 kg"]
+
+    def test_nor_is_one_that_came_before_the_last_byte_left(self, slow: tuple[_Bench, list[_SlowPort]]) -> None:
+        bench, ports = slow
+        bench.device.plug()
+        bench.start()
+        bench.order("a", reply=_REPLY)
+        bench.wait_open()
+        assert bench.device.receive(3) == b"T\r\n"
+        bench.say(b"5 ")
+        ports[0].held.clear()
+        bench.wait_told("a", "published")
+        bench.say(b"kg OK\r\nOK\r\n")
+        assert bench.wait_told("a", "published", "acknowledged").reply == "OK"
+        assert bench.values() == []
+
+    def test_nothing_is_written_before_a_frame_that_was_under_way_can_show_itself(self, bench: _Bench) -> None:
+        bench.clock.stop()
+        bench.device.plug()
+        bench.start()
+        bench.wait_open()
+        bench.order("a", reply=_REPLY)
+        bench.say(b"5 ")
+        assert not bench.device.is_readable()
+        bench.clock.ahead_seconds += 1.0
+        bench.say(b"kg\r\n")
+        assert bench.device.receive(3) == b"T\r\n"
+        bench.say(b"OK\r\n")
+        bench.wait_told("a", "published", "acknowledged")
+        assert bench.values() == []
 
 
 class TestSilentLine:
