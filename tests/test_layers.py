@@ -25,6 +25,7 @@ LAYERS: Final = (
     ("journal", "mqtt", "serial_port"),  # 2
     ("uplink", "downlink", "embedded"),  # 3
     ("retarget",),  # 3
+    ("dialogue",),  # 3
     ("resolver",),  # 3
     ("audit",),  # 3
     ("status",),  # 4
@@ -50,7 +51,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.embedded",
         "ds_gateway.retarget",  # its signatures
         "ds_gateway.audit*",  # its signatures
-        "ds_gateway.cli.dialogue",  # its signatures
+        "ds_gateway.dialogue",  # its signatures
         "ds_gateway.downlink*",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),

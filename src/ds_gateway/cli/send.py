@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from ds_gateway import clock
 from ds_gateway.cli.check import print_json
-from ds_gateway.cli.dialogue import Address, Dialogue
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.commands import DownlinkSettings
@@ -27,6 +26,7 @@ from ds_gateway.config.credential import Credential
 from ds_gateway.config.loader import load_server
 from ds_gateway.config.models import GatewaySettings, ServerSettings
 from ds_gateway.config.quantities import Seconds
+from ds_gateway.dialogue import Address, Dialogue
 from ds_gateway.mapping import MappingError, RefusedNameError, check_downlink_streams
 from ds_gateway.mapping.streams import check_device_name
 
@@ -127,12 +127,25 @@ def send(  # noqa: PLR0917 - typer's options
             "ds-gateway: this machine's clock is not synchronised, and the command carries its time: a gateway "
             "may take it for too old; timedatectl shows the clock, and sets up its synchronisation\n"
         )
-    dialogue = Dialogue(address, command, is_quiet=json)
+    dialogue = Dialogue(address, command, say=_say_nothing if json else _say, warn=_warn)
     asyncio.run(dialogue.run(timeout, is_waiting=not no_wait))
     if json:
         print_json(dialogue.document())
     if not no_wait and not dialogue.is_done:
         raise typer.Exit(1)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _say_nothing(_text: str) -> None:
+    """Everything is in the document at the end."""
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"ds-gateway: {text}\n")
 
 
 def payload_of(text: str, *, is_text: bool) -> Any:

@@ -10,6 +10,7 @@
 | parts   | child processes, ports, and the folder they live in                     |
 | sensors | simulated MQTT sensors                                                  |
 | scale   | a simulated scale on a pseudo-terminal                                  |
+| tare    | a command that tares it, and its receipts                               |
 | watch   | what the gateway says about itself                                      |
 | stage   | all parts together, before anything happens                             |
 | table   | what people see                                                         |

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.demo.audit import audit, read_records
 from ds_gateway.demo.faults import Action, schedule
-from ds_gateway.demo.parts import HOST, DemoError, Folder, Part
+from ds_gateway.demo.parts import HOST, DemoError, Folder, Part, accepts
 from ds_gateway.demo.report import Done, Report
 from ds_gateway.demo.setup import SCALE, stream
 from ds_gateway.demo.stage import START_SECONDS, set_stage
 from ds_gateway.demo.table import Row, View
+from ds_gateway.demo.tare import Tare
 from durable_streams import stream as read_stream
 from durable_streams.errors import DurableStreamError
 
@@ -32,6 +33,8 @@ _TURN_SECONDS: Final = 0.05
 _ASK_SECONDS: Final = 0.2
 _PATIENCE_SECONDS: Final = 60.0
 """How long the parts may take for what they do in a second on an idle machine."""
+_RECEIPT_SECONDS: Final = 90.0
+"""How long the last receipt of a command is waited for, once the server has it."""
 _HURRY_SECONDS: Final = 0.5
 """How long the sensors send as fast as the broker takes it before the gateway is killed."""
 _STOP_SECONDS: Final = 30.0
@@ -75,6 +78,7 @@ class _Run:
         self._away: set[Part] = set()
         """Parts that are down on purpose."""
         self._server_stopped_at = 0.0
+        self._tares: list[Tare] = []
 
     def run(self, *, with_faults: bool) -> Report:
         """From the gateway's first start to the audit."""
@@ -89,19 +93,25 @@ class _Run:
         self._scale_may_send = True
         self._started_at = time.monotonic()
         self._say("the devices send", _QUIET)
-        for step in schedule(self._seconds, with_broker=stage.broker is not None) if with_faults else ():
+        with_broker = stage.broker is not None
+        for step in schedule(self._seconds, with_broker=with_broker, with_faults=with_faults):
             self._until(partial(self._is_time, step.at_seconds))
             self._perform(step.action)
         self._until(partial(self._is_time, self._seconds))
         self._come_to_rest()
         devices = audit(stage.sent(), self._read_back())
         self._problems += [f"{name} sent nothing" for name, sent in stage.sent().items() if not sent]
-        return Report(self._seconds, stage.broker is not None, devices, self._done, tuple(self._problems))
+        commands = tuple(tare.outcome() for tare in self._tares)
+        return Report(
+            self._seconds, with_broker, devices, self._done, tuple(self._problems), commands, stage.scale.tares
+        )
 
     # -- the faults
 
     def _perform(self, action: Action) -> None:
         match action:
+            case Action.TARE:
+                self._tare()
             case Action.HOLD_SCALE:
                 self._hold_scale()
             case Action.KILL_GATEWAY:
@@ -113,8 +123,42 @@ class _Run:
             case Action.START_SERVER:
                 self._start_server()
 
+    def _tare(self) -> None:
+        stage = self._stage
+        if stage.server.part not in self._away:
+            self._until(
+                lambda: stage.watch.answers(stage.gateway.pid) and stage.watch.has_read_commands,
+                "the gateway takes commands",
+                _PATIENCE_SECONDS,
+            )
+        name = f"tare-{len(self._tares) + 1}"
+        waits = "" if stage.server.part not in self._away else ", which waits for the server"
+        self._say(f"the scale is tared by a command, {name}{waits}", self._doing)
+        tare = Tare(
+            name,
+            stage.address(),
+            server_is_there=partial(accepts, stage.server.port),
+            # The server may be away for as long as the demo runs, and the command shall be done after that.
+            expires_after_seconds=_PATIENCE_SECONDS + self._seconds,
+            timeout_seconds=_RECEIPT_SECONDS,
+        )
+        self._tares.append(self._stack.enter_context(tare))
+
+    def _until_tared(self) -> None:
+        """Wait for the last receipts; a timeout of their own ends that, and the report tells."""
+        self._until(lambda: all(tare.has_ended for tare in self._tares))
+        self._tell_tares()
+
+    def _tell_tares(self) -> None:
+        for tare in self._tares:
+            for text in tare.take_said():
+                self._say(f"{tare.name}: {text}", self._doing)
+
     def _hold_scale(self) -> None:
         stage = self._stage
+        # A command that was done and is not acknowledged yet would be done again by the next gateway: repeated
+        # rather than left out is what `at_least_once` says.
+        self._until_tared()
         self._say("serial has no acknowledgement: the scale holds its line until after the kill")
         self._scale_may_send = False
         stage.scale.hold()
@@ -191,6 +235,7 @@ class _Run:
     def _come_to_rest(self) -> None:
         """Stop the devices, wait for the last reading, stop the gateway. What does not come is the audit's."""
         stage = self._stage
+        self._until_tared()
         self._say("the devices stop; the rest is on its way")
         self._scale_may_send = False
         stage.scale.hold()
@@ -260,6 +305,7 @@ class _Run:
         for part in self._expected():
             if part.status is not None:
                 raise DemoError(f"{part.name} ended by itself, with {part.status}\n{part.last_words()}")
+        self._tell_tares()
         now = time.monotonic()
         if now < self._ask_at:
             return

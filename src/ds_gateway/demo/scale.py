@@ -2,6 +2,9 @@
 
 It has what a line with hardware handshake has: it sends only while somebody has the port open, and it can be told
 to hold its line. A reading counts as sent when all of its bytes are in the terminal's buffer.
+
+The line ``T`` tares it: it answers ``T OK   12.345 kg``, and shows what came upon it since. It does so at any
+time, also while it holds its line, and counts how often; what it does not understand it ignores, as scales do.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _TURN_SECONDS: Final = 0.05
+_READ_BYTES: Final = 4096
+_MAX_LINE_BYTES: Final = 100
 
 
 def reading(number: int) -> float:
@@ -33,12 +38,17 @@ class Scale:
     def __init__(self, path: Path, interval_seconds: float) -> None:
         self.path = path
         self.sent = 0
+        self.tares = 0
+        """How often it was tared."""
         self._interval_seconds = interval_seconds
         self._master = -1
         self._may_send = threading.Event()
         self._holding = threading.Event()
         self._stopping = threading.Event()
         self._at_boundary = False
+        self._tare_kg = 0.0
+        self._heard = b""
+        """The beginning of a line that somebody writes to it."""
         self._thread = threading.Thread(target=self._run, name="demo-scale", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,8 +92,10 @@ class Scale:
         while not self._stopping.is_set():
             if not self._may_send.is_set():
                 self._holding.set()
-                self._may_send.wait()
+                while not self._may_send.wait(_TURN_SECONDS):
+                    self._obey()
                 continue
+            self._obey()
             if self._send_next():
                 self.sent += 1
             # An event that is set would end the wait at once; only the end of the demo is in a hurry.
@@ -95,7 +107,21 @@ class Scale:
         if not self._at_boundary:
             self._at_boundary = self._write(b"\r\n")
         number = self.sent + 1
-        return self._at_boundary and self._write(b"S S %8.3f kg #%d\r\n" % (reading(number), number))
+        return self._at_boundary and self._write(
+            b"S S %8.3f kg #%d\r\n" % (reading(number) - self._tare_kg, number)
+        )
+
+    def _obey(self) -> None:
+        """Do what was written to it meanwhile."""
+        with contextlib.suppress(OSError):  # nothing is there, or nobody has the port open
+            self._heard += os.read(self._master, _READ_BYTES)
+        *lines, rest = self._heard.split(b"\r\n")
+        self._heard = rest[-_MAX_LINE_BYTES:]
+        for line in lines:
+            if line == b"T":
+                self.tares += 1
+                self._tare_kg = reading(self.sent)
+                self._write(b"T OK %8.3f kg\r\n" % self._tare_kg)
 
     def _write(self, line: bytes) -> bool:
         """Whether the line was written; all of it, if it was begun."""

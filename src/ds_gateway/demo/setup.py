@@ -38,6 +38,9 @@ server: {{url: "{server_url}"}}
 journal: {{min_free_bytes: 16MiB}}
 status: {{listen: "{host}:{status_port}"}}
 log: {{level: info}}
+# Commands wait for a synchronised clock, and a machine that a demo runs on may have no time service. Who sends
+# them here has the same clock as the gateway, so their age is right, whatever the clock says.
+downlink: {{clock: trusted}}
 """
 
 _MQTT: Final = """\
@@ -57,6 +60,10 @@ serial:
     port: {scale_path}
     framing: {{line: {{delimiter: "\\r\\n"}}}}
     stream: telemetry/{{gateway}}/{{name}}
+    commands:
+      write: "T\\r\\n"
+      # Two seconds unless told otherwise, which is little for a machine that is busy with something else.
+      reply: {{pattern: "^T OK", timeout_seconds: 20}}
 """
 
 
@@ -75,6 +82,11 @@ def topic(sensor: str) -> str:
     return f"sensors/{sensor}/telemetry"
 
 
+def server_url(port: int) -> str:
+    """Where the stream server has its streams."""
+    return f"http://{HOST}:{port}/v1/stream"
+
+
 def stream(device: str) -> str:
     """The stream that the configuration below gives a device: each has its own, so that a table can show it."""
     return f"telemetry/{GATEWAY_ID}/{device}"
@@ -91,7 +103,7 @@ def gateway_configuration(ports: Ports, data_dir: Path, scale_path: Path) -> str
     text = _GATEWAY.format(
         gateway=GATEWAY_ID,
         data_dir=json.dumps(str(data_dir)),
-        server_url=f"http://{HOST}:{ports.server}/v1/stream",
+        server_url=server_url(ports.server),
         host=HOST,
         status_port=ports.status,
     )

@@ -7,19 +7,24 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ds_gateway.config.commands import DownlinkSettings
+from ds_gateway.config.models import ServerSettings
 from ds_gateway.demo.parts import DemoError, Part, accepts, environment, free_port, python_module
 from ds_gateway.demo.scale import Scale
 from ds_gateway.demo.sensors import MqttSensor
 from ds_gateway.demo.setup import (
+    GATEWAY_ID,
     HALL,
     SCALE,
     SENSORS,
     Ports,
     broker_configuration,
     gateway_configuration,
+    server_url,
     topic,
 )
 from ds_gateway.demo.watch import Watch
+from ds_gateway.dialogue import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +69,12 @@ class Stage:
         return self.watch.source_is(SCALE, "open", pid) and (
             self.broker is None or self.watch.source_is(HALL, "connected", pid)
         )
+
+    def address(self) -> Address:
+        """Where the gateway takes commands."""
+        server, downlink = ServerSettings(url=server_url(self.server.port)), DownlinkSettings()
+        streams = downlink.command_stream(GATEWAY_ID), downlink.receipt_stream(GATEWAY_ID)
+        return Address(server, GATEWAY_ID, *streams)
 
     def sent(self) -> dict[str, int]:
         """What each device has sent so far."""

@@ -206,6 +206,7 @@ def _done(report: Report) -> list[str]:
         f"broker restarted: {_times(done.broker_restarts)}" if done.broker_restarts else "",
     ]
     said = [line for line in lines if line] or ["nothing was done to it"]
+    said += [f"command {command.name} to the scale: {command.told}" for command in report.commands]
     return said if report.broker else [*said, "without a broker and MQTT sensors: there was no mosquitto"]
 
 
@@ -215,7 +216,7 @@ def _times(count: int) -> str:
 
 def _details(report: Report) -> list[str]:
     lines = [f"{device.device}: {line}" for device in report.devices for line in _numbers(device)]
-    return [*lines, *report.problems]
+    return [*lines, *report.all_problems]
 
 
 def _numbers(device: DeviceAudit) -> list[str]:

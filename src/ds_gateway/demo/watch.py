@@ -39,6 +39,8 @@ class Watch:
         self.trouble = ""
         """Why the gateway cannot be asked now; empty while it answers."""
         self.quarantined = 0
+        self.has_read_commands = False
+        """Whether the gateway that was asked last has read its stream of commands to the end."""
 
     def ask(self) -> None:
         """Ask once. A gateway that does not answer is no error: it is killed on purpose here."""
@@ -50,6 +52,8 @@ class Watch:
         self.trouble = ""
         self._pid = status["gateway"]["pid"]
         self.quarantined = status["journal"]["quarantined"]
+        downlink = status["downlink"]
+        self.has_read_commands = downlink is not None and downlink["up_to_date"]
         self._sources = {source["name"]: source["state"] for source in status["sources"]}
         for stream in status["streams"]:
             self.streams[stream["name"]] = StreamNumbers(

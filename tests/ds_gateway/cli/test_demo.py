@@ -69,10 +69,13 @@ class TestTheWholeDemo:
         assert document["ok"] is True
         assert document["problems"] == []
         assert document["in_stream"] == document["sent"] > 0
+        assert (document["commands"], document["commands_done"]) == (2, 2)
         assert (document["kills"], document["broker_restarts"], document["broker"]) == (2, 1, True)
         assert document["server_outage_seconds"] >= 15 / 6
         assert document["devices"].keys() == {"boiler", "freezer", "oven", "scale"}
         assert all(device["sent"] > 0 for device in document["devices"].values())
+        for name in ("tare-1", "tare-2"):
+            assert re.search(rf": {name}: acknowledged: T OK +\d+\.\d+ kg$", demo.output, re.MULTILINE)
         assert below(folder) == {}
         assert list(folder.iterdir()) == []
 
@@ -86,6 +89,7 @@ class TestTheWholeDemo:
         assert document["server_outage_seconds"] == 0
         assert document["devices"].keys() == {"scale"}
         assert document["in_stream"] == document["sent"] > 0
+        assert (document["commands"], document["commands_done"]) == (2, 2)
         assert list(folder.iterdir()) == []
 
 

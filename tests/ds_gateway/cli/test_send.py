@@ -14,6 +14,7 @@ import pytest
 from ds_gateway import clock
 from durable_streams import DurableStream
 from durable_streams.testing import DropAfter, DropBefore, InMemoryStreamServer, Status
+from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -107,6 +108,33 @@ class TestACommand:
         assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", came[0]["id"])
         assert before <= datetime.fromisoformat(came[0]["issued_at"]) <= datetime.now(UTC)
         assert done.stdout == (f"command {came[0]['id']} is in commands/line-7\naccepted\nacknowledged: OK\n")
+
+    def test_may_be_the_first_one_so_that_its_receipts_make_their_stream(
+        self, send: Callable[..., Ended], server: InMemoryStreamServer
+    ) -> None:
+        begun = threading.Event()
+
+        def answer() -> None:
+            with DurableStream.create(
+                server.url("/v1/commands/line-7"), content_type="application/json"
+            ) as source:
+                begun.set()
+                wait_until(lambda: server.count("GET", "/v1/receipts/line-7") > 0, what="receipts are looked for")
+                with source.stream(live=False) as response:
+                    (sent,) = response.read_json()
+            with DurableStream.create(
+                server.url("/v1/receipts/line-7"), content_type="application/json"
+            ) as target:
+                for info in DONE:
+                    target.append({"kind": "receipt", "info": {"command": sent["id"], **info}})
+
+        thread = threading.Thread(target=answer, name="gateway")
+        thread.start()
+        assert begun.wait(20)
+        done = send("plug", "on")
+        thread.join(20)
+        assert (done.code, done.stderr) == (0, "")
+        assert done.stdout.endswith("accepted\nacknowledged: OK\n")
 
     def test_has_what_was_asked_for(self, send: Callable[..., Ended], server: InMemoryStreamServer) -> None:
         with gateway(server, DONE) as came:
@@ -233,16 +261,13 @@ class TestWhatCannotBeSent:
     def test_to_a_gateway_that_was_never_there(
         self, send: Callable[..., Ended], server: InMemoryStreamServer
     ) -> None:
-        done = send("plug", "on")
-        assert (done.code, done.stdout) == (1, "")
-        assert done.stderr.startswith(
-            f"ds-gateway: nothing was sent: there is no stream receipts/line-7 on {server.url('/v1')}, so no "
-            "gateway line-7 has taken commands there yet"
-        )
-        assert server.count("POST") == 0
-        done = send("plug", "on", "--no-wait")
-        assert done.code == 1
-        assert "nothing was sent: there is no stream commands/line-7" in done.stderr
+        for options in ([], ["--no-wait"]):
+            done = send("plug", "on", *options)
+            assert (done.code, done.stdout) == (1, "")
+            assert done.stderr.startswith(
+                f"ds-gateway: nothing was sent: there is no stream commands/line-7 on {server.url('/v1')}; the "
+                "gateway line-7 makes it at its start"
+            )
 
     def test_without_the_right_token(self, send: Callable[..., Ended], server: InMemoryStreamServer) -> None:
         server.inject(Status(401), method="HEAD", times=None)

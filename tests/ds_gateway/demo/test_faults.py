@@ -75,6 +75,25 @@ class TestEveryLength:
         assert all(later - earlier > 0.8 for earlier, later in pairwise(times))
 
 
+class TestTheCommands:
+    @BOTH
+    def test_one_is_given_before_the_first_kill_and_one_while_the_server_is_away(
+        self, *, with_broker: bool
+    ) -> None:
+        for seconds in LENGTHS:
+            steps = actions(schedule(seconds, with_broker=with_broker))
+            first, second = (place for place, action in enumerate(steps) if action is Action.TARE)
+            # The scale's line is held after it, and so its receipts are waited for, before the kill.
+            assert steps[first + 1 : first + 3] == [Action.HOLD_SCALE, Action.KILL_GATEWAY]
+            assert steps[second - 1 : second + 2] == [Action.KILL_GATEWAY, Action.TARE, Action.START_SERVER]
+
+    def test_are_given_at_the_same_times_where_nothing_else_is_done(self) -> None:
+        steps = schedule(60, with_broker=True)
+        alone = schedule(60, with_broker=True, with_faults=False)
+        assert alone == tuple(step for step in steps if step.action is Action.TARE)
+        assert len(alone) == 2
+
+
 class TestTheBroker:
     def test_is_restarted_once(self) -> None:
         assert actions(schedule(60, with_broker=True)).count(Action.RESTART_BROKER) == 1

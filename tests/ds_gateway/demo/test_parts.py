@@ -60,6 +60,7 @@ class TestConfiguration:
         file.write_text(gateway_configuration(ports, tmp_path / 'a "folder": #1', tmp_path / "scale"))
         settings = load(file, {}).settings
         assert settings.data_dir == str(tmp_path / 'a "folder": #1')
+        assert settings.serial["scale"].commands is not None
         assert settings.serial["scale"].framing.line.delimiter == "\r\n"
         assert [source.packet_ids for source in settings.mqtt.values()] == ["sequential"] * (broker is not None)
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from ds_gateway.demo.audit import DeviceAudit, audit
-from ds_gateway.demo.report import Done, Report
+from ds_gateway.demo.report import Commanded, Done, Report
 from ds_gateway.demo.table import PlainShow, Row, View, render, result, summary
 
 
@@ -16,6 +16,7 @@ def report(*devices: DeviceAudit, problems: tuple[str, ...] = (), broker: bool =
     return Report(seconds=60, broker=broker, devices=devices, done=done, problems=problems)
 
 
+TARED = Commanded("tare-1", "acknowledged", is_final=True, told="acknowledged: T OK 1.000 kg")
 EXACT = audit({"oven": 3, "scale": 2}, {"oven": [1, 2, 3], "scale": [1, 2]})
 
 
@@ -42,6 +43,30 @@ class TestOk:
         assert not report(*EXACT, problems=("the gateway ended with 1",)).ok
 
 
+class TestCommands:
+    def test_that_were_all_done_once_are_ok(self) -> None:
+        tared = replace(report(*EXACT), commands=(TARED, replace(TARED, name="tare-2")), executed=2)
+        assert tared.ok
+        assert (tared.document()["commands"], tared.document()["commands_done"]) == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("command", "executed", "problem"),
+        [
+            (Commanded("tare-1", told="away"), 0, "tare-1 has no final receipt: away"),
+            (Commanded("tare-1", "accepted", told="accepted"), 0, "tare-1 has no final receipt: accepted"),
+            (Commanded("tare-1", "expired", is_final=True, told="old"), 0, "tare-1 was not done: old"),
+            (TARED, 2, "the scale was tared 2 times by 1 commands"),
+            (TARED, 0, "1 commands are acknowledged, and the scale knows of 0"),
+        ],
+    )
+    def test_that_were_not_or_twice_are_told(self, command: Commanded, executed: int, problem: str) -> None:
+        tared = replace(report(*EXACT), commands=(command,), executed=executed)
+        assert not tared.ok
+        assert tared.document()["problems"] == [problem]
+        assert tared.document()["commands_done"] == (command is TARED)
+        assert problem in printed(result(tared))
+
+
 class TestDocument:
     def test_has_the_sums_the_faults_and_the_devices(self) -> None:
         assert report(*audit({"oven": 4, "scale": 2}, {"oven": [1, 3, 2, 2], "scale": [1, 2]})).document() == {
@@ -60,13 +85,16 @@ class TestDocument:
                 "oven": {"sent": 4, "in_stream": 4, "lost": 1, "duplicated": 1, "out_of_order": 1},
                 "scale": {"sent": 2, "in_stream": 2, "lost": 0, "duplicated": 0, "out_of_order": 0},
             },
+            "commands": 0,
+            "commands_done": 0,
             "problems": [],
         }
 
 
 class TestResult:
     def test_says_what_was_done_and_that_it_is_exact(self) -> None:
-        text = printed(result(report(*EXACT)))
+        text = printed(result(replace(report(*EXACT), commands=(TARED,), executed=1)))
+        assert "command tare-1 to the scale: acknowledged: T OK 1.000 kg" in text
         assert "kill -9 of the gateway: twice" in text
         assert "stream server killed and away: 10.0 s" in text
         assert "broker restarted: once" in text

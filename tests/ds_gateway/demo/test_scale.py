@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ds_gateway.demo.scale import Scale
+from ds_gateway.demo.scale import Scale, reading
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ class Reader:
         self._descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         tty.setraw(self._descriptor)
         self.data = b""
+
+    def write(self, data: bytes) -> None:
+        os.write(self._descriptor, data)
 
     def has(self, lines: int) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -85,6 +88,37 @@ class TestScale:
         hold(scale)
         wait_until(lambda: reader.has(scale.sent + 1), what="all that was sent has come")
         assert reader.data.count(b"#") == scale.sent
+        reader.close()
+
+    def test_is_tared_and_shows_what_came_upon_it_since(self, scale: Scale) -> None:
+        reader = Reader(scale.path)
+        scale.release()
+        wait_until(lambda: reader.has(10), what="some readings have come")
+        reader.write(b"T\r\n")
+        wait_until(lambda: scale.tares == 1, what="the scale is tared")
+        sent = scale.sent
+        wait_until(lambda: scale.sent >= sent + 3, what="it goes on")
+        hold(scale)
+        wait_until(lambda: reader.has(scale.sent + 2), what="all that was sent has come")
+        before, answer, after = reader.data.partition(b"T OK ")
+        number = before.count(b"#")
+        answer, _, after = after.partition(b" kg\r\n")
+        assert float(answer) == reading(number)
+        shown = [float(line.split()[2]) for line in after.split(b"\r\n")[:-1]]
+        assert shown == [
+            pytest.approx(reading(later) - reading(number)) for later in range(number + 1, number + 1 + len(shown))
+        ]
+        assert len(shown) >= 3
+        reader.close()
+
+    def test_is_tared_while_it_holds_its_line_and_each_time_it_is_told(self, scale: Scale) -> None:
+        reader = Reader(scale.path)
+        hold(scale)
+        for piece in (b"T\r\nTARE\r\n\r\nT", b"\r\n"):
+            reader.write(piece)
+        wait_until(lambda: reader.has(2), what="both are answered")
+        assert reader.data == b"T OK   12.500 kg\r\n" * 2
+        assert (scale.tares, scale.sent, scale.holds) == (2, 0, True)
         reader.close()
 
     def test_ends_while_its_buffer_is_full(self, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +23,16 @@ from durable_streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import httpx
 
     from ds_gateway.config.models import ServerSettings
 
+_START: Final = "-1"
+"""The offset of a stream's beginning."""
+_LOOK_AGAIN_SECONDS: Final = 0.25
+"""How often a stream of receipts that is not there yet is looked for."""
 _DONE: Final = frozenset({"published", "acknowledged"})
 
 
@@ -48,12 +51,23 @@ class Address:
 
 
 class Dialogue:
-    """One command and its receipts."""
+    """One command and its receipts.
 
-    def __init__(self, address: Address, command: Mapping[str, Any], *, is_quiet: bool) -> None:
+    ``say`` gets a line for people for each step, ``warn`` why the last receipt was not waited for any longer.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        command: Mapping[str, Any],
+        *,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
         self._address = address
         self._command = command
-        self._is_quiet = is_quiet
+        self._say = say
+        self._warn = warn
         self._receipts: list[Mapping[str, Any]] = []
 
     @property
@@ -72,13 +86,13 @@ class Dialogue:
         }
 
     async def run(self, timeout_seconds: float, *, is_waiting: bool) -> None:
-        """Send it, and print its receipts until the last one. Raises `GatewayError` where it could not be sent."""
+        """Send it, and tell its receipts until the last one. Raises `GatewayError` where it could not be sent."""
         client = http_client(self._address.server)
         try:
             # What is there before the command is not read: its receipts come behind.
             tail = await self._tail(client) if is_waiting else None
             await self._append(client)
-            self._say(f"command {self._command['id']} is in {self._address.stream}")
+            self._say(_safe(f"command {self._command['id']} is in {self._address.stream}"))
             if tail is not None:
                 await self._wait(client, tail, timeout_seconds)
         finally:
@@ -90,12 +104,9 @@ class Dialogue:
             async with AsyncDurableStream(url, client=client, headers=self._headers) as handle:
                 offset = (await handle.head()).offset
         except StreamNotFoundError:
-            raise GatewayError(
-                f"nothing was sent: there is no stream {self._address.receipts} on "
-                f"{self._address.server.base_url}, so no gateway {self._address.gateway} has taken commands there "
-                "yet: is the name right, has one of its devices commands, is it running? --no-wait sends without "
-                "receipts"
-            ) from None
+            # A gateway makes it with its first receipt, and the stream of commands when it starts: if the name is
+            # wrong, it is that one that is missing.
+            return _START
         except DurableStreamError as error:
             raise GatewayError(f"nothing was sent: {self._explained(error)}") from None
         assert offset is not None, "a stream that is there has an end"
@@ -131,16 +142,12 @@ class Dialogue:
     async def _wait(self, client: httpx.AsyncClient, tail: str, timeout_seconds: float) -> None:
         try:
             async with asyncio.timeout(timeout_seconds):
-                url = self._address.url(self._address.receipts)
-                async with astream(url, offset=tail, live=True, client=client, headers=self._headers) as response:
-                    async for record in response.iter_json():
-                        receipt = receipt_in(record, self._command["id"])
-                        if receipt is None:
-                            continue
-                        self._receipts.append(receipt)
-                        self._say(line_of(receipt))
-                        if _is_final(receipt):
-                            return
+                while True:
+                    if await self._read(client, tail):
+                        break
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            if self._receipts and _is_final(self._receipts[-1]):
+                return
             why = "the stream of receipts was closed"
         except TimeoutError:
             why = f"no final receipt within {timeout_seconds:g} s"
@@ -150,13 +157,31 @@ class Dialogue:
             what = f"the last one was {self._receipts[-1].get('status')}"
         else:
             what = f"no gateway {self._address.gateway} has taken it: is it running, and in reach of its server?"
-        sys.stderr.write(
+        self._warn(
             _safe(
-                f"ds-gateway: {why}; {what}; ds-gateway commands on its machine shows what is pending, and the "
-                f"same again with --id {self._command['id']} tells what became of it and is done once"
+                f"{why}; {what}; ds-gateway commands on its machine shows what is pending, and the same again "
+                f"with --id {self._command['id']} tells what became of it and is done once"
             )
-            + "\n"
         )
+
+    async def _read(self, client: httpx.AsyncClient, tail: str) -> bool:
+        """Read to the last receipt, or to the end of a closed stream; False if there is no stream yet."""
+        url = self._address.url(self._address.receipts)
+        try:
+            async with astream(url, offset=tail, live=True, client=client, headers=self._headers) as response:
+                async for record in response.iter_json():
+                    receipt = receipt_in(record, self._command["id"])
+                    if receipt is None:
+                        continue
+                    self._receipts.append(receipt)
+                    self._say(_safe(line_of(receipt)))
+                    if _is_final(receipt):
+                        break
+        except StreamNotFoundError:
+            if tail != _START:
+                raise
+            return False
+        return True
 
     @property
     def _headers(self) -> Any:
@@ -169,11 +194,6 @@ class Dialogue:
         if isinstance(error, FetchError) and self._address.server.is_embedded:
             return f"{text}: the server is in the gateway, which must be running"
         return text
-
-    def _say(self, text: str) -> None:
-        if not self._is_quiet:
-            sys.stdout.write(_safe(text) + "\n")
-            sys.stdout.flush()
 
 
 def receipt_in(record: Any, command_id: str) -> Mapping[str, Any] | None:
