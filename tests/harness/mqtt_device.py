@@ -75,6 +75,7 @@ class Device:
         answer: Callable[[Device, MQTTMessage], None] | None = None,
         *,
         version: str = "5",
+        name: str = "device",
     ) -> None:
         self.commands: list[MQTTMessage] = []
         self._answer = answer
@@ -83,7 +84,7 @@ class Device:
         self._subscribed = threading.Event()
         self._client = Client(
             CallbackAPIVersion.VERSION2,
-            "device",
+            name,
             clean_session=None if self._v5 else False,
             protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
         )
