@@ -99,7 +99,7 @@ class CommandPlant:
         gateway_url: str | None = None,
         broker_url: Callable[[Mosquitto], str] = lambda broker: broker.url,
         answers: Mapping[str, Callable[[Device, MQTTMessage], None]] | None = None,
-        program: Sequence[str | Path] | None = None,
+        serial: Mapping[str, Any] | None = None,
     ) -> None:
         self.sent: list[Sent] = []
         self.server_url = server_url
@@ -111,7 +111,7 @@ class CommandPlant:
         self._folder = folder
         self._broker_url = broker_url
         self._answers = dict.fromkeys(PLUGS, respond) | {LAMP: report} | dict(answers or {})
-        self._program = program
+        self._serial = dict(serial or {})
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class CommandPlant:
             answer = self._answers.get(name, keep_silent)
             device = Device(self.mosquitto.port, f"{name}/set", answer, name=name.replace("/", "-"))
             self.devices[name] = self._stack.enter_context(device)
-        self.gateway = self.another("gateway", program=self._program)
+        self.gateway = self.another("gateway")
         return self
 
     def __exit__(
@@ -128,13 +128,13 @@ class CommandPlant:
     ) -> None:
         self._stack.close()
 
-    def another(
-        self, name: str, *, program: Sequence[str | Path] | None = None, **mqtt: Any
-    ) -> GatewayProcess:
+    def another(self, name: str, **mqtt: Any) -> GatewayProcess:
         """A gateway with this identity, and a data folder of this name."""
         configuration = settings(self.gateway_url, self._broker_url(self.mosquitto))
         configuration["mqtt"]["hall"].update(mqtt)
-        return GatewayProcess(self._processes, self._folder / name, configuration, program=program)
+        if self._serial:
+            configuration["serial"] = self._serial
+        return GatewayProcess(self._processes, self._folder / name, configuration)
 
     # -- commands
 
@@ -214,6 +214,10 @@ class CommandPlant:
             return []
         found: list[dict[str, Any]] = control.call(self.gateway.data_dir / "control.sock", "commands")["commands"]
         return found
+
+    def told_open(self, command_id: str) -> bool:
+        """Whether the gateway has this command, and it has not ended."""
+        return command_id in [each["command"] for each in self.open_commands()]
 
     def reasons(self) -> list[str]:
         """Why commands are open."""

@@ -6,27 +6,38 @@ what did not reach it is reported. In both every command has one final receipt, 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter, deque
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from faults.command_plant import DEVICES, CommandPlant
+from ds_gateway.records import rfc3339
+from faults.command_plant import DEVICES, GATEWAY, LAMP, PLUGS, RECEIPTS, SINK, SLOW, CommandPlant, report
+from harness.audit import StreamReader, telemetry
+from harness.command_audit import audit
 from harness.mqtt_proxy import MqttProxy
+from harness.paging_server import PagingServer
+from harness.pty_device import PtyDevice
+from harness.reference_server import ReferenceServer
 from harness.stream_relay import StreamRelay
-from harness.stream_server import StreamServer
+from harness.stream_server import Front, Reply, StreamServer
+from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from paho.mqtt.client import MQTTMessage
 
     from ds_gateway.commands import Delivery
     from harness.command_audit import CommandFindings
     from harness.mosquitto import Mosquitto
+    from harness.mqtt_device import Device
     from harness.mqtt_proxy import Cut
     from harness.processes import Processes
+    from harness.stream_server import Asked
 
 DELIVERIES: Final = ("at_least_once", "at_most_once")
 
@@ -138,3 +149,272 @@ class TestKillsAndCuts:
         self, processes: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
     ) -> None:
         judge(disturbed(processes, tmp_path, server, delivery, count=400, kills=8, cuts=10), delivery)
+
+
+class TestACrashInBetween:
+    """The gateway is killed at one certain moment."""
+
+    def test_what_has_its_receipt_is_not_done_again(
+        self, processes: Processes, tmp_path: Path, server: StreamServer
+    ) -> None:
+        with CommandPlant(processes, tmp_path / "plant", server.base_url) as plant:
+            plant.gateway.start()
+            plant.send([PLUGS[0], SINK])
+            plant.wait_ended()
+            plant.gateway.kill()
+            plant.gateway.start()
+            plant.send([PLUGS[0], SINK])
+            findings = plant.finish()
+        assert findings.problems == ""
+        assert findings.repeated == 0
+
+    @pytest.mark.parametrize("delivery", DELIVERIES)
+    def test_what_its_device_has_and_nobody_knows_of(
+        self, processes: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
+    ) -> None:
+        silence = deque(["once"])
+
+        def answer(device: Device, message: MQTTMessage) -> None:
+            if not silence:
+                report(device, message)
+            else:
+                silence.clear()
+
+        with CommandPlant(processes, tmp_path / "plant", server.base_url, answers={LAMP: answer}) as plant:
+            plant.gateway.start()
+            (command,) = plant.send([LAMP], delivery=delivery)
+            wait_until(lambda: plant.seen[LAMP], what="the device has it")
+            plant.gateway.kill()
+            plant.gateway.start()
+            (after,) = plant.send([LAMP], delivery=delivery)
+            findings = plant.finish()
+            seen, statuses = plant.seen[LAMP], plant.statuses()
+        assert findings.problems == ""
+        if delivery == "at_least_once":
+            assert seen == [command, command, after]
+            assert statuses == {command: "acknowledged", after: "acknowledged"}
+        else:
+            assert statuses == {command: "unknown", after: "acknowledged"}
+            assert seen == [command, after]
+
+    def test_nothing_is_done_before_the_server_has_its_acceptance(
+        self, processes: Processes, tmp_path: Path, server: StreamServer
+    ) -> None:
+        is_refused: list[str] = []
+
+        def rule(asked: Asked) -> Reply | None:
+            if "live=sse" in asked.path:
+                return Reply(400)  # a front passes on whole answers only
+            is_receipt = asked.method == "POST" and RECEIPTS in asked.path
+            return Reply(503) if is_receipt and is_refused else None
+
+        with (
+            Front(server.base_url) as front,
+            CommandPlant(processes, tmp_path / "plant", server.base_url, gateway_url=front.base_url) as plant,
+        ):
+            front.rule = rule
+            plant.gateway.start()
+            plant.send([SINK])
+            plant.wait_ended()
+            is_refused.append("receipts")
+            (command,) = plant.send([SINK])
+            wait_until(lambda: plant.told_open(command), what="the gateway has the command")
+            refusals = plant.gateway.events("uplink.waiting")
+            wait_until(
+                lambda: len(plant.gateway.events("uplink.waiting")) > len(refusals), what="its acceptance is refused"
+            )
+            assert command not in plant.seen[SINK], "it was done before its acceptance was confirmed"
+            assert plant.reasons() == ["the server has not confirmed its acceptance yet"]
+            plant.gateway.kill()
+            is_refused.clear()
+            plant.gateway.start()
+            findings = plant.finish()
+        assert (findings.problems, findings.repeated, findings.missing) == ("", 0, 0)
+
+
+class TestTheServerIsAway:
+    def test_what_is_over_when_it_is_back_expires_and_the_rest_is_done_in_order(
+        self, processes: Processes, tmp_path: Path, server: StreamServer
+    ) -> None:
+        count = 1000
+        with (
+            StreamRelay(server.base_url) as relay,
+            CommandPlant(processes, tmp_path / "plant", server.base_url, gateway_url=relay.base_url) as plant,
+        ):
+            plant.gateway.start()
+            first = plant.send(DEVICES)
+            plant.wait_ended()
+            relay.close()
+            over_ns = time.time_ns() + 1_000_000_000
+            deadline = {"expires_at": rfc3339(over_ns)}
+            portion = [(DEVICES[place % 4], deadline if place % 8 >= 4 else {}) for place in range(count // 10)]
+            queued = [each for _ in range(10) for each in plant.send_all(portion)]
+            server.kill()
+            wait_until(lambda: time.time_ns() > over_ns, what="the deadline has passed")
+            server.start()
+            relay.open()
+            findings = plant.finish()
+            print(Counter(plant.statuses().values()))
+            over = {each for place, each in enumerate(queued) if place % (count // 10) % 8 >= 4}
+            assert {each for each, status in plant.statuses().items() if status == "expired"} == over
+            seen = [each for ids in plant.seen.values() for each in ids]
+        assert sorted(seen) == sorted({*first, *queued} - over)
+        assert findings.problems == ""
+        assert (findings.repeated, findings.missing, findings.unknown) == (0, len(over), 0)
+
+
+class TestPages:
+    """Pages and events fall differently before and after a crash: numbers stay, and nothing is done twice."""
+
+    FALLS: Final = (
+        {"small_pages": True, "events": False},
+        {"small_pages": False, "events": True},
+        {"small_pages": True, "events": True},
+        {"small_pages": False, "events": False},
+    )
+
+    def test_numbers_stay_and_nothing_is_done_twice(self, processes: Processes, tmp_path: Path) -> None:
+        random = Random(SystemRandom().randrange(10**9))
+        with (
+            PagingServer() as server,
+            CommandPlant(processes, tmp_path / "plant", server.base_url) as plant,
+        ):
+            for place, fall in enumerate(self.FALLS):
+                server.fall(**fall)
+                if place:
+                    plant.gateway.kill()
+                plant.gateway.start()
+                before = plant.progress
+                # The slow device keeps the checkpoint back: what ended behind it is read again.
+                for size in random.sample(range(1, 6), 4):
+                    plant.send([SLOW, *random.choices(DEVICES, k=size)], delivery="at_most_once")
+                plant.wait_progress(before + random.randint(3, 10))
+            findings = plant.finish()
+            print(dict(server.served))
+        assert findings.problems == ""
+        assert findings.repeated == 0
+        assert findings.missing <= findings.unknown <= 5 * (len(self.FALLS) - 1)
+        assert {each.split()[0] for each in server.served} == {"page", "long-poll", "sse"}
+
+
+class TestASerialDevice:
+    """One that answers late, never, twice, and says other things meanwhile; through the whole gateway."""
+
+    def test_gets_each_command_once_and_its_receipts_say_what_it_answered(
+        self, processes: Processes, tmp_path: Path, server: StreamServer
+    ) -> None:
+        reply = {"pattern": "^OK", "error": "^ERR", "timeout_seconds": 0.5}
+        with PtyDevice(tmp_path / "scale") as scale:
+            scale.plug()
+            port = {
+                "port": str(scale.path),
+                "commands": {"write": "{payload}\r\n", "reply": reply, "expires_after": "10m"},
+            }
+            with CommandPlant(processes, tmp_path / "plant", server.base_url, serial={"scale": port}) as plant:
+                plant.gateway.start()
+                plant.gateway.wait_connected()
+                scale.send(b"what comes first may be half of a line\r\n")
+
+                def order(text: str) -> str:
+                    (command,) = plant.send_all([("scale", {"payload": text})], delivery="at_most_once")
+                    assert scale.receive_to(b"\r\n") == f"{text}\r\n".encode()
+                    return command
+
+                def over(command: str) -> dict[str, Any]:
+                    wait_until(lambda: command in plant.statuses(), what=f"{command} is over")
+                    return plant.told(command)[-1]
+
+                noisy = order("noisy")
+                scale.send(b"+0001 kg\r\n\xff\xfe~~\r\nOK zeroed\r\n+0002 kg\r\n")
+                assert (over(noisy)["status"], over(noisy)["reply"].strip()) == ("acknowledged", "OK zeroed")
+
+                never = order("never")
+                assert over(never)["status"] == "unknown"
+
+                late = order("late")
+                assert over(late)["status"] == "unknown"
+                scale.send(b"OK late\r\n")
+                plant.gateway.wait_delivered(plant.gateway.wait_accepted(1)["streams"][0]["accepted"])
+
+                twice = order("twice")
+                scale.send(b"OK first\r\nOK again\r\n")
+                assert over(twice)["reply"].strip() == "OK first"
+
+                refused = order("refused")
+                scale.send(b"ERR overload\r\n")
+                assert (over(refused)["status"], over(refused)["reply"].strip()) == ("failed", "ERR overload")
+
+                plant.gateway.kill()
+                plant.gateway.start()
+                plant.gateway.wait_connected()
+                scale.send(b"what comes first may be half of a line\r\n")
+                after = order("after")
+                scale.send(b"OK\r\n")
+                assert over(after)["status"] == "acknowledged"
+                assert not scale.is_readable(), "something was written twice"
+                assert plant.gateway.terminate() == 0
+                findings = audit([], {}, plant.receipts.read())
+                assert findings.positions == []
+                assert Counter(plant.statuses().values()) == {"acknowledged": 3, "unknown": 2, "failed": 1}
+                readings = telemetry(StreamReader(f"{server.base_url}/telemetry/{GATEWAY}").read())
+        assert [each["value"] for each in readings] == ["+0001 kg", "//5+fg0=", "+0002 kg", "OK late", "OK again"]
+
+
+class TestTheReferenceServer:
+    @pytest.mark.parametrize("delivery", DELIVERIES)
+    def test_as_the_server_of_commands_and_receipts(
+        self, processes: Processes, tmp_path: Path, delivery: Delivery
+    ) -> None:
+        server = ReferenceServer(processes)
+        server.start()
+        random = Random(SystemRandom().randrange(10**9))
+        with CommandPlant(processes, tmp_path / "plant", server.base_url) as plant:
+            plant.gateway.start()
+            for _ in range(2):
+                before = plant.progress
+                for _ in range(3):
+                    plant.send(random.choices(DEVICES, k=4), delivery=delivery)
+                plant.wait_progress(before + random.randint(1, 12))
+                plant.gateway.kill()
+                plant.gateway.start()
+            findings = plant.finish()
+        judge(findings, delivery)
+
+
+class TestTwoGatewaysWithOneIdentity:
+    """Two processes with one gateway id, each with a connection of its own to the broker."""
+
+    @pytest.mark.parametrize("data", ["copied", "own"])
+    def test_never_both_do_a_command(
+        self, processes: Processes, tmp_path: Path, server: StreamServer, data: str
+    ) -> None:
+        with CommandPlant(processes, tmp_path / "plant", server.base_url) as plant:
+            first = plant.gateway
+            first.start()
+            plant.send(DEVICES)
+            plant.wait_ended()
+            second = plant.another("second", client_id="the-second")
+            if data == "copied":
+                assert first.terminate() == 0
+                # What is no file is not in an image: the control socket.
+                shutil.copytree(first.data_dir, second.data_dir, ignore=shutil.ignore_patterns("*.sock"))
+                first.start()
+            plant.send(DEVICES)
+            plant.wait_ended()
+
+            second.start()
+            second.wait_for(lambda status: status["downlink"]["state"] != "starting", what="the second one is up")
+            import json
+            for each in range(5):
+                plant.send(DEVICES)
+                try:
+                    wait_until(lambda: len(plant.statuses()) == len(plant.sent), timeout_seconds=8, what="over")
+                except AssertionError:
+                    pass
+                for gw in (first, second):
+                    st = gw.status()
+                    print(json.dumps({"downlink": st["downlink"], "streams": [(s["name"], s["state"], s["reason"], s["epoch"]) for s in st["streams"]]}))
+                print(plant.seen)
+            print(first.child.output[-6000:])
+            print("==========", second.child.output[-6000:])
+            assert 0
