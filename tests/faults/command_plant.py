@@ -44,10 +44,10 @@ DEVICES: Final = (*PLUGS, LAMP, SINK)
 def settings(base_url: str, broker_url: str, **downlink: Any) -> dict[str, Any]:
     """The gateway's configuration. Without an expiry of its own a command lives for ten minutes."""
 
-    def entry(kind: str, more: Mapping[str, Any] = {}, **reply: Any) -> dict[str, Any]:  # noqa: B006 - not changed
+    def entry(kind: str, more: Mapping[str, Any] | None = None, **reply: Any) -> dict[str, Any]:
         topic = f"{kind}/{{number}}"
         commands = {"topic": f"{topic}/set", "expires_after": "10m", **reply}
-        return {"topic": f"{topic}/telemetry", "name": topic, "commands": commands, **more}
+        return {"topic": f"{topic}/telemetry", "name": topic, "commands": commands, **(more or {})}
 
     return {
         "gateway": {"id": GATEWAY},
@@ -128,9 +128,9 @@ class CommandPlant:
     ) -> None:
         self._stack.close()
 
-    def another(self, name: str, **mqtt: Any) -> GatewayProcess:
+    def another(self, name: str, downlink: Mapping[str, Any] | None = None, **mqtt: Any) -> GatewayProcess:
         """A gateway with this identity, and a data folder of this name."""
-        configuration = settings(self.gateway_url, self._broker_url(self.mosquitto))
+        configuration = settings(self.gateway_url, self._broker_url(self.mosquitto), **(downlink or {}))
         configuration["mqtt"]["hall"].update(mqtt)
         if self._serial:
             configuration["serial"] = self._serial
@@ -160,7 +160,7 @@ class CommandPlant:
             )
         url = f"{self.server_url}/{COMMANDS}"
         headers = {"content-type": "application/json"}
-        with httpx.Client(trust_env=False, timeout=20, verify=False) as client:  # noqa: S501 - plain HTTP
+        with httpx.Client(trust_env=False, timeout=20, verify=False) as client:
             assert client.put(url, headers=headers).status_code in {200, 201}
             answer = client.post(url, headers=headers, content=json.dumps(elements).encode())
             assert answer.status_code in {200, 204}, answer.text
@@ -187,7 +187,9 @@ class CommandPlant:
 
     def statuses(self) -> dict[str, str]:
         """The final status of each command that has one, by id."""
-        return {self.sent[number].id: status for number, status in final_statuses(self.receipts.try_read()).items()}
+        return {
+            self.sent[number].id: status for number, status in final_statuses(self.receipts.try_read()).items()
+        }
 
     def wait_ended(self, *, timeout_seconds: float = 60.0) -> dict[str, str]:
         """Wait until every command has ended, and its device has all that the receipts speak of."""

@@ -53,6 +53,8 @@ TELL_UPLINKS = """\
                 demand.batch.set_result(batch)
 """
 
+DOWNLINK = "tests/faults/test_downlink.py::TestACrashInBetween"
+
 ROWS = "durable_streams/server/_rows.py"
 SET_PRODUCER = """\
         if change.producer is not None:
@@ -179,6 +181,43 @@ MUTANTS = (
         ),
         KILL_POINTS,
         "lost=1",
+    ),
+    Mutant(
+        "a receipt is committed before the rows that belong to it",
+        (
+            Change(
+                "ds_gateway/downlink/outbox.py",
+                "        item = Item(payload, RowChanges(self._tickets, write.rows))\n",
+                "        earlier, self._later = getattr(self, '_later', {}), write.rows\n"
+                "        item = Item(payload, RowChanges(self._tickets, earlier))\n",
+            ),
+        ),
+        f"{DOWNLINK}::test_what_has_its_receipt_is_not_done_again",
+        "True, True]",
+    ),
+    Mutant(
+        "a command is given before the server has its acceptance",
+        (
+            Change(
+                "ds_gateway/downlink/executor.py",
+                "if not self._desk.is_confirmed(position) else",
+                "if False else",
+            ),
+        ),
+        f"{DOWNLINK}::test_nothing_is_done_before_the_server_has_its_acceptance",
+        "it was done before its acceptance was confirmed",
+    ),
+    Mutant(
+        "that a command is about to be sent is not written down",
+        (
+            Change(
+                "ds_gateway/downlink/executor.py",
+                "Write(self._desk.book.give(ready.number))",
+                "Write({})",
+            ),
+        ),
+        f"{DOWNLINK}::test_what_its_device_has_and_nobody_knows_of[at_most_once]",
+        "'c0': 'acknowledged'",
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from harness.audit import Findings, check_positions, of_kind
@@ -101,9 +102,7 @@ def audit(
             findings.unreported.append(f"{each.id}: {status}")
     for ids in seen.values():
         firsts = [numbers[each] for each in dict.fromkeys(ids)]
-        findings.out_of_order += [
-            sent[later].id for earlier, later in zip(firsts, firsts[1:], strict=False) if later < earlier
-        ]
+        findings.out_of_order += [sent[later].id for earlier, later in pairwise(firsts) if later < earlier]
     return findings
 
 

@@ -18,7 +18,7 @@ _LONG_POLL_SECONDS = 0.5
 
 
 class PagingServer:
-    """``page_bytes`` is 1 (each append is a page of its own) or large; ``serves_events`` is whether SSE is served."""
+    """``page_bytes`` is 1 (each append is a page of its own) or large; ``serves_events``: whether it has SSE."""
 
     def __init__(self) -> None:
         self.page_bytes = _LARGE_BYTES
