@@ -181,6 +181,7 @@ class TestTheServerIsAway:
             first = plant.send(DEVICES)
             plant.wait_ended()
             relay.close()
+            plant.gateway.wait_for(lambda status: status["downlink"]["state"] == "waiting", what="it says so")
             over_ns = time.time_ns() + 1_000_000_000
             deadline = {"expires_at": rfc3339(over_ns)}
             portion = [(DEVICES[place % 4], deadline if place % 8 >= 4 else {}) for place in range(count // 10)]

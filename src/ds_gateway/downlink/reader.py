@@ -74,6 +74,8 @@ class Reader:
         self._clock = clock
         self._requests = 0
         self._requested_at = float("-inf")
+        self.unanswered = 0
+        """Requests since one was answered. One is open while a live read waits; more of them were in vain."""
         self._refusals = 0
         # No cache may answer: what it has kept looks like news. Asked for each request, it also counts them.
         self._stream = AsyncDurableStream(
@@ -82,6 +84,7 @@ class Reader:
 
     def _note_request(self) -> str:
         self._requests += 1
+        self.unanswered += 1
         self._requested_at = self._clock()
         return "no-cache"
 
@@ -96,6 +99,7 @@ class Reader:
             raise PlaceLostError(f"the stream ends at {end}, and was read to {place.offset} before")
         if place is not None and place.mark is not None:
             await self._compare(place.mark)
+        self.unanswered = 0
         return end
 
     async def _end(self) -> str:
@@ -139,6 +143,7 @@ class Reader:
                 while True:
                     asked_at, requests = self._clock(), self._requests
                     event = await anext(events, None)
+                    self.unanswered = 0
                     if event is None:
                         return
                     if place.offset != START_OFFSET and event.next_offset < place.offset:

@@ -50,6 +50,8 @@ MAX_UNCOMMITTED: Final = 2000
 FIRST_PAUSE_SECONDS: Final = 0.25
 MAX_PAUSE_SECONDS: Final = 30.0
 CLOSED_PAUSE_SECONDS: Final = 60.0
+UNANSWERED: Final = 3
+"""Requests in a row that brought nothing, not even that there is nothing new: the server is away."""
 _YIELD_EVERY: Final = 64
 
 State = Literal["starting", "reading", "held", "waiting", "closed", "failed"]
@@ -327,18 +329,26 @@ class Downlink:
     @property
     def trouble(self) -> str:
         """What is wrong and what to do; empty when nothing is. Without counts that change all the time."""
+        if self.state == "reading" and self._is_unanswered:
+            return f"{self._options.stream} is asked for in vain: the server is away, or does not answer"
         return self.reason or (self.why_held() if self.book.open_count else "")
+
+    @property
+    def _is_unanswered(self) -> bool:
+        # A live read that lost its connection tries again by itself, for ever, and says nothing.
+        return self._reader.unanswered >= UNANSWERED
 
     def summary(self) -> dict[str, Any]:
         """How it is, as JSON values."""
+        is_away = self.state == "reading" and self._is_unanswered
         return {
-            "state": self.state,
+            "state": "waiting" if is_away else self.state,
             "reason": self.trouble,
             "offset": None if self.book.at is None else self.book.at.offset,
             "number": self.book.through,
             "stream": self._options.stream,
             "receipts": self._options.receipts,
-            "up_to_date": self.is_up_to_date,
+            "up_to_date": self.is_up_to_date and not is_away,
             "open": self.book.open_count,
             "counts": dict(self._executor.counts),
         }
