@@ -25,6 +25,7 @@ settings.load_profile("untimed")
 LONG: Final = (
     "ds_gateway/test_gateway.py",
     "faults/test_crash_points.py",
+    "faults/test_downlink.py",
     "faults/test_server_forgets.py",
     "faults/test_network.py",
     "faults/test_copies.py",
