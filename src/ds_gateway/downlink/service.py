@@ -329,6 +329,8 @@ class Downlink:
     @property
     def trouble(self) -> str:
         """What is wrong and what to do; empty when nothing is. Without counts that change all the time."""
+        if self._around.is_fenced():
+            return self._around.why_not_claimed()  # nothing is executed any more, whether something comes or not
         if self.state == "reading" and self._is_unanswered:
             return f"{self._options.stream} is asked for in vain: the server is away, or does not answer"
         return self.reason or (self.why_held() if self.book.open_count else "")
@@ -341,8 +343,9 @@ class Downlink:
     def summary(self) -> dict[str, Any]:
         """How it is, as JSON values."""
         is_away = self.state == "reading" and self._is_unanswered
+        is_held = self.state in {"reading", "waiting"} and self._around.is_fenced()
         return {
-            "state": "waiting" if is_away else self.state,
+            "state": "held" if is_held else "waiting" if is_away else self.state,
             "reason": self.trouble,
             "offset": None if self.book.at is None else self.book.at.offset,
             "number": self.book.through,
