@@ -238,7 +238,7 @@ class TestASerialDevice:
     def test_gets_each_command_once_and_its_receipts_say_what_it_answered(
         self, processes: Processes, tmp_path: Path, server: StreamServer
     ) -> None:
-        reply = {"pattern": "^OK", "error": "^ERR", "timeout_seconds": 0.5}
+        reply = {"pattern": "^OK", "error": "^ERR", "timeout_seconds": 3}
         with PtyDevice(tmp_path / "scale") as scale:
             scale.plug()
             port = {
