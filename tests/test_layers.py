@@ -27,7 +27,7 @@ LAYERS: Final = (
     ("retarget",),  # 3
     ("dialogue",),  # 3
     ("resolver",),  # 3
-    ("audit",),  # 3
+    ("audit", "reloading"),  # 3
     ("status",),  # 4
     ("metrics", "control"),  # 4
     ("gateway",),  # 5

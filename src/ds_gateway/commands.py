@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
 
 Delivery = Literal["at_least_once", "at_most_once"]
 
@@ -124,6 +125,10 @@ class Progress:
     """Why it failed or is unknown, for people; empty for success."""
     reply: str | None = None
     """What the device answered, at most 4096 characters of it."""
+    code: str = ""
+    """One word for programs, where the usual one for the status is not enough."""
+    then: Callable[[], None] | None = None
+    """What is done once the final receipt is committed. On the event loop."""
 
 
 @dataclass(frozen=True, slots=True)

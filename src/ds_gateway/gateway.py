@@ -33,6 +33,7 @@ from ds_gateway.logs import event, logger
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.reloading import Reloading
 from ds_gateway.resolver import Resolver
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import About, SourceStatus, document
@@ -52,6 +53,8 @@ _log = logger("gateway")
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """All mean: no more intake, drain, exit 0. A terminal that is closed sends SIGHUP."""
+FINISH_SECONDS: Final = 3.0
+"""How long commands that are with their devices may take at the end."""
 SETTLE_SECONDS: Final = 10.0
 """How long the last records of the sources may take to be committed at the end."""
 DRAIN_SECONDS: Final = 5.0
@@ -98,10 +101,14 @@ class Gateway:
         loaded: Loaded,
         notifier: Notifier,
         *,
+        load: Callable[[], Loaded] | None = None,
         on_point: Callable[[str, frozenset[str]], None] = lambda _when, _parts: None,
         dry_run_commands: bool = False,
     ) -> None:
-        """``dry_run_commands``: deliver none; its receipt says what would have been sent."""
+        """``load`` loads and checks the configuration anew; without it there is no reload.
+
+        ``dry_run_commands``: deliver none; its receipt says what would have been sent.
+        """
         self._loaded = loaded
         self._dry_run_commands = dry_run_commands
         self._downlink: Downlink | None = None
@@ -109,6 +116,8 @@ class Gateway:
         self._notifier = notifier
         self._on_point = on_point
         self._stop_asked = asyncio.Event()
+        self._was_told_to_end = False
+        self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
         self._sources: list[_Source] = []
         settings = loaded.settings
         self._about = About(
@@ -124,7 +133,7 @@ class Gateway:
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM, SIGINT or SIGHUP (0), or until the journal fails (1).
+        """Run until SIGTERM, SIGINT or SIGHUP or for a reload (0), or until the journal fails (1).
 
         Raises `GatewayError` when it cannot start.
         """
@@ -147,13 +156,16 @@ class Gateway:
             await client.aclose()
             raise
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop_asked.set)
+            loop.add_signal_handler(number, self._end)
         try:
             if self._embedded is not None:
                 self._embedded.start()
             resolver = Resolver(settings, self._uplinks, self._names, http_client, self._in_journal)
             verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
             self._own_verbs = dict(verbs)
+            if self._reloading is not None:
+                verbs["reload"] = self._reloading.answer
+                self._own_verbs["reload"] = self._reloading.prepare
             verbs["commands"] = self._commands
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
@@ -167,11 +179,40 @@ class Gateway:
             if self._embedded is not None:
                 await self._embedded.stop()
             await asyncio.to_thread(self._journal.stop)
-            for number in STOP_SIGNALS:
-                loop.remove_signal_handler(number)
+            await self._restore_signals(loop)
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
         return 1 if failed else 0
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether it ended well and for a reload: the process is to execute itself anew."""
+        return (
+            self._reloading is not None
+            and self._reloading.has_begun
+            and not self._was_told_to_end
+            and self._journal.failure is None
+        )
+
+    def _end(self) -> None:
+        """A signal came: it is not for starting anew."""
+        if self._is_reloading and not self._was_told_to_end:
+            self._notifier.stopping("stopping, while the configuration was taken up anew")
+        self._was_told_to_end = True
+        self._stop_asked.set()
+
+    @property
+    def _is_reloading(self) -> bool:
+        return self._reloading is not None and self._reloading.has_begun
+
+    async def _restore_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From here on a signal ends the process: everything is committed. What came before still counts."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for _ in range(3):  # turns of the loop: its pipe is read, the signal is told, `_end` is called
+            await asyncio.sleep(0)
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
 
     def _embedded_server(self) -> EmbeddedServer | None:
         settings = self._loaded.settings
@@ -303,6 +344,7 @@ class Gateway:
                 why_not_claimed=lambda: self._uplinks.why_not_claimed(self._receipts),
                 is_fenced=lambda: self._uplinks.is_stopped(self._receipts),
                 is_synchronised=is_synchronised,
+                afterwards={} if self._reloading is None else {"reload": self._reloading.begin},
             ),
         )
 
@@ -404,9 +446,13 @@ class Gateway:
     # -- stop
 
     async def _stop(self) -> None:
-        self._notifier.stopping("stopping: no more intake")
-        event(_log, "info", "gateway.stopping")
+        if self._is_reloading and not self._was_told_to_end:
+            self._notifier.reloading("taking up the configuration anew: no more intake")
+        else:
+            self._notifier.stopping("stopping: no more intake")
+        event(_log, "info", "gateway.stopping", reload=self._is_reloading)
         if self._downlink is not None:
+            await self._downlink.finish(FINISH_SECONDS)
             await self._downlink.stop()
         stops = [asyncio.to_thread(each.source.stop, SOURCE_STOP_SECONDS) for each in self._sources]
         for each, ended in zip(self._sources, await asyncio.gather(*stops), strict=True):

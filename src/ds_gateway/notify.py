@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Notifier:
     def watchdog(self) -> None:
         """Say that the gateway lives."""
         self._send("WATCHDOG=1")
+
+    def reloading(self, status: str | None = None) -> None:
+        """Say that the configuration is taken up anew; `ready` says that it was."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", *_status(status))
 
     def stopping(self, status: str | None = None) -> None:
         """Say that the shut-down has begun."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,15 @@ class TestNotifications:
         notifier.watchdog()
         notifier.watchdog()
         assert [manager.received(), manager.received()] == ["WATCHDOG=1"] * 2
+
+    def test_reloading_carries_the_instant_by_which_the_manager_tells_old_from_new(self, manager: Manager) -> None:
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        Notifier.from_environ(manager.environ).reloading("taking it up")
+        state, instant, status = manager.received().split("\n")
+        assert (state, status) == ("RELOADING=1", "STATUS=taking it up")
+        name, _, value = instant.partition("=")
+        assert name == "MONOTONIC_USEC"
+        assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
     def test_stopping_says_why(self, manager: Manager) -> None:
         Notifier.from_environ(manager.environ).stopping("draining")

@@ -79,6 +79,7 @@ class DownlinkBox:
         self.options = options
         self.routes = FakeRoutes()
         self.verbs: dict[str, Callable[[Any], dict[str, Any]]] = {}
+        self.afterwards: dict[str, Callable[[], None]] = {}
         self.is_synchronised = True
         self.shift_seconds = 0.0
         """Of the wall clock."""
@@ -135,6 +136,7 @@ class DownlinkBox:
                 why_not_claimed=lambda: self.uplinks.why_not_claimed(RECEIPTS),
                 is_fenced=lambda: self.uplinks.is_stopped(RECEIPTS),
                 is_synchronised=lambda: self.is_synchronised,
+                afterwards=self.afterwards,
                 wall_ns=lambda: time.time_ns() + int(self.shift_seconds * 1e9),
             ),
         )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -25,15 +26,34 @@ def run(
     ] = False,
 ) -> None:
     """Run the gateway in the foreground until SIGTERM or Ctrl-C."""
-    loaded = load_configuration(config)
+    load = partial(load_configuration, config)
+    loaded = load()
     logs.setup(loaded.settings.log.level, loaded.settings.log.format)
 
     async def main() -> int:
-        status = await Gateway(loaded, Notifier.from_environ(os.environ), dry_run_commands=dry_run_commands).run()
+        notifier = Notifier.from_environ(os.environ)
+        gateway = Gateway(loaded, notifier, load=load, dry_run_commands=dry_run_commands)
+        status = await gateway.run()
         # Everything is committed and closed. Leaving the loop would wait for threads that resolve a name, for as
         # long as the resolver likes, and a second signal would turn a clean end into a killed process.
         logging.shutdown()
         sys.stdout.flush()
+        if gateway.starts_anew:
+            notifier.watchdog()  # its next one comes when the start is over
+            _start_anew()
+            status = 1
         os._exit(status)
 
     asyncio.run(main())
+
+
+def _start_anew() -> None:
+    """Execute this program again with the arguments and the environment that it was started with.
+
+    The process stays, so that the service manager keeps it; its threads end, and no descriptor outlives it but the
+    standard ones. Returns if there is no such program any more.
+    """
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
+    except OSError as error:
+        sys.stderr.write(f"ds-gateway: {sys.executable} cannot be executed anew: {error.strerror}\n")

@@ -108,6 +108,7 @@ class Executor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._next_at: dict[str, float] = {}
         self._stopped = False
+        self._is_finishing = False
 
     def add(self, ready: Ready, written: Awaitable[int]) -> None:
         """Execute a command when its turn comes."""
@@ -137,6 +138,16 @@ class Executor:
             if len(waiting) < len(queue):
                 queue.clear()
                 queue.extend(waiting)
+
+    async def finish(self, timeout_seconds: float) -> None:
+        """Begin nothing more, and wait for what was begun, but not longer than the timeout."""
+        self._is_finishing = True
+        give_up_at = self._desk.now().monotonic + timeout_seconds
+        while any(turn.is_given for turn in self._turns.values()):
+            left_seconds = give_up_at - self._desk.now().monotonic
+            if left_seconds <= 0:
+                break
+            await self._bell.wait(left_seconds)
 
     async def stop(self) -> None:
         """Do nothing more. What is open stays open, whatever its source says from now on."""
@@ -180,6 +191,8 @@ class Executor:
             turn.reason = self._desk.why_held() or (
                 "the server has not confirmed its acceptance yet" if not self._desk.is_confirmed(position) else ""
             )
+            if self._is_finishing and not turn.is_given:
+                turn.reason = "the gateway stops; it is done after the next start"
             if turn.reason or pause_seconds > 0:
                 turn.reason = turn.reason or "max_rate of the device"
                 left_seconds = ready.deadline.monotonic - now.monotonic
@@ -213,8 +226,11 @@ class Executor:
         while True:
             progress = await told.get()
             if progress.is_final:
-                code = _CODES.get(progress.status, "")
-                self._end(turn, progress.status, code=code, reason=progress.reason, reply=progress.reply)
+                code = progress.code or _CODES.get(progress.status, "")
+                ended = self._end(turn, progress.status, code=code, reason=progress.reason, reply=progress.reply)
+                if progress.then is not None:
+                    await ended
+                    progress.then()
                 return
             self._tell(turn, progress)
 
@@ -250,22 +266,24 @@ class Executor:
 
     def _end(
         self, turn: Turn, status: Status, *, code: str = "", reason: str = "", reply: str | None = None
-    ) -> None:
+    ) -> asyncio.Future[int]:
         says_not_sent = status == "expired" or (status == "failed" and not turn.is_handed)
         if turn.ready.may_have_been_sent and says_not_sent:
             status = "unknown"  # not by this process
         entry = self._desk.book.entries[turn.ready.number]
         write = end(self._desk.book, entry, status, self._desk.now(), code=code, reason=reason, reply=reply)
-        self._finish(turn, write)
+        return self._finish(turn, write)
 
-    def _finish(self, turn: Turn, write: Write) -> None:
+    def _finish(self, turn: Turn, write: Write) -> asyncio.Future[int]:
+        """Let its end be committed; see `Desk.write`."""
         turn.has_ended = True
         del self._turns[turn.ready.number]
         self.open_bytes -= turn.ready.size_bytes
         if write.receipt is not None:
             self.counts[write.receipt.status] += 1
-        self._desk.write(write)
+        written = self._desk.write(write)
         self._bell.ring()
+        return written
 
     def __iter__(self) -> Iterator[Turn]:
         return iter(list(self._turns.values()))

@@ -16,8 +16,9 @@ import orjson
 from ds_gateway.commands import Progress
 from ds_gateway.downlink.parsing import OWN_DEVICE
 from ds_gateway.downlink.ports import GatewayMessage
-from ds_gateway.downlink.receipts import MAX_OWN_REPLY_CHARACTERS
-from ds_gateway.errors import GatewayError
+from ds_gateway.downlink.receipts import MAX_OWN_REPLY_CHARACTERS, MAX_REASON_CHARACTERS
+from ds_gateway.errors import ConfigError, GatewayError
+from ds_gateway.logs import event, logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     Verb = Callable[[Mapping[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 
+_log = logger("downlink")
+
 _RESOLVE_DEFAULTS: Final[Mapping[str, Any]] = {
     "stream": None,
     "action": "show",
@@ -35,6 +38,8 @@ _RESOLVE_DEFAULTS: Final[Mapping[str, Any]] = {
     "token": None,
     "skip_to": None,
 }
+_ROOM_FOR_MORE: Final = 100
+"""Characters for saying that there are more mistakes, line ends included."""
 _LONG_PARTS: Final = ("devices", "sources", "streams")
 """Left out of an answer that is too long, one after the other."""
 
@@ -91,8 +96,13 @@ class AllRoutes:
         return self._own if device == OWN_DEVICE else self._routes.route(device)
 
 
-async def perform(message: GatewayMessage, verbs: Mapping[str, Verb]) -> Progress:
-    """Do what a command to the gateway asks for."""
+async def perform(
+    message: GatewayMessage, verbs: Mapping[str, Verb], afterwards: Mapping[str, Callable[[], None]]
+) -> Progress:
+    """Do what a command to the gateway asks for.
+
+    ``afterwards``: what some verbs do once the receipt is committed.
+    """
     verb = verbs.get(message.verb)
     if verb is None:
         return Progress("failed", is_final=True, reason=f"{message.verb} is not supported in this version")
@@ -101,9 +111,27 @@ async def perform(message: GatewayMessage, verbs: Mapping[str, Verb]) -> Progres
         result = verb({**defaults, **message.arguments})
         if inspect.isawaitable(result):
             result = await result
+    except ConfigError as error:
+        return Progress("failed", is_final=True, reason=_first(error), code="configuration")
     except GatewayError as error:
         return Progress("failed", is_final=True, reason=str(error))
-    return Progress("acknowledged", is_final=True, reply=_short(result))
+    except Exception as error:  # noqa: BLE001 - supervision boundary: a verb's defect must not leave its command open
+        event(_log, "error", "downlink.verb.failed", verb=message.verb, error=repr(error), exc=error)
+        return Progress("failed", is_final=True, reason=f"{error!r}, see the log of the gateway", code="defect")
+    then = afterwards.get(message.verb)
+    return Progress("acknowledged", is_final=True, reply=_short(result), then=then)
+
+
+def _first(error: ConfigError) -> str:
+    """The first mistakes, as many as a receipt has room for."""
+    told: list[str] = []
+    for problem in error.problems:
+        text = str(problem)[:MAX_REASON_CHARACTERS]
+        if told and sum(map(len, told)) + len(text) > MAX_REASON_CHARACTERS - _ROOM_FOR_MORE:
+            told.append(f"and {len(error.problems) - len(told)} more: ds-gateway check tells all")
+            break
+        told.append(text)
+    return "\n".join(told)
 
 
 def _short(result: Mapping[str, Any]) -> str:

@@ -136,6 +136,13 @@ class Downlink:
         self._clock_is_good = self._around.is_synchronised()
         self._spawn(self._run(), "downlink")
 
+    async def finish(self, timeout_seconds: float) -> None:
+        """Begin no more commands, and let those that were begun end, but not longer than the timeout.
+
+        One that is cut off is done twice, or nobody can tell whether it was done.
+        """
+        await self._executor.finish(timeout_seconds)
+
     async def stop(self) -> None:
         """End. What is open stays open, and goes on after the next start."""
         tasks = list(self._tasks)
@@ -322,7 +329,7 @@ class Downlink:
         self._around.targets[ready.route.source].send(order, on_progress)
 
     async def _perform(self, message: GatewayMessage, on_progress: Callable[[Progress], None]) -> None:
-        on_progress(await perform(message, self._around.verbs))
+        on_progress(await perform(message, self._around.verbs, self._around.afterwards))
 
     # -- for people
 

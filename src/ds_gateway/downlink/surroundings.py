@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -47,5 +47,7 @@ class Surroundings:
     is_fenced: Callable[[], bool]
     """Whether the receipts stream has stopped."""
     is_synchronised: Callable[[], bool]
+    afterwards: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    """What some verbs do once the receipt that acknowledges them is committed."""
     wall_ns: Callable[[], int] = time.time_ns
     monotonic: Callable[[], float] = time.monotonic

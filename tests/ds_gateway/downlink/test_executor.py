@@ -251,3 +251,66 @@ class TestWhatTheSourceSays:
         desk.add()
         await desk.wait_given(1)
         assert [(each.status, each.code) for each in desk.receipts] == [("unknown", "defect")]
+
+
+class TestFinishing:
+    async def test_what_was_begun_is_waited_for_and_nothing_is_begun(self, desk: Desk) -> None:
+        for device in "dde":
+            desk.add(device)
+        await desk.wait_given(2)
+        finishing = asyncio.create_task(desk.executor.finish(60))
+        await desk.settle()
+        desk.given[0][1](PUBLISHED)
+        await desk.settle()
+        assert not finishing.done(), "e's is with its device"
+        desk.given[1][1](PUBLISHED)
+        await finishing
+        await desk.settle()
+        assert [ready.number for ready, _ in desk.given] == [0, 2]
+        turn = desk.executor.turn(1)
+        assert turn is not None
+        assert turn.reason == "the gateway stops; it is done after the next start"
+
+    async def test_one_whose_turn_is_being_committed_is_given(self, desk: Desk) -> None:
+        desk.add()
+        desk.commits = False
+        await await_until(lambda: desk.waiting, what="its turn is written")
+        finishing = asyncio.create_task(desk.executor.finish(60))
+        await desk.settle()
+        desk.commit()
+        await desk.wait_given(1)
+        desk.commits = True
+        desk.given[0][1](PUBLISHED)
+        await finishing
+
+    async def test_not_for_ever(self, desk: Desk) -> None:
+        desk.add()
+        await desk.wait_given(1)
+        finishing = asyncio.create_task(desk.executor.finish(5))
+        await desk.settle()
+        desk.seconds = 6.0
+        desk.bell.ring()
+        await finishing
+        assert desk.executor.turn(0) is not None
+
+
+class TestWhatComesAfterTheEnd:
+    async def test_is_done_when_the_receipt_is_committed(self, desk: Desk) -> None:
+        done: list[str] = []
+        desk.add()
+        await desk.wait_given(1)
+        desk.commits = False
+        then = Progress("acknowledged", is_final=True, then=lambda: done.append("done"))
+        desk.given[0][1](then)
+        await desk.settle()
+        assert (desk.receipts[-1].status, done) == ("acknowledged", [])
+        desk.commit()
+        await desk.settle()
+        assert done == ["done"]
+
+    async def test_a_code_of_its_own_is_told(self, desk: Desk) -> None:
+        desk.add()
+        await desk.wait_given(1)
+        desk.given[0][1](Progress("failed", is_final=True, code="configuration"))
+        await desk.settle()
+        assert desk.receipts[-1].code == "configuration"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ds_gateway.commands import Order, Progress
+from ds_gateway.errors import ConfigError, Problem
 from ds_gateway.records import rfc3339
 from durable_streams import DurableStream
 from durable_streams.testing import InMemoryStreamServer
@@ -378,6 +379,43 @@ class TestTheGatewayItself:
         )
         assert [each["code"] for each in receipts if each["number"] == 1] == ["not_allowed"]
         assert [each["code"] for each in receipts if each["number"] == 2] == ["bad_payload"]
+
+    async def test_a_verb_that_fails_ends_its_command(self, box: DownlinkBox) -> None:
+        def reload(_arguments: object) -> dict[str, Any]:
+            raise ConfigError([Problem("gateway.yaml", n, "mqtt", "x" * 400) for n in range(9)])
+
+        def status(_arguments: object) -> dict[str, Any]:
+            raise ZeroDivisionError
+
+        box.options["gateway_commands"] = ["status", "reload"]
+        box.verbs |= {"status": status, "reload": reload}
+        await box.start()
+        await box.send(fresh("@gateway", "status"), fresh("@gateway", "reload"))
+        receipts = await box.wait_for(2)
+        await box.stop()
+        ended = {each["number"]: each for each in receipts if each["final"]}
+        assert {n: (each["status"], each["code"]) for n, each in ended.items()} == {
+            0: ("failed", "defect"),
+            1: ("failed", "configuration"),
+        }
+        assert "ZeroDivisionError" in ended[0]["reason"]
+        assert [line[:20] for line in ended[1]["reason"].splitlines()] == [
+            "gateway.yaml:0: mqtt",
+            "gateway.yaml:1: mqtt",
+            "and 7 more: ds-gatew",
+        ]
+
+    async def test_what_follows_a_verb_comes_after_its_receipt(self, box: DownlinkBox) -> None:
+        seen: list[int] = []
+        box.options["gateway_commands"] = ["reload"]
+        box.verbs["reload"] = lambda _arguments: {}
+        box.afterwards["reload"] = lambda: seen.append(box.downlink.book.open_count)
+        await box.start()
+        await box.send(fresh("@gateway", "reload"))
+        await box.wait_for(1)
+        await await_until(lambda: seen, what="it followed")
+        await box.stop()
+        assert seen == [0]
 
 
 class TestAFullJournal:

@@ -1,0 +1,82 @@
+"""Taking up a changed configuration: the one way for every command that asks for it.
+
+prepare   the file is loaded and checked anew; when anything is wrong it is told, and nothing happens
+begin     the gateway stops as for SIGTERM, and then the process executes itself anew: same pid, same arguments
+
+A fresh process instead of parts that are exchanged while they run: a start after a stop is what is tested with
+every crash, and what is open (records, commands) is taken up by it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ds_gateway.errors import ConfigError, Problem
+from ds_gateway.logs import event, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ds_gateway.config.loader import Loaded
+
+_log = logger("gateway")
+
+
+class Reloading:
+    """Used on the event loop. ``load`` loads and checks the file as at a start; ``stop`` ends the gateway."""
+
+    def __init__(self, running: Loaded, load: Callable[[], Loaded], stop: Callable[[], None]) -> None:
+        self.has_begun = False
+        self._running = running
+        self._load = load
+        self._stop = stop
+
+    async def prepare(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the file; return what it is. Raises `ConfigError` if the gateway cannot take it up."""
+        try:
+            loaded = await asyncio.to_thread(self._load)
+            refuse_another_gateway(self._running, loaded)
+        except ConfigError as error:
+            event(_log, "error", "gateway.reload.refused", problems=len(error.problems), first=error.problems[0])
+            raise
+        return {
+            "config": str(loaded.path),
+            "config_digest": loaded.digest,
+            "changed": loaded.digest != self._running.digest,
+        }
+
+    def begin(self) -> None:
+        """Stop, to start anew. Asked twice it is done once."""
+        self.has_begun = True
+        self._stop()
+
+    async def answer(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Both; the control socket's verb ``reload``. It answers before anything stops."""
+        result = await self.prepare(arguments)
+        self.begin()
+        return result
+
+
+def refuse_another_gateway(running: Loaded, loaded: Loaded) -> None:
+    """Refuse what makes another gateway of this one: what it has on its disk would stay behind.
+
+    Raises `ConfigError`.
+    """
+    was, now = running.settings, loaded.settings
+    problems = [
+        Problem(
+            str(loaded.path),
+            None,
+            key,
+            f"is {new!r}, and the running gateway has {old!r}; a reload does not change it: put it back, or "
+            "restart the service on the machine",
+        )
+        for key, old, new in (
+            ("gateway.id", was.gateway.id, now.gateway.id),
+            ("data_dir", was.data_dir, now.data_dir),
+        )
+        if new != old
+    ]
+    if problems:
+        raise ConfigError(problems)
