@@ -30,6 +30,7 @@ LAYERS: Final = (
     ("audit", "reloading"),  # 3
     ("status",),  # 4
     ("metrics", "control"),  # 4
+    ("assembly",),  # 5
     ("gateway",),  # 5
     ("demo",),  # 6
     ("cli",),  # 6

@@ -14,40 +14,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ds_gateway import __version__
+from ds_gateway import __version__, assembly
 from ds_gateway.clock import is_synchronised
 from ds_gateway.control import ControlServer
 from ds_gateway.downlink.service import Downlink
-from ds_gateway.downlink.surroundings import Options, Surroundings
-from ds_gateway.embedded import EmbeddedServer, options
+from ds_gateway.downlink.surroundings import Surroundings
 from ds_gateway.errors import ControlError
-from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.logs import event, logger
-from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mapping.commands import CommandRoutes
-from ds_gateway.mqtt import DedupeGate, MqttSource
 from ds_gateway.reloading import Reloading
 from ds_gateway.resolver import Resolver
-from ds_gateway.serial_port import SerialSource
-from ds_gateway.status import About, SourceStatus, document
+from ds_gateway.status import About, document, line
 from ds_gateway.uplink import Uplinks, http_client, request_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from ds_gateway.config.loader import Loaded
-    from ds_gateway.config.models import MqttSettings
     from ds_gateway.control import Verb
+    from ds_gateway.journal import Journal
     from ds_gateway.journal.book import Book
     from ds_gateway.notify import Notifier
-    from ds_gateway.records import Item
 
 _log = logger("gateway")
 
@@ -63,34 +55,7 @@ SUPERVISION_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 45.0
 """A part that should turn every second and has not for so long is dead: the watchdog is no longer fed."""
 
-MQTT_QUEUE_ITEMS: Final = 200_000
-"""Above every Receive Maximum: what bounds an MQTT source is its own window, and the bytes of its queue."""
-SERIAL_QUEUE_ITEMS: Final = 100_000
 SOURCE_STOP_SECONDS: Final = 5.0
-
-
-class _Source:
-    """A source with what belongs to it."""
-
-    def __init__(
-        self,
-        name: str,
-        source: MqttSource | SerialSource,
-        pipeline: MqttPipeline | SerialPipeline,
-        intake: Intake,
-    ) -> None:
-        self.name = name
-        self.source = source
-        self.pipeline = pipeline
-        self.intake = intake
-
-    def status(self) -> SourceStatus:
-        return SourceStatus(
-            name=self.name,
-            snapshot=self.source.snapshot(),
-            waiting_bytes=self.intake.waiting_bytes,
-            readings=self.pipeline.devices(),
-        )
 
 
 class Gateway:
@@ -113,12 +78,13 @@ class Gateway:
         self._dry_run_commands = dry_run_commands
         self._downlink: Downlink | None = None
         self._routes = CommandRoutes(loaded.settings)
+        self._receipts = assembly.receipt_stream(loaded.settings, self._routes)
         self._notifier = notifier
         self._on_point = on_point
         self._stop_asked = asyncio.Event()
         self._was_told_to_end = False
         self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
-        self._sources: list[_Source] = []
+        self._sources: list[assembly.Source] = []
         settings = loaded.settings
         self._about = About(
             gateway=settings.gateway.id,
@@ -139,7 +105,7 @@ class Gateway:
         """
         settings = self._loaded.settings
         loop = asyncio.get_running_loop()
-        self._embedded = self._embedded_server()
+        self._embedded = assembly.embedded_server(settings)
         client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
         self._uplinks = Uplinks(
             settings.server,
@@ -214,33 +180,13 @@ class Gateway:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
-    def _embedded_server(self) -> EmbeddedServer | None:
-        settings = self._loaded.settings
-        if not settings.server.is_embedded:
-            return None
-        return EmbeddedServer(options(settings.data_dir, settings.server, settings.journal, listen=True))
-
     def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
-        settings = self._loaded.settings
-
         def on_stream(book: Book) -> None:
             loop.call_soon_threadsafe(self._add_stream, book.number, book.name, book.url)
 
-        return Journal.open(
-            Path(settings.data_dir),
-            gateway=settings.gateway.id,
-            url=settings.server.url,
-            limits=JournalLimits(
-                max_bytes=settings.journal.max_bytes,
-                min_free_bytes=settings.journal.min_free_bytes,
-                retain_bytes=settings.journal.retain_bytes,
-                batch_max_bytes=settings.batch.max_bytes,
-                max_delay_seconds=settings.batch.max_delay_seconds,
-                commit_interval_seconds=settings.journal.commit_interval_seconds,
-                when_full=settings.journal.when_full,
-                max_age_seconds=settings.journal.max_age,
-                receipts=self._receipts,
-            ),
+        return assembly.open_journal(
+            self._loaded.settings,
+            self._receipts,
             on_stream=on_stream,
             on_confirmed=self._on_confirmed,
             on_point=self._on_point,
@@ -249,16 +195,7 @@ class Gateway:
     # -- start
 
     def _start(self) -> None:
-        settings = self._loaded.settings
-        for name, mqtt in settings.mqtt.items():
-            self._sources.append(self._mqtt_source(name, mqtt))
-        for name, serial in settings.serial.items():
-            serial_pipeline = SerialPipeline(name, settings.gateway.id, serial)
-            intake = self._journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
-            source = SerialSource(
-                name, serial, pipeline=serial_pipeline, intake=intake, random=random.SystemRandom()
-            )
-            self._sources.append(_Source(name, source, serial_pipeline, intake))
+        self._sources = assembly.sources(self._loaded.settings, self._journal, self._routes)
         if self._routes:
             self._downlink = self._make_downlink()
         self._journal.start()
@@ -280,60 +217,14 @@ class Gateway:
         )
         self._notifier.ready(self._line())
 
-    def _mqtt_source(self, name: str, settings: MqttSettings) -> _Source:
-        gateway = self._loaded.settings
-        pipeline = MqttPipeline(name, gateway.gateway.id, settings.devices, gateway.limits)
-        intakes: list[Intake] = []
-
-        def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
-            intake = self._journal.intake(name, max_items=MQTT_QUEUE_ITEMS, gate=gate, on_committed=on_committed)
-            intakes.append(intake)
-            return intake
-
-        source = MqttSource(
-            name,
-            settings,
-            client_id=settings.client_id or f"{gateway.gateway.id}-{self._journal.identity.session_suffix}",
-            filters=pipeline.filters,
-            reply_filters=self._routes.reply_filters(name),
-            has_response_topic=any(
-                device.commands is not None
-                and device.commands.reply is not None
-                and device.commands.reply.topic is None
-                for device in settings.devices
-            ),
-            pipeline=pipeline,
-            intake_factory=make_intake,
-            data_dir=Path(gateway.data_dir),
-            journal_commit=self._journal.commit_at_open,
-        )
-        return _Source(name, source, pipeline, intakes[0])
-
-    @property
-    def _receipts(self) -> str:
-        """Name of the stream of receipts; empty where no device takes commands."""
-        settings = self._loaded.settings
-        return settings.downlink.receipt_stream(settings.gateway.id) if self._routes else ""
-
     def _make_downlink(self) -> Downlink:
         settings = self._loaded.settings
-        stream = settings.downlink.command_stream(settings.gateway.id)
         # A client of its own: reads that last for minutes take no connection away from the uplinks.
         self._downlink_client = http_client(
             settings.server, None if self._embedded is None else self._embedded.transport()
         )
         return Downlink(
-            Options(
-                gateway=settings.gateway.id,
-                stream=stream,
-                receipts=self._receipts,
-                url=f"{settings.server.base_url}/{stream_path(stream)}",
-                start=settings.downlink.start,
-                create=settings.server.create,
-                trusts_clock=settings.downlink.clock == "trusted",
-                gateway_commands=settings.downlink.gateway_commands,
-                dry_run=self._dry_run_commands,
-            ),
+            assembly.downlink_options(settings, self._receipts, dry_run=self._dry_run_commands),
             Surroundings(
                 journal=self._journal,
                 routes=self._routes,
@@ -380,10 +271,10 @@ class Gateway:
                 event(_log, "error", "gateway.stalled", parts=", ".join(stalled))
             else:
                 self._notifier.watchdog()
-            line = self._line()
-            if line != last_line:
-                self._notifier.status(line)
-                last_line = line
+            now_line = self._line()
+            if now_line != last_line:
+                self._notifier.status(now_line)
+                last_line = now_line
             try:
                 async with asyncio.timeout(feed_seconds):
                     await self._stop_asked.wait()
@@ -404,34 +295,13 @@ class Gateway:
 
     def _line(self) -> str:
         """One line for the service manager."""
-        snapshot = self._journal.snapshot()
-        waiting = [
-            f"{each.name}: {status.reason}" for each in self._sources if (status := each.source.snapshot()).reason
-        ]
-        if self._embedded is not None and (reason := self._embedded.snapshot().reason):
-            waiting.append(f"embedded server: {reason}")
-        if self._downlink is not None and (reason := self._downlink.trouble):
-            waiting.append(f"commands: {reason}")
-        uplinks = self._uplinks.snapshots()
-        troubled = [
-            f"{stream.name}: {uplink.reason}"
-            for stream in snapshot.streams
-            if (uplink := uplinks.get(stream.number)) is not None and uplink.reason
-        ]
-        backlog = sum(stream.in_journal for stream in snapshot.streams)
-        words = [f"{len(self._sources)} sources, {len(snapshot.streams)} streams"]
-        if snapshot.full:
-            fullest = max(snapshot.streams, key=lambda stream: stream.in_journal, default=None)
-            words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
-        if snapshot.shedding:
-            which = "OLDEST" if snapshot.shedding == "shed_oldest" else "NEWEST"
-            words.append(f"THE JOURNAL IS FULL, ITS {which} RECORDS ARE LOST")
-        words += [f"RECORDS OF {stream.name} ARE LOST" for stream in snapshot.streams if stream.shedding]
-        if waiting or troubled:
-            # Not with a count that changes every second: the line would be told as often.
-            words.append(f"{backlog} records to send" if backlog < 1000 else "catching up")
-            words += [*waiting, *troubled]
-        return "; ".join(words)[:500]
+        return line(
+            [(each.name, each.source.snapshot().reason) for each in self._sources],
+            self._journal.snapshot(),
+            self._uplinks.snapshots(),
+            embedded="" if self._embedded is None else self._embedded.snapshot().reason,
+            downlink="" if self._downlink is None else self._downlink.trouble,
+        )
 
     def _status(self, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         return document(

@@ -1,6 +1,6 @@
-"""What ``ds-gateway status --json`` prints: snapshots of all parts, put together. Pure.
+"""What ``ds-gateway status --json`` prints, and the service manager's line: snapshots of all parts. Pure.
 
-The shape is public: keys may be added, none is renamed or removed.
+The shape of the status is public: keys may be added, none is renamed or removed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -18,12 +18,16 @@ from ds_gateway.records import rfc3339
 from ds_gateway.serial_port import SerialSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ds_gateway.embedded import EmbeddedSnapshot
     from ds_gateway.journal import JournalSnapshot, StreamSnapshot
     from ds_gateway.mapping import LastReading
     from ds_gateway.uplink import UplinkSnapshot
+
+MAX_LINE_CHARACTERS: Final = 500
+MANY: Final = 1000
+"""Records to send that are not counted any more."""
 
 Snapshot = MqttSnapshot | SerialSnapshot
 
@@ -99,6 +103,44 @@ def document(
             },
         },
     }
+
+
+def line(
+    sources: Sequence[tuple[str, str]],
+    journal: JournalSnapshot,
+    uplinks: Mapping[int, UplinkSnapshot],
+    *,
+    embedded: str,
+    downlink: str,
+) -> str:
+    """Return the one line for the service manager.
+
+    Each source is a name and why it waits, ``embedded`` and ``downlink`` are what is wrong there; empty is fine.
+    """
+    waiting = [f"{name}: {reason}" for name, reason in sources if reason]
+    if embedded:
+        waiting.append(f"embedded server: {embedded}")
+    if downlink:
+        waiting.append(f"commands: {downlink}")
+    troubled = [
+        f"{stream.name}: {uplink.reason}"
+        for stream in journal.streams
+        if (uplink := uplinks.get(stream.number)) is not None and uplink.reason
+    ]
+    backlog = sum(stream.in_journal for stream in journal.streams)
+    words = [f"{len(sources)} sources, {len(journal.streams)} streams"]
+    if journal.full:
+        fullest = max(journal.streams, key=lambda stream: stream.in_journal, default=None)
+        words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
+    if journal.shedding:
+        which = "OLDEST" if journal.shedding == "shed_oldest" else "NEWEST"
+        words.append(f"THE JOURNAL IS FULL, ITS {which} RECORDS ARE LOST")
+    words += [f"RECORDS OF {stream.name} ARE LOST" for stream in journal.streams if stream.shedding]
+    if waiting or troubled:
+        # Not with a count that changes every second: the line would be told as often.
+        words.append(f"{backlog} records to send" if backlog < MANY else "catching up")
+        words += [*waiting, *troubled]
+    return "; ".join(words)[:MAX_LINE_CHARACTERS]
 
 
 def _lost(snapshot: Snapshot) -> int:

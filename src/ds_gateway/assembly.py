@@ -1,0 +1,153 @@
+"""The gateway's parts, each built from the configuration. Nothing is started here."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ds_gateway.downlink.surroundings import Options
+from ds_gateway.embedded import EmbeddedServer, options
+from ds_gateway.journal import Intake, Journal, JournalLimits
+from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
+from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.serial_port import SerialSource
+from ds_gateway.status import SourceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ds_gateway.config.models import MqttSettings, SerialSettings, Settings
+    from ds_gateway.journal.book import Book
+    from ds_gateway.mapping.commands import CommandRoutes
+    from ds_gateway.records import Item
+
+MQTT_QUEUE_ITEMS: Final = 200_000
+"""Above every Receive Maximum: what bounds an MQTT source is its own window, and the bytes of its queue."""
+SERIAL_QUEUE_ITEMS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source with what belongs to it."""
+
+    name: str
+    source: MqttSource | SerialSource
+    pipeline: MqttPipeline | SerialPipeline
+    intake: Intake
+
+    def status(self) -> SourceStatus:
+        """How it is now."""
+        return SourceStatus(
+            name=self.name,
+            snapshot=self.source.snapshot(),
+            waiting_bytes=self.intake.waiting_bytes,
+            readings=self.pipeline.devices(),
+        )
+
+
+def embedded_server(settings: Settings) -> EmbeddedServer | None:
+    """The stream server in this process; None where the server is elsewhere."""
+    if not settings.server.is_embedded:
+        return None
+    return EmbeddedServer(options(settings.data_dir, settings.server, settings.journal, listen=True))
+
+
+def receipt_stream(settings: Settings, routes: CommandRoutes) -> str:
+    """Name of the stream of receipts; empty where no device takes commands."""
+    return settings.downlink.receipt_stream(settings.gateway.id) if routes else ""
+
+
+def open_journal(
+    settings: Settings,
+    receipts: str,
+    *,
+    on_stream: Callable[[Book], None],
+    on_confirmed: Callable[[int], None],
+    on_point: Callable[[str, frozenset[str]], None],
+) -> Journal:
+    """Open the journal; see `Journal.open`. Raises `JournalError`."""
+    return Journal.open(
+        Path(settings.data_dir),
+        gateway=settings.gateway.id,
+        url=settings.server.url,
+        limits=JournalLimits(
+            max_bytes=settings.journal.max_bytes,
+            min_free_bytes=settings.journal.min_free_bytes,
+            retain_bytes=settings.journal.retain_bytes,
+            batch_max_bytes=settings.batch.max_bytes,
+            max_delay_seconds=settings.batch.max_delay_seconds,
+            commit_interval_seconds=settings.journal.commit_interval_seconds,
+            when_full=settings.journal.when_full,
+            max_age_seconds=settings.journal.max_age,
+            receipts=receipts,
+        ),
+        on_stream=on_stream,
+        on_confirmed=on_confirmed,
+        on_point=on_point,
+    )
+
+
+def sources(settings: Settings, journal: Journal, routes: CommandRoutes) -> list[Source]:
+    """All brokers and ports."""
+    return [
+        *(mqtt_source(name, mqtt, settings, journal, routes) for name, mqtt in settings.mqtt.items()),
+        *(serial_source(name, serial, settings, journal) for name, serial in settings.serial.items()),
+    ]
+
+
+def mqtt_source(
+    name: str, broker: MqttSettings, settings: Settings, journal: Journal, routes: CommandRoutes
+) -> Source:
+    """One broker."""
+    pipeline = MqttPipeline(name, settings.gateway.id, broker.devices, settings.limits)
+    intakes: list[Intake] = []
+
+    def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
+        intake = journal.intake(name, max_items=MQTT_QUEUE_ITEMS, gate=gate, on_committed=on_committed)
+        intakes.append(intake)
+        return intake
+
+    source = MqttSource(
+        name,
+        broker,
+        client_id=broker.client_id or f"{settings.gateway.id}-{journal.identity.session_suffix}",
+        filters=pipeline.filters,
+        reply_filters=routes.reply_filters(name),
+        has_response_topic=any(
+            device.commands is not None
+            and device.commands.reply is not None
+            and device.commands.reply.topic is None
+            for device in broker.devices
+        ),
+        pipeline=pipeline,
+        intake_factory=make_intake,
+        data_dir=Path(settings.data_dir),
+        journal_commit=journal.commit_at_open,
+    )
+    return Source(name, source, pipeline, intakes[0])
+
+
+def serial_source(name: str, port: SerialSettings, settings: Settings, journal: Journal) -> Source:
+    """One port."""
+    pipeline = SerialPipeline(name, settings.gateway.id, port)
+    intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
+    source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
+    return Source(name, source, pipeline, intake)
+
+
+def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Options:
+    """What the configuration says of commands."""
+    stream = settings.downlink.command_stream(settings.gateway.id)
+    return Options(
+        gateway=settings.gateway.id,
+        stream=stream,
+        receipts=receipts,
+        url=f"{settings.server.base_url}/{stream_path(stream)}",
+        start=settings.downlink.start,
+        create=settings.server.create,
+        trusts_clock=settings.downlink.clock == "trusted",
+        gateway_commands=settings.downlink.gateway_commands,
+        dry_run=dry_run,
+    )
