@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ds_gateway.journal import Journal, JournalLimits
-from ds_gateway.journal.writer import Change, Demand
+from ds_gateway.journal.requests import Change, Demand
 from ds_gateway.records import Item, Record
 from harness.waiting import wait_until
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from ds_gateway.errors import JournalDamagedError
-from ds_gateway.journal.writer import Resolution
+from ds_gateway.journal.requests import Resolution
 from ds_gateway.records import Record
 from durable_streams import _pull
 from durable_streams._wire import Failure, Reply

@@ -18,8 +18,8 @@ import orjson
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import repair, rows, state
 from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.requests import Change, Demand, Resolution
 from ds_gateway.journal.stream_store import StreamStore
-from ds_gateway.journal.writer import Change, Demand, Resolution
 from ds_gateway.records import Item, Record
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class RowsSettings:
 
     keep_bytes: int = 1 << 20
     segment_max_bytes: int = 1 << 16
+    gateway: str = GATEWAY
+    receipts: str = ""
 
 
 class Rows:

@@ -15,10 +15,11 @@ from ds_gateway.journal.disk import SUSPECT, DirectoryLock, Disk
 from ds_gateway.journal.intake import Gate, Intake
 from ds_gateway.journal.names import Names, check_names, read_names, write_names
 from ds_gateway.journal.salvage import SalvageSettings, finish_interrupted, salvage, set_aside
+from ds_gateway.journal.settings import WriterSettings
 from ds_gateway.journal.snapshot import JournalSnapshot
 from ds_gateway.journal.state import Identity, State, load, move_streams
 from ds_gateway.journal.stream_store import StreamStore
-from ds_gateway.journal.writer import Writer, WriterSettings
+from ds_gateway.journal.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -205,20 +206,19 @@ class Journal:
 
     def accepted(self, stream: str) -> int:
         """The last position of a stream that is committed; 0 before the first. Any thread."""
-        committed = self._writer.committed_by_name(stream)
+        committed = self._writer.committed.by_name(stream)
         return 0 if committed is None else committed.accepted
 
     def confirmed(self, stream: str) -> int:
         """All positions up to this one are in the stream, as the server has said. Any thread."""
-        committed = self._writer.committed_by_name(stream)
-        return (
-            0 if committed is None else max(committed.confirmed, self._writer.confirmed.get(committed.number, 0))
-        )
+        committed = self._writer.committed
+        found = committed.by_name(stream)
+        return 0 if found is None else max(found.confirmed, committed.confirmed.get(found.number, 0))
 
     @property
     def receipt_room(self) -> int:
         """Bytes that are free in the receipts' reserve, as of the last commit. Any thread."""
-        return self._writer.committed_receipt_room
+        return self._writer.committed.receipt_room
 
     def streams(self) -> list[tuple[int, str, str]]:
         """Number, name and server URL of every stream that ever got a record."""
@@ -237,9 +237,9 @@ class Journal:
             free_bytes=self._disk.free_bytes(),
             full=self._writer.upkeep.full,
             shedding=self._writer.settings.when_full if self._writer.upkeep.shedding else "",
-            quarantined=self._writer.committed_quarantined,
-            losses=self._writer.committed_losses,
-            streams=tuple(self._writer.committed.values()),
+            quarantined=self._writer.committed.quarantined,
+            losses=self._writer.committed.losses,
+            streams=tuple(self._writer.committed.streams.values()),
             set_aside=self._set_aside(),
         )
 

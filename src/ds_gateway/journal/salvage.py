@@ -25,8 +25,9 @@ from ds_gateway.journal.disk import BALLAST, FOLDER, SUSPECT, Disk, DiskFullErro
 from ds_gateway.journal.evidence import Evidence, StreamOutcome, losses
 from ds_gateway.journal.files import JournalFiles
 from ds_gateway.journal.pages import Carver, Place
-from ds_gateway.journal.plan import QUARANTINE_MAX_BYTES, Plan
+from ds_gateway.journal.plan import Plan
 from ds_gateway.journal.state import Identity, State, begin, new_identity
+from ds_gateway.journal.transaction import QUARANTINE_MAX_BYTES
 from ds_gateway.logs import event, logger
 from ds_gateway.records import Item, Record, Rejected
 

@@ -11,11 +11,11 @@ import orjson
 
 from ds_gateway.journal import repair
 from ds_gateway.journal.finder import IdFinder
+from ds_gateway.journal.requests import Change, Demand, Resolution
 from ds_gateway.journal.rows import position_of
 from ds_gateway.journal.skipping import Skipped, and_these, front, skip, write_file
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import JournalSurvey
-from ds_gateway.journal.writer import Change, Demand, Resolution
 from ds_gateway.records import control_tail, element
 from durable_streams import ProducerState, SealedBatch
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError, JournalError
+from ds_gateway.journal import telling
 from ds_gateway.journal.disk import DiskFullError
-from ds_gateway.journal.plan import QUARANTINE_MAX_BYTES, Plan
+from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.requests import Change, Demand, Resolution
 from ds_gateway.journal.room import Room
-from ds_gateway.journal.snapshot import StreamSnapshot
 from ds_gateway.journal.state import State, load
+from ds_gateway.journal.telling import Committed
+from ds_gateway.journal.transaction import QUARANTINE_MAX_BYTES
 from ds_gateway.journal.upkeep import Upkeep
 from ds_gateway.logs import event, logger
 from ds_gateway.records import Item
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.disk import Disk
     from ds_gateway.journal.intake import Intake
-    from ds_gateway.journal.upkeep import WhenFull
+    from ds_gateway.journal.settings import WriterSettings
     from durable_streams import SealedBatch
 
 _log = logger("journal")
@@ -46,56 +48,8 @@ LAZY_SECONDS: Final = 1.0
 """How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
 MAX_GAPS: Final = 64
 """Gaps among a stream's segments where records were shed: they are part of the stream's row."""
-MAX_REJECTED_TOLD: Final = 10
-"""Rejected payloads that one commit tells of; repeats of the same text are counted by the log itself."""
 TURN_SECONDS: Final = 1.0
 """The thread turns at least this often, so that a watchdog can tell an idle writer from a dead one."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriterSettings:
-    """What the writer decides by."""
-
-    gateway: str
-    url: str
-    """Base URL of the stream server that new streams belong to."""
-    max_bytes: int
-    min_free_bytes: int
-    retain_bytes: int
-    batch_max_bytes: int
-    max_delay_seconds: float
-    commit_interval_seconds: float = 0.0
-    when_full: WhenFull = "backpressure"
-    max_age_seconds: float | None = None
-    receipts: str = ""
-    """Name of the stream of receipts; empty where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change to one stream's state that its uplink waits for."""
-
-    stream: int
-    apply: Callable[[Book, Plan], None]
-    done: Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A batch is in its stream, before this offset."""
-
-    stream: int
-    seq: int
-    offset: str
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """An uplink waits for its next batch."""
-
-    stream: int
-    max_bytes: int
-    batch: Future[SealedBatch]
 
 
 class Writer:
@@ -127,13 +81,7 @@ class Writer:
             boot_clock=boot_clock,
             clock=clock,
         )
-        self.committed = {book.number: StreamSnapshot.of(book) for book in state.books.values()}
-        """Each stream as it was after the last commit that changed it: what may be told to anybody."""
-        self.committed_quarantined = state.counters.quarantined
-        self.committed_losses = _losses_of(state)
-        self.committed_receipt_room = self._room.receipts_left(state)
-        self.confirmed: dict[int, int] = {}
-        """The last position of a stream that the server confirmed; that need not be committed yet."""
+        self.committed = Committed(state, self._room)
         self.failure: BaseException | None = None
         self.alive_at = clock()
         self.directory = disk.directory
@@ -199,19 +147,14 @@ class Writer:
             match request:
                 case Change():
                     self._changes.append(request)
-                case Resolution(stream=stream, seq=seq):
+                case Resolution():
                     self._resolutions.append(request)
-                    if (sent := self.committed.get(stream)) is not None and sent.in_flight_seq == seq:
-                        self.confirmed[stream] = sent.sealed
+                    self.committed.confirm(request)
                 case Demand(stream=stream):
                     self._demands[stream] = request
             self._condition.notify()
         if isinstance(request, Resolution):
             self._on_confirmed(request.stream)
-
-    def committed_by_name(self, stream: str) -> StreamSnapshot | None:
-        """A stream after the last commit that changed it; None before its first record is committed."""
-        return next((each for each in list(self.committed.values()) if each.name == stream), None)
 
     # -- the thread
 
@@ -443,59 +386,14 @@ class Writer:
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],
     ) -> None:
         """After the commit, and only then."""
-        for rejected in plan.rejected[:MAX_REJECTED_TOLD]:
-            event(
-                _log,
-                "warning",
-                "journal.quarantined",
-                source=rejected.source,
-                device=rejected.device,
-                reason=rejected.reason,
-            )
-        for loss in plan.losses[:MAX_REJECTED_TOLD]:
-            event(
-                _log,
-                "error" if loss.cause.startswith("shed") else "warning",
-                "journal.loss",
-                cause=loss.cause,
-                count=loss.count,
-                certain=loss.certain,
-                source=loss.source,
-                device=loss.device,
-                detail=loss.detail,
-            )
-        for key in plan.damaged:
-            event(_log, "error", "journal.row.damaged", row=key)
-        for book in plan.touched:
-            self.committed[book.number] = StreamSnapshot.of(book)
-        self.committed_quarantined = self.state.counters.quarantined
-        self.committed_losses = _losses_of(self.state)
-        self.committed_receipt_room = self._room.receipts_left(self.state)
-        for intake, items in taken:
-            if intake.on_committed is not None:
-                intake.on_committed(items, self.state.counters.commit)
-        for intake, items in taken:
-            intake.settle(items)
-        for place, change in enumerate(changes):
-            if not change.done.set_running_or_notify_cancel():
-                continue
-            if place in failed:
-                change.done.set_exception(failed[place])
-            else:
-                change.done.set_result(None)
+        telling.log(plan)
+        self.committed.take(plan.touched, self.state)
+        telling.tell_sources(taken, self.state.counters.commit)
+        telling.answer_changes(changes, failed)
         for demand, batch in batches:
             with self._condition:
                 if self._demands.get(demand.stream) is demand:
                     del self._demands[demand.stream]
-            if not demand.batch.set_running_or_notify_cancel():
-                continue
-            if isinstance(batch, JournalDamagedError):
-                demand.batch.set_exception(batch)
-            else:
-                demand.batch.set_result(batch)
+            telling.answer_demand(demand, batch)
         for book in plan.new_books:
             self._on_stream(book)
-
-
-def _losses_of(state: State) -> dict[str, tuple[int, int]]:
-    return {cause: (entries, count) for cause, (entries, count) in state.counters.losses.items()}

@@ -22,8 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal.disk import Disk
+from ds_gateway.journal.requests import Demand
 from ds_gateway.journal.rows import ROW_OVERHEAD_BYTES
-from ds_gateway.journal.writer import Demand
 from ds_gateway.records import Item, Record
 from harness.waiting import wait_until
 
