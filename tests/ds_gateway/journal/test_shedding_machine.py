@@ -96,7 +96,8 @@ class SheddingMachine(RuleBasedStateMachine):
             return
         resealed: list[SealedBatch] = []
         self.box.change(name, lambda book, plan: resealed.append(plan.reseal(book, max_records)))
-        assert readings(orjson.loads(self.batches[name].body))[:1] == readings(orjson.loads(resealed[0].body))[:1]
+        before, after = (readings(orjson.loads(each.body)) for each in (self.batches[name], resealed[0]))
+        assert after == before[: len(after)], "a smaller batch may have room for control records only"
         self.batches[name] = resealed[0]
 
     @rule(name=st.sampled_from(STREAMS), ahead=st.integers(0, 12), max_rows=st.integers(1, 6))
