@@ -101,7 +101,7 @@ def settings(server: InMemoryStreamServer, broker: Mosquitto) -> dict[str, Any]:
         "server": {"url": server.url("v1")},
         "journal": {"min_free_bytes": 0},
         "downlink": {"clock": "trusted", "start": "beginning", "gateway_commands": ["status", "reload"]},
-        "mqtt": {"hall": {"url": broker.url, "packet_ids": "sequential", "devices": [plug]}},
+        "mqtt": {"hall": {"url": broker.url, "devices": [plug]}},
     }
 
 

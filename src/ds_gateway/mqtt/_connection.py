@@ -9,9 +9,7 @@ message. It has no hook for that, so six private names of it are used; a test fa
 
 from __future__ import annotations
 
-import contextlib
 import select
-import socket
 import ssl
 import struct
 import time
@@ -26,7 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.packets import PUBLISH, CutPacket, PacketBuffer, ProtocolError, parse_publication
 from ds_gateway.mqtt.proof import AckProof
-from ds_gateway.mqtt.transport import Address, explain, open_socket, tls_context
+from ds_gateway.mqtt.transport import Address, explain, hang_up, open_socket, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +87,10 @@ class _PacketClient(Client):
     def ping(self) -> None:
         """Queue a PINGREQ."""
         self._send_pingreq()
+
+    def say_goodbye(self) -> None:
+        """Queue a DISCONNECT (MQTT 3.14). Behind its own, paho closes the socket with what is unread in it."""
+        self._packet_queue(_PUBACK, _DISCONNECT, 0, 0)
 
     def close(self) -> None:
         """Close the socket without a word."""
@@ -219,19 +221,7 @@ class Connection:
         Blocks until it closes its side, or for so long. What it sends meanwhile is thrown away: without a PUBACK
         it comes again.
         """
-        deadline = time.monotonic() + timeout_seconds
-        link = self._socket
-        if link is None:
-            return
-        with contextlib.suppress(OSError):  # then it is over without that
-            while self._client.want_write() and self._client.failure is None and time.monotonic() < deadline:
-                select.select([], [link], [], max(deadline - time.monotonic(), 0))
-                self._client.loop_write()
-            link.settimeout(max(deadline - time.monotonic(), 0.001))
-            link.sendall(_DISCONNECT)
-            link.shutdown(socket.SHUT_WR)
-            while time.monotonic() < deadline and link.recv(RECEIVE_BYTES):
-                pass
+        self.disconnect(timeout_seconds)
         self._end("too many acknowledgements were not known to be read: made anew")
 
     def subscribe(self, filters: Sequence[str], unsubscribe: Sequence[str]) -> None:
@@ -262,11 +252,18 @@ class Connection:
                 properties.ResponseTopic = message.response_topic
         return self._client.publish(message.topic, message.payload, qos=1, properties=properties).mid
 
-    def disconnect(self) -> None:
-        """Say goodbye; the broker keeps the session."""
-        if self.ended is None:
-            self._client.disconnect()
+    def disconnect(self, timeout_seconds: float) -> None:
+        """Say goodbye, and wait until the broker has hung up, if it does in time; it keeps the session."""
+        if self.ended is not None or self._socket is None:
+            return
+        give_up_at = time.monotonic() + timeout_seconds
+        self._client.say_goodbye()
+        self.write()
+        while self._socket is not None and self._client.want_write() and time.monotonic() < give_up_at:
+            select.select([], [self._socket], [], max(give_up_at - time.monotonic(), 0.0))
             self.write()
+        if self._socket is not None:
+            hang_up(self._socket, give_up_at - time.monotonic())
 
     def close(self) -> None:
         """Close the socket. Harmless when repeated."""

@@ -51,6 +51,8 @@ _log = logger("mqtt")
 CONNECT_SECONDS: Final = 10.0
 # Name resolution knows no timeout of its own; the resolver's defaults end within this.
 _RESOLVE_SECONDS: Final = 50.0
+_GOODBYE_SECONDS: Final = 1.0
+"""How long the broker may take to hang up at the end."""
 _TURN_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.1
 
@@ -286,7 +288,7 @@ class MqttSource:
             if not connection.connected and now >= connack_by:
                 return f"no CONNACK within {self._connect_seconds:g} s"
             if self._stop_at is not None and (self._handover.unacked == 0 or now >= self._stop_at):
-                connection.disconnect()
+                connection.disconnect(_GOODBYE_SECONDS)
                 return "stopped"
         self._take(connection, connection.read())
         return connection.ended

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from ds_gateway.errors import DeviceError
 if TYPE_CHECKING:
     from ds_gateway.config.models import TlsSettings
 
+_LAST_BYTES: Final = 64 * 1024
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -78,6 +81,21 @@ def open_socket(address: Address, context: ssl.SSLContext | None, timeout_second
         secure.close()
         raise DeviceError(f"no TLS connection to {address}: {explain(error)}") from error
     return secure
+
+
+def hang_up(connected: socket.socket, timeout_seconds: float) -> None:
+    """Close this half of a connection, and read until the other side has closed its own, or the timeout is over.
+
+    A socket that is closed with something unread in it, or written to later, resets the connection: the other
+    side then never reads what was on its way, as the last PUBACKs.
+    """
+    give_up_at = time.monotonic() + timeout_seconds
+    with contextlib.suppress(OSError):
+        connected.shutdown(socket.SHUT_WR)
+        while (left_seconds := give_up_at - time.monotonic()) > 0:
+            connected.settimeout(left_seconds)
+            if not connected.recv(_LAST_BYTES):
+                return
 
 
 def explain(error: Exception) -> str:
