@@ -27,6 +27,7 @@ from ds_gateway.mqtt.proof import AckProof
 from ds_gateway.mqtt.transport import Address, explain, hang_up, open_socket, tls_context
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from paho.mqtt.reasoncodes import ReasonCode
