@@ -41,17 +41,7 @@ COMMIT = """\
             if rows_to_write:
                 self._commit(rows_to_write, plan.parts)
 """
-TELL_SOURCES = """\
-        for intake, items in taken:
-            if intake.on_committed is not None:
-                intake.on_committed(items, self.state.counters.commit)
-"""
-TELL_UPLINKS = """\
-            if isinstance(batch, JournalDamagedError):
-                demand.batch.set_exception(batch)
-            else:
-                demand.batch.set_result(batch)
-"""
+TELL_SOURCES = "        telling.tell_sources(taken, self.state.counters.commit)\n"
 
 DOWNLINK = "tests/faults/test_downlink.py::TestACrashInBetween"
 
@@ -94,9 +84,9 @@ MUTANTS = (
                 + COMMIT,
             ),
             Change(
-                WRITER,
-                "            if not demand.batch.set_running_or_notify_cancel():\n",
-                "            if demand.batch.done() or not demand.batch.set_running_or_notify_cancel():\n",
+                "ds_gateway/journal/telling.py",
+                "    if not demand.batch.set_running_or_notify_cancel():\n",
+                "    if demand.batch.done() or not demand.batch.set_running_or_notify_cancel():\n",
             ),
             Change(
                 WRITER, "\nif TYPE_CHECKING:\n", "\nfrom durable_streams import SealedBatch\n\nif TYPE_CHECKING:\n"
@@ -109,11 +99,7 @@ MUTANTS = (
         "sources are told before the commit",
         (
             Change(WRITER, TELL_SOURCES, ""),
-            Change(
-                WRITER,
-                COMMIT,
-                TELL_SOURCES.replace("\n    ", "\n        ").replace("        for", "            for", 1) + COMMIT,
-            ),
+            Change(WRITER, COMMIT, f"    {TELL_SOURCES}{COMMIT}"),
         ),
         f"{FIRST_MESSAGE}[before A]",
         "lost: 1",
