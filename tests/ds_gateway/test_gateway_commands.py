@@ -166,6 +166,7 @@ class TestCommands:
         assert [each["status"] for each in found] == ["accepted", "published", "acknowledged"]
         assert gateway.terminate() == 0
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
     def test_survive_kills(
         self,

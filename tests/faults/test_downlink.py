@@ -149,10 +149,10 @@ class TestACrashInBetween:
             plant.gateway.start()
             plant.send([SINK])
             plant.wait_ended()
+            refusals = plant.gateway.events("uplink.waiting")
             is_refused.append("receipts")
             (command,) = plant.send([SINK])
             wait_until(lambda: plant.told_open(command), what="the gateway has the command")
-            refusals = plant.gateway.events("uplink.waiting")
             wait_until(
                 lambda: len(plant.gateway.events("uplink.waiting")) > len(refusals),
                 what="its acceptance is refused",
@@ -295,6 +295,7 @@ class TestASerialDevice:
         assert [each["value"] for each in readings] == ["+0001 kg", "//5+fg0=", "+0002 kg", "OK late", "OK again"]
 
 
+@pytest.mark.soak
 class TestTheReferenceServer:
     @pytest.mark.parametrize("delivery", DELIVERIES)
     def test_as_the_server_of_commands_and_receipts(
@@ -323,8 +324,8 @@ class TestTwoGatewaysWithOneIdentity:
     that it may do, too, and so may the second one.
     """
 
-    @pytest.mark.parametrize("data", ["copied", "own"])
-    @pytest.mark.parametrize("delivery", DELIVERIES)
+    @pytest.mark.parametrize("data", ["copied", pytest.param("own", marks=pytest.mark.soak)])
+    @pytest.mark.parametrize("delivery", [pytest.param("at_least_once", marks=pytest.mark.soak), "at_most_once"])
     def test_only_the_last_one_does_what_comes_and_the_first_one_says_why(
         self, processes: Processes, tmp_path: Path, server: StreamServer, data: str, delivery: Delivery
     ) -> None:

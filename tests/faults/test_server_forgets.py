@@ -180,7 +180,7 @@ class TestTheServersFolderIsPutBack:
 class TestTheFolderOfAServerThatKeepsLittleIsPutBack:
     """What the gateway keeps begins before what the server keeps, so that not all that is missing was lost."""
 
-    @pytest.mark.parametrize("in_doubt", [False, True])
+    @pytest.mark.parametrize("in_doubt", [pytest.param(False, marks=pytest.mark.soak), True])
     def test_what_came_since_is_sent_again(self, processes: Processes, tmp_path: Path, *, in_doubt: bool) -> None:
         served = Served(processes, tmp_path, options=["--retain-bytes", "1000"])
         with served.plant:

@@ -61,7 +61,7 @@ class Plain:
 
     def _unknown(self, path: Path, key: str, free: Iterable[str], entry: Node) -> None:
         nearest = difflib.get_close_matches(key.lower().replace("-", "_"), free, n=1, cutoff=0.6)
-        places = schema.places_of(key)
+        places = _outermost(schema.places_of(key))
         if nearest:
             hint = f"did you mean {nearest[0]}?"
             self._findings.hush((*path, nearest[0]))
@@ -86,3 +86,10 @@ class Plain:
         if not expanded.value:
             self._findings.add(path, f"{text} is empty")
         return Credential(expanded.value, expanded.read)
+
+
+def _outermost(places: Iterable[str]) -> list[str]:
+    """Those of the places that do not lie below another one of them."""
+    parents = {place: place.rpartition(".")[0] for place in places}
+    above = [f"{parent}." for parent in parents.values() if parent]
+    return [place for place, parent in parents.items() if not parent.startswith(tuple(above))]

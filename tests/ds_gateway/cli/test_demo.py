@@ -79,6 +79,7 @@ class TestTheWholeDemo:
         assert below(folder) == {}
         assert list(folder.iterdir()) == []
 
+    @pytest.mark.soak
     def test_goes_without_a_broker_and_says_so(self, processes: Processes, folder: Path) -> None:
         demo = start(processes, folder, "none", "--seconds", "15", "--no-faults", "--json")
         status = demo.wait(timeout_seconds=DEADLINE_SECONDS)

@@ -297,15 +297,14 @@ class TestR2:
             driver.admit(*(delivery("x", mid) for mid in range(first, min(first + 8192, RING_ENTRIES + 2))))
         assert driver.admit(delivery("a", 1, dup=True, acked=99)) == ["a"]
 
-    def test_a_wholly_deduplicated_group_still_deletes_what_is_too_old(self) -> None:
+    def test_a_wholly_deduplicated_group_still_deletes_what_it_replaces(self) -> None:
         driver = GateDriver("sequential")
         driver.tell(NEW_SESSION)
         driver.admit(delivery("first", 1))
         oldest = min(name for name in driver.rows if name.startswith("ring"))
-        driver.admit(*(delivery("x", mid) for mid in range(2, RING_ENTRIES + 1)))
+        driver.admit(*(delivery("x", mid) for mid in range(2, 10)))
         assert oldest in driver.rows
-        copy = delivery("x", RING_ENTRIES, dup=True, acked=99)
-        assert driver.admit(copy) == []
+        assert driver.admit(delivery("first", 1, dup=True, acked=99)) == []
         assert oldest not in driver.rows
 
 
