@@ -65,6 +65,9 @@ def _ask_sqlite(directory: Path, names: Names) -> None:
         if not names.gateway and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
             return  # no such table: a first start that did not get far, or `load` will say what it is
         raise translated(directory, error) from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes a damaged schema in its message, and Python cannot read that.
+        raise JournalDamagedError(f"{DATABASE} is damaged: its schema cannot be read") from error
     if found is None and names.gateway:
         raise JournalDamagedError(f"{DATABASE} does not say any more whose journal it is")
 

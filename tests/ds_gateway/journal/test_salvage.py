@@ -323,6 +323,7 @@ def misfiled(kept: Kept, drained: Drained) -> set[str]:
 
 
 class TestOneFlippedByte:
+    @pytest.mark.soak
     def test_anywhere(self, closed: Image, data: Path) -> None:
         seed = SystemRandom().randrange(10**9)
         print(f"seed {seed}")
