@@ -18,7 +18,9 @@ from ds_gateway.status import SourceStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ds_gateway.config.models import MqttSettings, SerialSettings, Settings
+    from ds_gateway.config.models import Settings
+    from ds_gateway.config.mqtt import MqttSettings
+    from ds_gateway.config.serial_port import SerialSettings
     from ds_gateway.journal.book import Book
     from ds_gateway.mapping.commands import CommandRoutes
     from ds_gateway.records import Item

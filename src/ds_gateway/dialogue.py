@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ds_gateway.config.models import ServerSettings
+    from ds_gateway.config.server import ServerSettings
 
 _START: Final = "-1"
 """The offset of a stream's beginning."""

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from ds_gateway.config.models import JournalSettings, ServerSettings
+    from ds_gateway.config.models import JournalSettings
+    from ds_gateway.config.server import ServerSettings
 
 _R = TypeVar("_R")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.models import EMBEDDED
+from ds_gateway.config.server import EMBEDDED
 from ds_gateway.embedded import FOLDER, EmbeddedServer, options
 from ds_gateway.errors import ControlError, GatewayError
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ds_gateway.config.models import JournalSettings, ServerSettings, Settings
+    from ds_gateway.config.models import JournalSettings, Settings
+    from ds_gateway.config.server import ServerSettings
     from ds_gateway.uplink import Uplinks
 
     MakeClient = Callable[[ServerSettings, httpx.AsyncBaseTransport | None], httpx.AsyncClient]

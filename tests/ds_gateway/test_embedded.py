@@ -17,7 +17,8 @@ import pytest
 
 from ds_gateway import embedded as module
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.models import JournalSettings, ServerSettings
+from ds_gateway.config.models import JournalSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.embedded import (
     EmbeddedOptions,
     EmbeddedServer,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.models import ServerSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.errors import ControlError
 from ds_gateway.resolver import Action, Request, Standing, choices, chosen, not_offered, not_stranded, request_of
 from ds_gateway.retarget import old_settings

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
+from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.errors import JournalDamagedError, JournalError, UplinkError
 from ds_gateway.journal.skipping import Skipped
 from ds_gateway.uplink import Uplinks, UplinkSnapshot, http_client, request_headers

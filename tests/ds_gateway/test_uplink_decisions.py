@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ds_gateway.config.models import ExactlyOnceSettings, ServerSettings
+from ds_gateway.config.models import ExactlyOnceSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.uplink import decisions
 from durable_streams import (
     BeginRepair,

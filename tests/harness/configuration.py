@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.cli.configuration import check_mappings
 from ds_gateway.config import loader
-from ds_gateway.config.models import DeviceSettings
+from ds_gateway.config.mqtt import DeviceSettings
 from ds_gateway.config.places import Machine
 from ds_gateway.errors import ConfigError
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ds_gateway.commands import Progress
-from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
+from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.downlink.service import Downlink
 from ds_gateway.downlink.surroundings import Options, Surroundings
 from ds_gateway.journal import Journal, JournalLimits

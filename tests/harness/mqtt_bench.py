@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion
 
-from ds_gateway.config.models import MqttSettings
+from ds_gateway.config.mqtt import MqttSettings
 from ds_gateway.mqtt import MqttSource
 from ds_gateway.records import Record, Rejected
 from durable_streams._retry import Backoff

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ds_gateway.config.models import ServerSettings, Settings
+    from ds_gateway.config.models import Settings
+    from ds_gateway.config.server import ServerSettings
     from ds_gateway.journal.reading import JournalView, StreamView
 
 PROGRESS_RECORDS: Final = 10_000

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ds_gateway.config import loader
 from ds_gateway.config.checks import first_commands, validated
 from ds_gateway.config.commands import DownlinkSettings
-from ds_gateway.config.models import DeviceSettings, GatewaySettings, SerialSettings
+from ds_gateway.config.models import GatewaySettings
+from ds_gateway.config.mqtt import DeviceSettings
+from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.mapping import (
     MappingError,
     check_device,

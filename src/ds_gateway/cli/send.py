@@ -24,8 +24,9 @@ from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.commands import DownlinkSettings
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.loader import load_server
-from ds_gateway.config.models import GatewaySettings, ServerSettings
+from ds_gateway.config.models import GatewaySettings
 from ds_gateway.config.quantities import Seconds
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.dialogue import Address, Dialogue
 from ds_gateway.mapping import MappingError, RefusedNameError, check_downlink_streams
 from ds_gateway.mapping.streams import check_device_name

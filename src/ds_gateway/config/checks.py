@@ -14,7 +14,10 @@ from pydantic import BaseModel, ValidationError
 from ds_gateway.config.addresses import host_and_port, is_loopback
 from ds_gateway.config.commands import RESPONSE_TOPIC
 from ds_gateway.config.dedupe_key import DedupeKey
-from ds_gateway.config.models import EMBEDDED, JournalSettings, MqttSettings, SerialSettings, ServerSettings
+from ds_gateway.config.models import JournalSettings
+from ds_gateway.config.mqtt import MqttSettings
+from ds_gateway.config.serial_port import SerialSettings
+from ds_gateway.config.server import EMBEDDED, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.config.commands import MqttCommandSettings
-from ds_gateway.config.models import (
-    BatchSettings,
-    DeviceSettings,
-    FramingSettings,
-    MqttSettings,
-    SerialSettings,
-    Settings,
-)
+from ds_gateway.config.framing import FramingSettings
+from ds_gateway.config.models import BatchSettings, Settings
+from ds_gateway.config.mqtt import DeviceSettings, MqttSettings
+from ds_gateway.config.serial_port import SerialSettings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

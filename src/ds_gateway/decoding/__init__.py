@@ -20,7 +20,7 @@ from ds_gateway.decoding.text_payload import decode_text, text_selector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ds_gateway.config.models import Decode, FieldSettings
+    from ds_gateway.config.decoding import Decode, FieldSettings
     from ds_gateway.decoding.limits import Decoder
 
 __all__ = [

@@ -18,7 +18,7 @@ from ds_gateway.decoding.selection import Selection
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ds_gateway.config.models import FieldSettings
+    from ds_gateway.config.decoding import FieldSettings
     from ds_gateway.decoding.limits import Decoder
 
 MAX_DEPTH: Final = 128

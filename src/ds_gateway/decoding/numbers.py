@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.decoding.errors import UndecodableError
 
 if TYPE_CHECKING:
-    from ds_gateway.config.models import FieldSettings
+    from ds_gateway.config.decoding import FieldSettings
 
 _DIGITS: Final = 2000
 """Significant digits of an exact result: any double times any double, plus any double, has fewer."""

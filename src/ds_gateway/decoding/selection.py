@@ -13,7 +13,7 @@ from ds_gateway.decoding.numbers import Linear
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ds_gateway.config.models import FieldSettings
+    from ds_gateway.config.decoding import FieldSettings
 
 _MISSING: Final = object()
 _SHOWN_NAMES: Final = 10

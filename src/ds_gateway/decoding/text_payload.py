@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
-    from ds_gateway.config.models import FieldSettings
+    from ds_gateway.config.decoding import FieldSettings
     from ds_gateway.decoding.limits import Decoder
 
 

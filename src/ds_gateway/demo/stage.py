@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.config.commands import DownlinkSettings
-from ds_gateway.config.models import ServerSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.demo.parts import DemoError, Part, accepts, environment, free_port, python_module
 from ds_gateway.demo.scale import Scale
 from ds_gateway.demo.sensors import MqttSensor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from ds_gateway.framing.line import LineFramer
 
 if TYPE_CHECKING:
-    from ds_gateway.config.models import FramingSettings
+    from ds_gateway.config.framing import FramingSettings
 
 __all__ = ["Framer", "LineFramer", "build_framer"]
 

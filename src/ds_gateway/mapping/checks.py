@@ -14,7 +14,8 @@ from ds_gateway.mapping.routes import DeviceRule, compile_rules
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ds_gateway.config.models import DeviceSettings, SerialSettings
+    from ds_gateway.config.mqtt import DeviceSettings
+    from ds_gateway.config.serial_port import SerialSettings
 
 _ANY_GATEWAY: Final = "gateway"
 

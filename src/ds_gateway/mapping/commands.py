@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from ds_gateway.commands import Delivery
     from ds_gateway.config.commands import MqttReplySettings, SerialReplySettings
-    from ds_gateway.config.models import DeviceSettings, SerialSettings, Settings
+    from ds_gateway.config.models import Settings
+    from ds_gateway.config.mqtt import DeviceSettings
+    from ds_gateway.config.serial_port import SerialSettings
 
 T = TypeVar("T")
 

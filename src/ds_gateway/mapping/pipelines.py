@@ -19,7 +19,9 @@ from ds_gateway.records import Record, Rejected, telemetry_prefix, telemetry_tai
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ds_gateway.config.models import DeviceSettings, LimitSettings, SerialSettings
+    from ds_gateway.config.models import LimitSettings
+    from ds_gateway.config.mqtt import DeviceSettings
+    from ds_gateway.config.serial_port import SerialSettings
     from ds_gateway.records import Frame
 
 MAX_KEPT_READING_BYTES: Final = 4096

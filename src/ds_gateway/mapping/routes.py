@@ -14,7 +14,9 @@ from ds_gateway.mapping.topics import TopicPattern, covers, overlap
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ds_gateway.config.models import DeviceSettings, FieldSettings, LimitSettings
+    from ds_gateway.config.decoding import FieldSettings
+    from ds_gateway.config.models import LimitSettings
+    from ds_gateway.config.mqtt import DeviceSettings
     from ds_gateway.decoding.limits import Decoder
 
 _MIN_CACHED_TOPICS: Final = 4096

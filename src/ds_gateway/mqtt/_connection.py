@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from ds_gateway.config.models import MqttSettings
+    from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.mqtt.outgoing import Publish
 
 RECEIVE_BYTES: Final = 64 * 1024

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ds_gateway.commands import Order, Progress
-    from ds_gateway.config.models import MqttSettings
+    from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.mqtt.marks import Mark
     from ds_gateway.mqtt.snapshot import MqttSnapshot
     from ds_gateway.mqtt.subscription import Plan

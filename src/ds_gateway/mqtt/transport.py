@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ds_gateway.errors import DeviceError
 
 if TYPE_CHECKING:
-    from ds_gateway.config.models import TlsSettings
+    from ds_gateway.config.server import TlsSettings
 
 _LAST_BYTES: Final = 64 * 1024
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}

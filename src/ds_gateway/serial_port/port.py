@@ -20,7 +20,7 @@ from ds_gateway.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ds_gateway.config.models import SerialSettings
+    from ds_gateway.config.serial_port import SerialSettings
 
 _PARITIES: Final = {
     "none": serial.PARITY_NONE,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ds_gateway.commands import Order
-    from ds_gateway.config.models import SerialSettings
+    from ds_gateway.config.serial_port import SerialSettings
     from ds_gateway.records import Record, Rejected
     from ds_gateway.serial_port.overrun import ItemSink
     from durable_streams import RandomSource

@@ -13,7 +13,7 @@ from ds_gateway.errors import UplinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ds_gateway.config.models import ServerSettings
+    from ds_gateway.config.server import ServerSettings
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0

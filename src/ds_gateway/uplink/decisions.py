@@ -30,7 +30,8 @@ from durable_streams import (
 )
 
 if TYPE_CHECKING:
-    from ds_gateway.config.models import ExactlyOnceSettings, ServerSettings
+    from ds_gateway.config.models import ExactlyOnceSettings
+    from ds_gateway.config.server import ServerSettings
 
 DAMAGED: Final = "damaged"
 STRANDED: Final = "stranded"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings, ServerSettings
+    from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings
+    from ds_gateway.config.server import ServerSettings
     from ds_gateway.uplink.stream import Skipped, StreamStore, UplinkSnapshot
 
 _log = logger("uplink")

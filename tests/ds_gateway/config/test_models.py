@@ -1,22 +1,37 @@
 from __future__ import annotations
 
+import typing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ds_gateway.config import models, schema
 from ds_gateway.config.quantities import Bytes, Number, Seconds, WholeSeconds
+from ds_gateway.config.server import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALL = [each for each in vars(models).values() if isinstance(each, type) and issubclass(each, BaseModel)]
-OURS = [each for each in ALL if each.__module__ == models.__name__ and not each.__name__.startswith("_")]
+    from pydantic import BaseModel
+
+
+def models_below(annotation: Any) -> Iterator[type[BaseModel]]:
+    model = schema.as_model(annotation)
+    if model is None:
+        for argument in typing.get_args(annotation):
+            yield from models_below(argument)
+        return
+    yield model
+    for info in schema.fields(model).values():
+        yield from models_below(schema.plain(info.annotation))
+
+
+ALL = list(dict.fromkeys(models_below(models.Settings)))
 
 
 def all_fields() -> Iterator[tuple[str, Any]]:
-    for model in OURS:
+    for model in ALL:
         for name, info in schema.fields(model).items():
             yield f"{model.__name__}.{name}", info
 
@@ -102,13 +117,13 @@ def test_the_library_reads_no_environment_by_itself(monkeypatch: pytest.MonkeyPa
 )
 def test_a_server_has_a_plain_url(url: str) -> None:
     if url in {"http://h", "https://h:1/v1/stream/", "http://[::1]:80/x"}:
-        assert models.ServerSettings.model_validate({"url": url}).url == url.rstrip("/")
+        assert ServerSettings.model_validate({"url": url}).url == url.rstrip("/")
     else:
         with pytest.raises(ValidationError):
-            models.ServerSettings.model_validate({"url": url})
+            ServerSettings.model_validate({"url": url})
 
 
 @pytest.mark.parametrize("name", ["Producer-Id", "stream-seq", "Content-Type", "Transfer-Encoding", "X Y", "X\n"])
 def test_headers_of_the_protocol_cannot_be_set(name: str) -> None:
     with pytest.raises(ValidationError):
-        models.ServerSettings.model_validate({"url": "http://h", "headers": {name: "x"}})
+        ServerSettings.model_validate({"url": "http://h", "headers": {name: "x"}})

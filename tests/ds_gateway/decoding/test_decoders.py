@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds_gateway.config.models import Decode, FieldSettings
+from ds_gateway.config.decoding import Decode, FieldSettings
 from ds_gateway.decoding import MAX_DATA_BYTES, MAX_DEPTH, MAX_PAYLOAD_BYTES, UndecodableError, build_decoder
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ds_gateway.config.models import ServerSettings
+from ds_gateway.config.server import ServerSettings
 from ds_gateway.demo.report import Commanded
 from ds_gateway.demo.tare import Tare
 from ds_gateway.dialogue import Address

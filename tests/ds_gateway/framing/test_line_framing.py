@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds_gateway.config.models import FramingSettings, LineSettings
+from ds_gateway.config.framing import FramingSettings, LineSettings
 from ds_gateway.framing import Framer, LineFramer, build_framer
 from ds_gateway.framing import line as line_module
 

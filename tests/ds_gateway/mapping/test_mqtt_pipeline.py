@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds_gateway.config.models import DeviceSettings, LimitSettings
+from ds_gateway.config.models import LimitSettings
+from ds_gateway.config.mqtt import DeviceSettings
 from ds_gateway.decoding import MAX_PAYLOAD_BYTES
 from ds_gateway.mapping import MappingError, MqttPipeline, check_device, check_devices, stream_path
 from ds_gateway.mapping.pipelines import MAX_KEPT_RAW_BYTES, MAX_KEPT_READING_BYTES

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ds_gateway.config.models import SerialSettings
+from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.mapping import MappingError, SerialPipeline, check_serial
 from ds_gateway.records import Frame, Record, Rejected
 

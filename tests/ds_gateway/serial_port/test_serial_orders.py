@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from ds_gateway.commands import MqttMessage, Order, Progress, SerialMessage, SerialReply
-from ds_gateway.config.models import SerialSettings
+from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.errors import DeviceError
 from ds_gateway.journal.intake import Intake
 from ds_gateway.mapping import SerialPipeline

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from ds_gateway.config.models import SerialSettings
+from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.errors import DeviceError
 from ds_gateway.journal.intake import Intake
 from ds_gateway.mapping import SerialPipeline
