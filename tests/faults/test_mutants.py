@@ -218,6 +218,8 @@ def test_a_build_with_this_defect_fails_its_test(mutant: Mutant, tmp_path: Path)
     assert mutant.shown in outcome.output, f"another defect was found\n{outcome.output}"
 
 
+# What `make test` runs anyhow, once more in a copy: it shows that the copy itself fails nothing.
+@pytest.mark.soak
 def test_a_build_without_a_defect_passes_them_all(tmp_path: Path) -> None:
     source = mutants.copy_of_source(tmp_path)
     outcome = mutants.run_tests(sorted({mutant.test for mutant in MUTANTS}), source, tmp_path)
