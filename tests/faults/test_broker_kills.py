@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 THIRTY_KILLS_SECONDS = 2400
-"""A broker that is gone soon after it took us is called again after up to 30 s: most of the time is that waiting."""
+"""A broker that was gone soon after it took us is called again after up to 30 s: that waiting takes the time."""
 
 
 def run(processes: Processes, folder: Path, *, kills: int, messages: int, **mqtt: Any) -> Findings:
