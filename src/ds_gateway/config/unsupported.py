@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.config.commands import MqttCommandSettings
-from ds_gateway.config.framing import FramingSettings
 from ds_gateway.config.models import BatchSettings, Settings
 from ds_gateway.config.mqtt import DeviceSettings, MqttSettings
 from ds_gateway.config.serial_port import SerialSettings
@@ -21,9 +20,6 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     MqttCommandSettings: frozenset({"retain", "qos"}),
     DeviceSettings: frozenset({"time"}),
     SerialSettings: frozenset({"usb", "rs485", "poll", "devices", "time"}),
-    FramingSettings: frozenset(
-        {"slip", "cobs", "nmea", "dsmr", "sync", "stx_etx", "fixed", "length", "idle", "delimiter", "modbus"}
-    ),
 }
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
