@@ -19,6 +19,10 @@ class SerialSnapshot:
     """Those of the received frames that were answers to commands, and no readings."""
     overlong: int = 0
     """Frames discarded because they were longer than allowed."""
+    bad_checks: int = 0
+    """Frames discarded because they were damaged."""
+    resyncs: int = 0
+    """How often bytes that are part of no frame were skipped."""
     overflow_lost: int = 0
     """Readings lost because the journal's queue was full."""
     last_frame_time_ns: int | None = None

@@ -18,6 +18,7 @@ device that says nothing until a request was written begins with a frame, which 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import termios
@@ -94,6 +95,9 @@ class SerialSource:
         self._now_ns = now_ns
         self._monotonic = monotonic
         self._framer = build_framer(settings.framing)
+        self._silent_at = math.inf
+        """When the framer is told that nothing came for some time."""
+        self._read_time_ns = 0
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None
         self._stopping = threading.Event()
@@ -215,6 +219,8 @@ class SerialSource:
             self._write_on(port)
             if ready.get(descriptor, 0) & ~select.POLLOUT and not self._read(descriptor):
                 return f"{self._settings.port} is gone, or another program reads from it"
+            if self._alive_at >= self._silent_at:
+                self._note_silence()
             self._see_to_orders()
             if self._orders.wants_to_begin(self._monotonic()):
                 self._begin_write(port)
@@ -233,7 +239,8 @@ class SerialSource:
     def _turn_seconds(self) -> float:
         if self._orders.is_draining:
             return _DRAIN_LOOK_SECONDS
-        return max(0.0, min(_TURN_SECONDS, self._orders.due() - self._monotonic()))
+        due = min(self._orders.due(), self._silent_at)
+        return max(0.0, min(_TURN_SECONDS, due - self._monotonic()))
 
     def _see_to_orders(self) -> None:
         with self._inbox_lock:
@@ -299,7 +306,21 @@ class SerialSource:
         """Make items of the frames that ``data`` completes, and offer them."""
         self._heard_nothing = False
         frames = self._framer.feed(data)
+        self._read_time_ns = time_ns
+        self._await_silence()
         self._orders.received(self._monotonic())
+        self._hand_on(frames, time_ns, len(data))
+
+    def _await_silence(self) -> None:
+        gap_seconds = self._framer.gap_seconds
+        self._silent_at = math.inf if gap_seconds is None else self._monotonic() + gap_seconds
+
+    def _note_silence(self) -> None:
+        """Nothing came for the framer's gap: what that completes was read when the last byte was."""
+        self._silent_at = math.inf
+        self._hand_on(self._framer.idle(), self._read_time_ns, 0)
+
+    def _hand_on(self, frames: list[bytes], time_ns: int, received_bytes: int) -> None:
         readings = self._orders.heard(frames, self._framer.begun_bytes)
         items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in readings]
         if items and not self._intake.offer(items):
@@ -308,9 +329,11 @@ class SerialSource:
         self._snapshot = replace(
             last,
             received_frames=last.received_frames + len(frames),
-            received_bytes=last.received_bytes + len(data),
+            received_bytes=last.received_bytes + received_bytes,
             answers=self._orders.answers,
             overlong=self._framer.overlong,
+            bad_checks=self._framer.bad_checks,
+            resyncs=self._framer.resyncs,
             overflow_lost=self._overrun.lost,
             last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
         )
@@ -318,6 +341,7 @@ class SerialSource:
     def _note_opened(self) -> None:
         # Reading begins anywhere: the first bytes may be the tail of a frame.
         self._framer.reset(discard_to_boundary=True)
+        self._await_silence()
         self._heard_nothing = True
         self._opens += 1
         characters_seconds = _SETTLE_CHARACTERS * _BITS_PER_CHARACTER / self._settings.baudrate
