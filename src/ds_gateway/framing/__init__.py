@@ -119,11 +119,14 @@ def _delimited(settings: DelimitedSettings, judge: Judge | None) -> Framer:
         after=settings.after,
         max_bytes=settings.max_bytes,
     )
-    if not settings.after or judge is None:
-        return _checked(framer, judge)
-    # A check behind the stop covers the stop, too, which is cut off then.
-    judges: list[Judge] = [judge, lambda frame: frame.removesuffix(stop)]
-    return CheckedFramer(framer, judges, proves=proves(judge))
+    if judge is None:
+        return framer
+    judges = [judge]
+    if settings.after:
+        # A check behind the stop covers the stop, too, which is cut off then.
+        judges.append(lambda frame: frame.removesuffix(stop))
+    # A start proves as much as a check does.
+    return CheckedFramer(framer, judges, proves=proves(judge) and not settings.start)
 
 
 def _field(settings: LengthFieldSettings) -> LengthField:

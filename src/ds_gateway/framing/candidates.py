@@ -107,9 +107,10 @@ class CandidateFramer(Counters):
         place = 0
         while True:
             begin = layout.begin(buffer, place)
-            if buffer[place:begin].strip(layout.fillers):
-                self._lose()
-            place = begin
+            if begin > place:
+                if buffer[place:begin].strip(layout.fillers):
+                    self._lose()
+                place = begin
             if place >= len(buffer):
                 break
             end = layout.end(buffer, place, self._scanned)
