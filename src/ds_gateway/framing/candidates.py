@@ -116,8 +116,8 @@ class CandidateFramer(Counters):
             end = layout.end(buffer, place, self._scanned)
             if end is None:
                 self._scanned = len(buffer)
-            # An end that is not known yet is behind everything that is there.
-            if (len(buffer) + 1 if end is None else end) - place > self._max_bytes:
+            # An end that is not known yet is not before the end of what is there.
+            if (len(buffer) if end is None else end) - place > self._max_bytes:
                 self.overlong += self._counts
             elif end is None or end > len(buffer):
                 if not is_silent:

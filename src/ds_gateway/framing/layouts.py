@@ -116,11 +116,11 @@ class NmeaLayout:
         return found.start() if found else len(buffer)
 
     def end(self, buffer: bytearray, begin: int, scanned: int) -> int | None:
-        """Behind the two hex digits."""
+        """Behind the two hex digits; before a line end or a beginning, if they are missing."""
         found = self._END.search(buffer, max(begin + 1, scanned))
         if found is None:
             return None
-        return found.start() + self._CHECK_BYTES if found[0] == b"*" else begin
+        return found.start() + (self._CHECK_BYTES if found[0] == b"*" else 0)
 
 
 class DsmrLayout:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.framing_kits import KITS, Kit, payload_of, sent, wire_of
+from harness.framing_kits import KITS, MAX_BYTES, Kit, payload_of, sent, wire_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,8 @@ def contents(kit: Kit, *, at_least: int = 0) -> st.SearchStrategy[list[bytes]]:
 def garbage(kit: Kit) -> st.SearchStrategy[bytes]:
     """Noise with the framing's own marks in it, and with pieces of its frames."""
     wire = wire_of(kit, example(kit))
-    pieces = [b"U", *kit.marks, wire[: len(wire) // 2], wire[len(wire) // 2 :], b"\0", b"\xff"]
+    longer = b"U" * (MAX_BYTES - 1)
+    pieces = [b"U", *kit.marks, longer, wire[: len(wire) // 2], wire[len(wire) // 2 :], b"\0", b"\xff"]
     return st.lists(st.sampled_from(pieces) | st.binary(max_size=8), max_size=8).map(b"".join)
 
 
