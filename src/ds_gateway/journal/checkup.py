@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ds_gateway.errors import JournalDamagedError, JournalUnreadableError
 from ds_gateway.journal import rows
 from ds_gateway.journal.disk import DATABASE, FOLDER, SUSPECT, translated
 from ds_gateway.journal.files import JournalFiles
+from ds_gateway.journal.sqlite_file import DAMAGE, connect, look_at_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ds_gateway.journal.names import Names
-
-_TIMEOUT_SECONDS: Final = 10.0
 
 
 def examine(directory: Path, names: Names) -> None:
@@ -53,40 +52,24 @@ def _ask_sqlite(directory: Path, names: Names) -> None:
     """Whether the first row is readable; with the mark of an earlier process, whether everything is."""
     database = directory / FOLDER / DATABASE
     try:
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_SECONDS)
-        ) as connection:
-            if (directory / SUSPECT).exists():
-                _check_all(database, connection)
+        if (directory / SUSPECT).exists():
+            look_at_all(database)
+        with closing(connect(database)) as connection:
             found = connection.execute(
                 "SELECT value FROM Cache WHERE key = ? AND raw = 1", (rows.META,)
             ).fetchone()
-    except sqlite3.DatabaseError as error:
+    except DAMAGE as error:
         if not names.gateway and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
             return  # no such table: a first start that did not get far, or `load` will say what it is
         raise translated(directory, error) from error
-    except UnicodeDecodeError as error:
-        # SQLite quotes a damaged schema in its message, and Python cannot read that.
-        raise JournalDamagedError(f"{DATABASE} is damaged: its schema cannot be read") from error
     if found is None and names.gateway:
         raise JournalDamagedError(f"{DATABASE} does not say any more whose journal it is")
 
 
-def check_all(directory: Path) -> bool:
+def is_whole(directory: Path) -> bool:
     """Whether SQLite can read every page, and index and table agree. Takes as long as reading the journal."""
-    database = directory / FOLDER / DATABASE
     try:
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_SECONDS)
-        ) as connection:
-            _check_all(database, connection)
-    except (sqlite3.DatabaseError, JournalUnreadableError):
+        look_at_all(directory / FOLDER / DATABASE)
+    except (*DAMAGE, JournalUnreadableError):
         return False
     return True
-
-
-def _check_all(database: Path, connection: sqlite3.Connection) -> None:
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        first_line = str(verdict).strip().replace("\n", " ")
-        raise JournalUnreadableError(f"{database} is damaged: {first_line}", f"{DATABASE}: {first_line}")

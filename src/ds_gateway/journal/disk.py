@@ -10,13 +10,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import diskcache
 
 from ds_gateway.errors import JournalDamagedError, JournalError, JournalLockedError, JournalUnreadableError
+from ds_gateway.journal import rows
 from ds_gateway.journal.access import explain, refusal
+from ds_gateway.journal.sqlite_file import DAMAGE, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,7 @@ BALLAST: Final = "ballast"
 SUSPECT: Final = "journal.suspect"
 """This file says why the journal is to be looked at as a whole at the next start."""
 
+_TRIAL_KEY: Final = "trial"
 _REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NOT_OF_THE_FILE: Final = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_MISUSE})
@@ -39,6 +42,10 @@ _NOT_OF_THE_FILE: Final = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERR
 
 class DiskFullError(JournalError):
     """The file system has no room for the transaction; it was rolled back whole."""
+
+
+class _TakenBackError(Exception):
+    """A transaction is to be rolled back though nothing is wrong."""
 
 
 class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
@@ -145,10 +152,14 @@ def free_bytes(directory: Path) -> int:
 
 
 class Disk:
-    """Rows by key, in transactions. Used by one thread at a time; the writer's, once it runs."""
+    """Rows by key, in transactions. Used by one thread at a time; the writer's, once it runs.
 
-    def __init__(self, directory: Path) -> None:
+    ``was_looked_at``: index and table were seen to agree, so that a row which is not there is not elsewhere.
+    """
+
+    def __init__(self, directory: Path, *, was_looked_at: bool = False) -> None:
         self.directory = directory
+        self._was_looked_at = was_looked_at
         self._ballast = directory / BALLAST
         try:
             self._cache = self._connect()
@@ -195,11 +206,8 @@ class Disk:
             yield
         except sqlite3.ProgrammingError:
             raise  # a defect of ours, and nothing of the file
-        except (sqlite3.DatabaseError, diskcache.Timeout) as error:
+        except (*DAMAGE, diskcache.Timeout) as error:
             raise translated(self.directory, error) from error
-        except UnicodeDecodeError as error:
-            # What SQLite has to say about a damaged schema quotes it, byte for byte.
-            raise translated(self.directory, sqlite3.DatabaseError(str(error))) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -221,6 +229,41 @@ class Disk:
             row = self._cache.get(key)
         assert row is None or isinstance(row, bytes)
         return row
+
+    def read_written(self, key: str) -> bytes | None:
+        """A row that was written and not deleted.
+
+        Raises `JournalUnreadableError` where the index does not lead to it: it may be whole in the table, and the
+        next start looks for it there. Where that was done already, what is not here is lost: None, or other bytes.
+        """
+        row = self.read(key)
+        if self._was_looked_at or (row is not None and rows.is_whole(key, row)):
+            return row
+        with self._translated(), closing(connect(self.directory / FOLDER / DATABASE)) as connection:
+            found = connection.execute("SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+            # By its place, so that the key is the table's own and not the index's.
+            own = found and connection.execute("SELECT key FROM Cache WHERE rowid = ?", found).fetchone()
+        if own == (key,):
+            return row
+        reason = f"{DATABASE}: its index does not lead to row {key}"
+        mark_suspect(self.directory, reason)
+        raise JournalUnreadableError(
+            f"the journal {self.directory / FOLDER / DATABASE} is damaged: its index does not lead to row {key}; "
+            "start the gateway again, it salvages what is readable",
+            reason,
+        )
+
+    def try_writing(self) -> None:
+        """Write, overwrite and delete a row, and take it back: what only fails when it is done is seen before.
+
+        Raises `JournalError` as `transaction` does: SQLite's own check believes what the schema says, whatever
+        that has become.
+        """
+        with suppress(_TakenBackError), self.transaction():
+            self._cache.set(_TRIAL_KEY, b"once")
+            self._cache.set(_TRIAL_KEY, b"again")
+            self._cache.delete(_TRIAL_KEY)
+            raise _TakenBackError
 
     def write(self, key: str, row: bytes) -> None:
         """Write a row; inside a transaction."""

@@ -278,9 +278,12 @@ def _load_or_salvage(directory: Path, settings: SalvageSettings) -> tuple[Disk, 
 
 def _load(directory: Path, names: Names, gateway: str) -> tuple[Disk, State]:
     """Open a journal that is as it was written, or begin one."""
+    is_suspect = (directory / SUSPECT).exists()
     examine(directory, names)
-    disk = Disk(directory)
+    disk = Disk(directory, was_looked_at=is_suspect)
     try:
+        if is_suspect:
+            disk.try_writing()
         state = load(disk, gateway)
         check_names(names, state)
     except BaseException:

@@ -12,13 +12,13 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import orjson
 
 from ds_gateway.errors import JournalDamagedError, JournalError, JournalFormatError
 from ds_gateway.journal import rows
 from ds_gateway.journal.book import Book
+from ds_gateway.journal.sqlite_file import DAMAGE, connect
 from ds_gateway.journal.state import Identity
 from ds_gateway.spans import Span, Spans, TooScatteredError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BUSY_SECONDS: Final = 10.0
 MAX_DAMAGED_TOLD: Final = 100
 _NUMBER_DIGITS: Final = 12
 LOSS_MARK: Final = b'"kind":"loss"'
@@ -143,7 +142,7 @@ def _snapshot(directory: Path) -> Iterator[sqlite3.Connection]:
     except OSError as error:
         raise JournalError(f"the journal {file} cannot be read: {error.strerror}; {_WHO}") from None
     try:
-        with closing(_connect(file)) as connection:
+        with closing(connect(file)) as connection:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("BEGIN")
             yield connection
@@ -156,20 +155,20 @@ def _snapshot(directory: Path) -> Iterator[sqlite3.Connection]:
                 f"there for those who read: {_WHO}, or copy the folder to where you may write, and set data_dir "
                 f"to the copy ({error})"
             ) from error
+        if code == sqlite3.SQLITE_ERROR:  # it does not know its own table any more
+            raise _damaged(file, error) from error
         raise JournalError(f"the journal {file} cannot be read: {error}; try again") from error
-    except sqlite3.DatabaseError as error:
-        raise JournalDamagedError(f"the journal {file} is damaged as a whole: {error}; {RESTART}") from error
+    except DAMAGE as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> JournalDamagedError:
+    return JournalDamagedError(f"the journal {file} is damaged as a whole: {error}; {RESTART}")
 
 
 RESTART: Final = "restart the gateway: it salvages what is readable; do not put an older copy in its place"
 """The way out of damage."""
 _WHO: Final = "run this as the user of the gateway (sudo -u ds-gateway ...) or as root"
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_SECONDS
-    )
 
 
 def _rows(connection: sqlite3.Connection, prefix: str) -> Iterator[tuple[str, bytes | None]]:

@@ -87,14 +87,20 @@ def protect(key: str, payload: bytes) -> bytes:
 
 def unprotect(key: str, row: bytes) -> bytes:
     """Check and remove the checksum. Raises `JournalDamagedError`."""
-    payload = row[_CRC.size :]
-    stored = _CRC.unpack_from(row)[0] if len(row) >= _CRC.size else None
-    # Up to format 2 it was of the rest alone.
-    if stored not in {zlib.crc32(payload, zlib.crc32(key.encode())), zlib.crc32(payload)} or stored is None:
+    if not is_whole(key, row):
         raise JournalDamagedError(
             f"journal row {key} is damaged: its checksum does not match its {len(row)} bytes"
         )
-    return payload
+    return row[_CRC.size :]
+
+
+def is_whole(key: str, row: bytes) -> bool:
+    """Whether the row is what was written under this key."""
+    if len(row) < _CRC.size:
+        return False
+    payload = row[_CRC.size :]
+    # Up to format 2 it was of the rest alone.
+    return _CRC.unpack_from(row)[0] in {zlib.crc32(payload, zlib.crc32(key.encode())), zlib.crc32(payload)}
 
 
 def encode_json(key: str, value: dict[str, Any]) -> bytes:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal import rows
 from ds_gateway.journal.access import explain, sync_folder
-from ds_gateway.journal.checkup import check_all
+from ds_gateway.journal.checkup import is_whole
 from ds_gateway.journal.disk import BALLAST, FOLDER, SUSPECT, Disk, DiskFullError, translated
 from ds_gateway.journal.evidence import Evidence, StreamOutcome, losses
 from ds_gateway.journal.files import JournalFiles
 from ds_gateway.journal.pages import Carver, Place
 from ds_gateway.journal.plan import Plan
+from ds_gateway.journal.sqlite_file import DAMAGE
 from ds_gateway.journal.state import Identity, State, begin, new_identity
 from ds_gateway.journal.transaction import QUARANTINE_MAX_BYTES
 from ds_gateway.logs import event, logger
@@ -178,7 +179,7 @@ def _build(directory: Path, names: Names, reason: str, settings: SalvageSettings
         sync_folder(staging / FOLDER)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, sqlite3.DatabaseError):
+        if isinstance(error, DAMAGE):
             raise translated(directory, error) from error
         raise
     return done
@@ -207,14 +208,16 @@ def _fill(directory: Path, found: _Found, reason: str, settings: SalvageSettings
         writing = _Writing(disk, begin(disk, new), settings)
         outcomes = [writing.stream(span, _segments(carver, found.index, span)) for span in evidence.spans()]
         quarantined = writing.quarantine(_quarantined(carver, found.index))
-        is_whole = carver.damaged == 0 and not files.is_short and evidence.is_complete and check_all(directory)
-        gates_kept = is_whole and evidence.gates_hold(outcomes)
+        nothing_missing = (
+            carver.damaged == 0 and not files.is_short and evidence.is_complete and is_whole(directory)
+        )
+        gates_kept = nothing_missing and evidence.gates_hold(outcomes)
         entries = losses(
             outcomes,
             reason=reason,
             set_aside=aside,
             gates_kept=gates_kept,
-            is_whole=is_whole,
+            is_whole=nothing_missing,
             now_ns=settings.now_ns(),
         )
         writing.finish(entries, evidence, gates_kept=gates_kept)

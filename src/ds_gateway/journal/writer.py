@@ -258,7 +258,7 @@ class Writer:
         settings = self.settings
         plan = Plan(
             self.state,
-            self._disk.read,
+            self._disk.read_written,
             url=settings.url,
             segment_max_bytes=settings.batch_max_bytes,
             quarantine_max_bytes=min(QUARANTINE_MAX_BYTES, settings.max_bytes // 8),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ds_gateway.errors import JournalFormatError, JournalIdentityError
+from ds_gateway.errors import JournalDamagedError, JournalError, JournalFormatError, JournalIdentityError
 from ds_gateway.journal import Journal
 from ds_gateway.journal import rows as journal_rows
-from ds_gateway.journal.disk import Disk
+from ds_gateway.journal.disk import SUSPECT, Disk
 from ds_gateway.journal.files import JournalFiles
 from ds_gateway.journal.pages import Carver
+from ds_gateway.journal.reading import read_journal
 from ds_gateway.journal.wal import read_wal
 from harness.damaged_journal import GATEWAY, LIMITS, URL, Kept, drain, judge, make_journal, values_by_page
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24
 WAL_HEADER_BYTES = 32
+INDEX_LEAF = 0x0A
 FLIPS = 40
 
 Image = tuple["Path", Kept]
@@ -312,8 +314,95 @@ class TestPages:
         assert len(drained.set_aside) == 1
 
 
+class TestTheSchema:
+    """SQLite believes it, and quotes it in its messages; what it became may show only when a row is written."""
+
+    @pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.soak)])
+    def test_each_byte(self, closed: Image, data: Path, step: int) -> None:
+        begin = int.from_bytes(database(closed[0]).read_bytes()[105:107], "big")
+        assert begin < 3000, "it is all in the first page, and fills a part of it"
+        for start in [*range(100, 120), *range(begin, PAGE_BYTES)][::step]:
+            kept = fresh(closed, data)
+            mask = Random(start).randrange(1, 256)
+            flip(database(data), start, mask)
+            print(f"byte {start}, mask {mask}")
+            with suppress(JournalError):
+                read_journal(data)
+            drained = drain(data)
+            judge(kept, drained)
+            assert not drained.halted
+
+    @pytest.mark.parametrize("suspect", [False, True])
+    def test_it_cannot_be_quoted(self, closed: Image, data: Path, *, suspect: bool) -> None:
+        kept = fresh(closed, data)
+        replace_in(database(data), b"CREATE TABLE Cache", b"CREATE TABL\xff Cache")
+        if suspect:
+            (data / SUSPECT).touch()
+        with pytest.raises(JournalDamagedError, match="restart the gateway"):
+            read_journal(data)
+        drained = drain(data)
+        assert (drained.values, drained.starts, len(drained.set_aside)) == (kept.unresolved, 1, 1)
+
+    @pytest.mark.parametrize("statement", [b"SET value = value + 1", b"SET value = value + NEW"])
+    def test_a_trigger_fails_when_it_is_run(self, closed: Image, data: Path, statement: bytes) -> None:
+        kept = fresh(closed, data)
+        replace_in(database(data), statement, statement.replace(b"= value", b"= valve"))
+        drained = drain(data)
+        judge(kept, drained)
+        assert (drained.starts, len(drained.set_aside)) == (2, 1)
+
+    @pytest.mark.parametrize("statement", [b"+ 1 WHERE", b"- 1 WHERE", b"+ NEW.size", b"- OLD.size WHERE"])
+    def test_after_damage_was_met_all_that_writing_does_is_tried(
+        self, closed: Image, data: Path, statement: bytes
+    ) -> None:
+        kept = fresh(closed, data)
+        begin = database(data).read_bytes().index(b"value " + statement)
+        overwrite(database(data), begin, b"valve")
+        (data / SUSPECT).touch()
+        drained = drain(data)
+        assert (drained.values, drained.starts, len(drained.set_aside)) == (kept.unresolved, 1, 1)
+
+    def test_a_column_has_another_name(self, closed: Image, data: Path) -> None:
+        kept = fresh(closed, data)
+        replace_in(database(data), b" access_count INTEGER", b" access_cound INTEGER")
+        drained = drain(data)
+        judge(kept, drained)
+        assert len(drained.set_aside) == 1
+
+    def test_readers_are_told_when_it_is_another_one(self, closed: Image, data: Path) -> None:
+        fresh(closed, data)
+        new_database(database(data))
+        with pytest.raises(JournalDamagedError, match=r"no such table.*restart the gateway"):
+            read_journal(data)
+
+
+class TestTheIndex:
+    """It leads to another row, or to none: the rows are whole in the table."""
+
+    @pytest.mark.parametrize("number", [12, 24])
+    @pytest.mark.parametrize("place", ["key", "rowid"])
+    def test_nothing_is_lost(self, closed: Image, data: Path, place: str, number: int) -> None:
+        kept = fresh(closed, data)
+        key = journal_rows.segment_key(1, number)
+        at = in_index(data, key)
+        flip(database(data), at + (len(key) - 2 if place == "key" else len(key)), 4)
+        drained = drain(data)
+        judge(kept, drained)
+        assert (len(drained.set_aside), drained.halted) == (1, set())
+        assert drained.starts == 2, "it ends where a row is missed, and the next start looks at all of it"
+        assert "missing from index" in drained.told
+
+    def test_a_row_that_is_nowhere_is_lost_and_the_rest_goes_on(self, closed: Image, data: Path) -> None:
+        kept = fresh(closed, data)
+        with closing(sqlite3.connect(database(data))) as connection, connection:
+            connection.execute("DELETE FROM Cache WHERE key = ?", (journal_rows.segment_key(1, 24),))
+        drained = drain(data)
+        judge(kept, drained, may_lose={"a23"})
+        assert (drained.set_aside, drained.halted, drained.starts) == ((), set(), 2)
+        assert [(loss["cause"], loss["count"]) for loss in drained.losses] == [("corrupt", 1)]
+
+
 class TestOneFlippedByte:
-    @pytest.mark.soak
     def test_anywhere(self, closed: Image, data: Path) -> None:
         seed = SystemRandom().randrange(10**9)
         print(f"seed {seed}")
@@ -395,6 +484,24 @@ def live_frames(data: Path) -> list[int]:
     salts = content[16:24]
     starts = range(WAL_HEADER_BYTES, len(content) - FRAME_BYTES + 1, FRAME_BYTES)
     return [start for start in starts if content[start + 8 : start + 16] == salts]
+
+
+def replace_in(file: Path, old: bytes, new: bytes) -> None:
+    """Write over the one place in a file that has this."""
+    content = file.read_bytes()
+    assert len(old) == len(new)
+    overwrite(file, content.index(old), new)
+
+
+def in_index(data: Path, key: str) -> int:
+    """Where in the database the index has a key; its row's number comes behind it."""
+    content = database(data).read_bytes()
+    (found,) = [
+        at
+        for page in range(0, len(content), PAGE_BYTES)
+        if content[page] == INDEX_LEAF and (at := content.find(key.encode(), page, page + PAGE_BYTES)) >= 0
+    ]
+    return found
 
 
 def in_place_of(path: Path) -> Path:
