@@ -195,6 +195,7 @@ def _resolved(state: Pull, offset: str) -> Step:
         late=False,
         doubted=False,
         closed=False,
+        vouched=False,
         repairs=0,
         asides=0,
         refusal=0,

@@ -119,6 +119,7 @@ def begin_repair(state: Pull, epoch: int, why: str) -> Step:
         late=False,
         doubted=False,
         closed=False,
+        vouched=False,
         rejected=None,
         due="",
         expired=False,

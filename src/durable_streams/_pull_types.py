@@ -124,8 +124,8 @@ class Pull:
     refused_since: float = 0.0
     """Monotonic seconds."""
     vouched: bool = False
-    """Whether the stream server was asked something else, and answered, since it was last read: then it is the
-    server itself that refuses to be read."""
+    """Whether the stream server was asked something else, and answered, since it was last read, for this batch or
+    this repair: then it is the server itself that refuses to be read."""
     expired: bool = False
     """With SURVEY: whether the server keeps nothing from before our oldest anchor: read what there is."""
     rejected: Stop | None = None

@@ -132,6 +132,40 @@ def test_a_server_that_was_read_since_is_not_taken_to_refuse_it() -> None:
     assert isinstance(tell(state, Reply(405, {}))[1], _pull.Wait)
 
 
+class TestWhatWasKnownOfOneBatch:
+    """That the server refuses reading: of the next one anybody on the way may say so."""
+
+    REFUSED = Reply(405, {})
+
+    def known(self, **changes: Any) -> Pull:
+        """The batch is sent again without a look, as the server refuses it."""
+        state, command = tell(in_doubt(vouched=True, **changes), self.REFUSED)
+        assert isinstance(command, _pull.PostBatch)
+        return state
+
+    def test_says_nothing_of_the_next_one(self) -> None:
+        appended = {"producer-epoch": str(EPOCH), "producer-seq": str(SEQ), "stream-next-offset": "0010"}
+        state, command = tell(self.known(), Reply(200, appended))
+        assert isinstance(command, _pull.Resolve)
+        state, _ = _pull.react(state, _pull.Done())
+        state, _ = _pull.react(state, _pull.Sealed(replace(BATCH, seq=SEQ + 1)))
+        state, _ = tell(state, Failure("timed out"))
+        state, _ = _pull.react(state, _pull.Done())
+        assert isinstance(tell(state, self.REFUSED)[1], _pull.Wait)
+
+    def test_says_nothing_of_a_repair(self) -> None:
+        state, command = tell(
+            self.known(), Reply(409, {"producer-expected-seq": "0", "producer-received-seq": "7"})
+        )
+        assert isinstance(command, _pull.BeginRepair)
+        state, _ = _pull.react(state, _pull.Done())
+        state, _ = tell(state, TAIL)
+        claimed = {"producer-epoch": str(EPOCH + 1), "producer-seq": "0", "stream-next-offset": "0010"}
+        state, command = tell(state, Reply(200, claimed))
+        assert (state.stage, command) == (Stage.TAIL, _pull.Head())
+        assert isinstance(tell(state, self.REFUSED)[1], _pull.Wait)
+
+
 class TestTheProbe:
     def test_of_a_server_that_forgot_leads_to_a_repair(self) -> None:
         forgot = Reply(409, {"producer-expected-seq": "0", "producer-received-seq": "9"})
