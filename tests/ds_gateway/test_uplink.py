@@ -555,6 +555,34 @@ class TestDecisions:
         assert sum(map(is_batch, bench.server.requests)) == 1
 
 
+class TestTheWayToTheServer:
+    """What anybody on the way could have said counts only when the server answers for another stream."""
+
+    @staticmethod
+    def answering_reads(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "GET":
+            return None
+        assert request.url.params["offset"] == "now", "nothing that is there is read for it"
+        headers = {
+            "content-type": "application/json",
+            "stream-next-offset": "0001",
+            "stream-up-to-date": "true",
+        }
+        return httpx.Response(200, headers=headers, content=b"[]")
+
+    @pytest.mark.parametrize("refused", ["HEAD", "GET"])
+    async def test_is_right_when_looks_and_reads_are_answered(self, bench: Bench, refused: str) -> None:
+        for number in (1, 2):
+            bench.add(Store(), number)
+            await bench.wait("idle", number)
+        asking = bench.uplinks._uplinks[1]
+        bench.server.rule = self.answering_reads
+        assert await bench.uplinks._confirm_path(asking)
+        gone = httpx.Response(410, headers={"content-type": "text/html"}, content=b"<html>gone")
+        bench.server.rule = lambda request: gone if request.method == refused else self.answering_reads(request)
+        assert not await bench.uplinks._confirm_path(asking)
+
+
 class TestLookingAgain:
     """A server that was put back to a copy is noticed although no device sends."""
 

@@ -262,7 +262,11 @@ class Uplinks:
             async with self._slots, asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 if create:
                     await AsyncDurableStream.create(url, content_type="application/json", **access)
-                await AsyncDurableStream(url, **access).head()
+                stream = AsyncDurableStream(url, **access)
+                await stream.head()
+                # Whoever is on the way can treat reads in another way than looks, and a read may be what failed.
+                async with stream.stream(offset="now", live=False) as nothing:
+                    await nothing.read_bytes()
         except (DurableStreamError, TimeoutError) as error:
             event(_log, "debug", "uplink.path.unconfirmed", url=url, error=str(error))
             return False
