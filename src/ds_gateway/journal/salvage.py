@@ -208,9 +208,7 @@ def _fill(directory: Path, found: _Found, reason: str, settings: SalvageSettings
         writing = _Writing(disk, begin(disk, new), settings)
         outcomes = [writing.stream(span, _segments(carver, found.index, span)) for span in evidence.spans()]
         quarantined = writing.quarantine(_quarantined(carver, found.index))
-        nothing_missing = (
-            carver.damaged == 0 and not files.is_short and evidence.is_complete and is_whole(directory)
-        )
+        nothing_missing = carver.damaged == 0 and evidence.is_complete and is_whole(directory)
         gates_kept = nothing_missing and evidence.gates_hold(outcomes)
         entries = losses(
             outcomes,
@@ -291,16 +289,17 @@ class _Writing:
         """Take one stream's records over, under new ids."""
         outcome = StreamOutcome(span)
         starts = tuple(_ID_START + prefix.encode() for prefix in span.id_prefixes) or (_ID_START,)
-        following_number, following_position = span.first_segment, 0
+        following_position = 0
         for number, segment in segments:
             if segment.first_position < following_position:
                 continue  # an old copy of one that was read already
             elements = segment.elements()
             if not all(each.startswith(starts) for each in elements):
                 continue  # another stream's, under a key that is damaged
-            if number > following_number and not span.is_known and following_position:
+            if following_position and not span.is_known:
                 outcome.missing += segment.first_position - following_position
-            following_number, following_position = number + 1, segment.first_position + segment.count
+            # A loss record at the end stands for more positions than its own.
+            following_position = segment.last_position(segment.count - 1) + 1
             kept = elements[span.skip if number == span.first_segment else 0 :]
             if kept and (span.doubtful_segment is None or number <= span.doubtful_segment):
                 outcome.doubtful += len(kept)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import struct
+import zlib
 from contextlib import closing, suppress
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
@@ -16,10 +18,23 @@ from ds_gateway.journal import Journal
 from ds_gateway.journal import rows as journal_rows
 from ds_gateway.journal.disk import SUSPECT, Disk
 from ds_gateway.journal.files import JournalFiles
+from ds_gateway.journal.names import read_names
 from ds_gateway.journal.pages import Carver
 from ds_gateway.journal.reading import read_journal
+from ds_gateway.journal.salvage import SalvageSettings, salvage
 from ds_gateway.journal.wal import read_wal
-from harness.damaged_journal import GATEWAY, LIMITS, URL, Kept, drain, judge, make_journal, values_by_page
+from harness.damaged_journal import (
+    GATEWAY,
+    LIMITS,
+    URL,
+    Filling,
+    Kept,
+    drain,
+    judge,
+    make_journal,
+    record,
+    values_by_page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +44,7 @@ PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24
 WAL_HEADER_BYTES = 32
 INDEX_LEAF = 0x0A
+TABLE_LEAF = 0x0D
 FLIPS = 40
 
 Image = tuple["Path", Kept]
@@ -194,6 +210,58 @@ class TestADamagedSmallRow:
         assert [(loss["cause"], loss["count"]) for loss in certain] == [("corrupt", 1)]
         assert "stream a:" in certain[0]["detail"]
 
+    def test_a_lost_segment_is_counted_by_positions_where_the_streams_row_is_lost_too(
+        self, closed: Image, data: Path
+    ) -> None:
+        kept = fresh(closed, data)
+        damage_row(data, journal_rows.segment_key(1, 14))
+        damage_row(data, journal_rows.stream_key(1))
+        drained = drain(data)
+        judge(kept, drained, may_lose={"a13"})
+        told = [(loss["certain"], loss["count"]) for loss in drained.losses if "stream a:" in loss["detail"]]
+        assert told == [(False, 1)]
+
+    @pytest.mark.parametrize("damaged", [[2], [2, 3]])
+    def test_what_a_loss_record_stands_for_is_not_counted_again(self, data: Path, damaged: list[int]) -> None:
+        filling = Filling(data)
+        filling.accept(record("a0", "a"))
+        for number in (1, 3):
+            filling.accept(record(f"a{number}", "a"), record(f"a{number + 1}", "a"))
+        filling.accept(record("a5", "a"))
+        assert filling.journal.stop()
+        for number in damaged:
+            damage_row(data, journal_rows.segment_key(1, number))
+        filling = Filling(data)
+        asyncio.run(filling.journal.store(1, birth={}).next_batch(PAGE_BYTES))
+        assert filling.journal.stop()
+        damage_row(data, journal_rows.stream_key(1))
+        drained = drain(data)
+        assert drained.values["a"][:: len(drained.values["a"]) - 1] == ["a0", "a5"]
+        assert "stream a:" not in drained.told
+
+    def test_another_streams_segment_under_its_key_is_left_out(self, closed: Image, data: Path) -> None:
+        """Up to format 2 a row's checksum did not cover its key."""
+        kept = fresh(closed, data)
+        mine, others = journal_rows.segment_key(1, 14), journal_rows.segment_key(2, 14)
+        row = dict(journal_rows_of(data / "journal"))[others]
+        disk = Disk(data)
+        with disk.transaction():
+            disk.write(mine, zlib.crc32(row[4:]).to_bytes(4, "little") + row[4:])
+        disk.close()
+        damage_row(data, journal_rows.COUNTERS)
+        judge(kept, drain(data), may_lose={"a13"})
+
+    def test_old_copies_of_rows_are_taken_once(self, closed: Image, data: Path) -> None:
+        kept = fresh(closed, data)
+        content = database(data).read_bytes()
+        pages = [content[start : start + PAGE_BYTES] for start in range(0, len(content), PAGE_BYTES)]
+        damage_row(data, journal_rows.COUNTERS)
+        with database(data).open("ab") as file:
+            file.writelines(page for page in pages if page[0] == TABLE_LEAF)
+        drained = drain(data)
+        assert drained.values == kept.unresolved
+        assert len(drained.set_aside) == 1
+
 
 class TestWhoseJournalItIs:
     """Damaged or not, what is not ours to touch is not touched."""
@@ -304,7 +372,26 @@ class TestPages:
         with database(data).open("r+b") as file:
             file.truncate(database(data).stat().st_size - 700)
         last = database(closed[0]).stat().st_size // PAGE_BYTES
-        judge(kept, drain(data), may_lose=by_page.get(last, set()))
+        drained = drain(data)
+        judge(kept, drained, may_lose=by_page.get(last, set()))
+        assert "records that nothing readable names may be missing" in drained.told
+
+    def test_an_empty_page_of_rows_is_told_though_it_could_be_a_free_one(self, closed: Image, data: Path) -> None:
+        by_page = values_by_page(closed[0])
+        for page in by_page:
+            kept = fresh(closed, data)
+            overwrite(database(data), (page - 1) * PAGE_BYTES, bytes(PAGE_BYTES))
+            (data / SUSPECT).touch()
+            drained = drain(data)
+            judge(kept, drained, may_lose=by_page[page])
+            assert "records that nothing readable names may be missing" in drained.told
+
+    def test_where_the_end_is_missing_that_counts_as_one_that_is_damaged(self, closed: Image, data: Path) -> None:
+        fresh(closed, data)
+        with database(data).open("r+b") as file:
+            file.truncate(database(data).stat().st_size - PAGE_BYTES)
+        settings = SalvageSettings(GATEWAY, URL, PAGE_BYTES, lambda: 0, lambda _step: None)
+        assert salvage(data, read_names(data), "it was cut", settings).damaged == 1
 
     def test_records_longer_than_a_page(self, data: Path) -> None:
         kept = make_journal(data, crashed=False, each=6, padding=9000)
