@@ -296,7 +296,7 @@ class _Writing:
             elements = segment.elements()
             if not all(each.startswith(starts) for each in elements):
                 continue  # another stream's, under a key that is damaged
-            if following_position and not span.is_known:
+            if following_position:
                 outcome.missing += segment.first_position - following_position
             # A loss record at the end stands for more positions than its own.
             following_position = segment.last_position(segment.count - 1) + 1

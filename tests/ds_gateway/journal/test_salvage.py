@@ -386,6 +386,16 @@ class TestPages:
             judge(kept, drained, may_lose=by_page[page])
             assert "records that nothing readable names may be missing" in drained.told
 
+    def test_a_row_that_only_sqlite_takes_for_one_is_told(self, closed: Image, data: Path) -> None:
+        kept = fresh(closed, data)
+        damage_row(data, journal_rows.COUNTERS)
+        with closing(sqlite3.connect(database(data))) as connection, connection:
+            text = "UPDATE Cache SET value = CAST(value AS TEXT) WHERE key = ?"
+            connection.execute(text, (journal_rows.segment_key(1, 14),))
+        drained = drain(data)
+        judge(kept, drained, may_lose={"a13"})
+        assert "records that nothing readable names may be missing" in drained.told
+
     def test_where_the_end_is_missing_that_counts_as_one_that_is_damaged(self, closed: Image, data: Path) -> None:
         fresh(closed, data)
         with database(data).open("r+b") as file:
