@@ -136,6 +136,8 @@ def translated(path: Path) -> Generator[None]:
         yield
     except sqlite3.Error as error:
         raise _translation(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema byte for byte
+        raise damaged(path, "its schema cannot be read") from error
     except OSError as error:
         raise ProducerStoreError(f"{path} cannot be used: {error.strerror}") from error
 

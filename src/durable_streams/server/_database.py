@@ -138,6 +138,8 @@ def connect_writer(path: Path, max_bytes: int | None) -> sqlite3.Connection:
         _prepare(connection, path, max_bytes)
     except sqlite3.Error as error:
         raise translated(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema byte for byte
+        raise StoreFormatError(f"{path} is damaged: its schema cannot be read") from error
     return connection
 
 

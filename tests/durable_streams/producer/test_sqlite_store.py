@@ -416,6 +416,12 @@ class TestTheFile:
         with pytest.raises(ProducerStoreDamagedError, match=r"outbox.db is damaged: SQLite says.*Move it away"):
             await fill(path)
 
+    async def test_a_schema_that_cannot_even_be_quoted_is_named(self, path: Path) -> None:
+        await fill(path, 1)
+        path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xffBLE"))
+        with pytest.raises(ProducerStoreDamagedError, match=r"outbox.db is damaged: its schema cannot be read"):
+            await fill(path)
+
     async def test_after_a_failed_commit_it_takes_nothing_until_it_is_opened_again(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

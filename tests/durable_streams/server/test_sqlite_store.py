@@ -341,6 +341,14 @@ class TestRefusals:
         with pytest.raises(StoreFormatError, match="damaged or not a store"):
             SqliteStore(tmp_path)
 
+    def test_a_schema_that_cannot_even_be_quoted(self, tmp_path: Path) -> None:
+        with serving(SqliteStore(tmp_path)):
+            pass
+        file = tmp_path / FILE_NAME
+        file.write_bytes(file.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xffBLE"))
+        with pytest.raises(StoreFormatError, match="is damaged: its schema cannot be read"):
+            SqliteStore(tmp_path)
+
     def test_a_directory_that_cannot_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="cannot create"):
