@@ -7,6 +7,7 @@ are followed; what is secret becomes a `Credential` that can be read again.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from ds_gateway.config import schema
@@ -92,4 +93,15 @@ def _outermost(places: Iterable[str]) -> list[str]:
     """Those of the places that do not lie below another one of them."""
     parents = {place: place.rpartition(".")[0] for place in places}
     above = [f"{parent}." for parent in parents.values() if parent]
-    return [place for place, parent in parents.items() if not parent.startswith(tuple(above))]
+    outermost = [place for place, parent in parents.items() if not parent.startswith(tuple(above))]
+    return list(dict.fromkeys(_family(place, outermost) for place in outermost))
+
+
+def _family(place: str, places: Iterable[str]) -> str:
+    """``framing.*.max_bytes`` for a place that three or more have beside each other."""
+    parent, _, key = place.rpartition(".")
+    family = f"{parent.rpartition('.')[0]}.*.{key}"
+    alike = [
+        other for other in places if fnmatch.fnmatchcase(other, family) and other.count(".") == place.count(".")
+    ]
+    return family if parent.count(".") and len(alike) >= 3 else place
