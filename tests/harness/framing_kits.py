@@ -6,7 +6,7 @@ import binascii
 import functools
 import operator
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.config.framing import FramingSettings
@@ -45,7 +45,7 @@ class Kit:
     """Whether it has a check of 16 bits or more."""
     needs_silence: bool = False
     """Whether only a silence shows where garbage ends."""
-    between: bool = field(default=False)
+    between: bool = False
     """Whether the device is silent between two frames, and has to be."""
 
     def build(self) -> Framer:
@@ -121,15 +121,9 @@ def slip(data: bytes) -> bytes:
 
 
 def cobs(data: bytes) -> bytes:
-    """Cheshire and Baker's encoding, block by block, with a zero behind it."""
-    out = b""
-    for index, part in enumerate(parts := data.split(b"\0")):
-        while len(part) >= 254:
-            out, part = out + b"\xff" + part[:254], part[254:]
-            if not part and index == len(parts) - 1:
-                return out + b"\0"
-        out += bytes([len(part) + 1]) + part
-    return out + b"\0"
+    """Cheshire and Baker's encoding for short frames, with a zero behind it."""
+    assert len(data) < 254
+    return b"".join(bytes([len(part) + 1]) + part for part in data.split(b"\0")) + b"\0"
 
 
 def pms(payload: bytes) -> bytes:
@@ -177,7 +171,8 @@ KITS: Final = (
         sizes=(7, 7),
         needs_silence=True,
     ),
-    Kit("fixed-crc", {"fixed": {"bytes": 9}, "check": _CRC16}, _with(crc16), sizes=(7, 7), is_proof=True),
+    # No zeros: FF FF in front of them would make a frame whose CRC holds.
+    Kit("fixed-crc", {"fixed": {"bytes": 9}, "check": _CRC16}, _with(crc16), TEXT, sizes=(7, 7), is_proof=True),
     Kit(
         "length",
         {"length": {"order": "little", "bytes": 2, **_LIMIT}},
@@ -343,7 +338,7 @@ def payload_of(kit: Kit, data: bytes) -> bytes:
             return b"\xaa\xaa\x55" + data
         case "sync-unchecked":
             return b"\xfa\xce" + bytes([len(data)]) + data
-        case "delimited-bcc" | _:
+        case _:
             return data
 
 

@@ -104,6 +104,13 @@ class LengthSettings(LengthFieldSettings):
     )
     gap_seconds: Gap = Field(0.05, description="Silence after which an unfinished frame is given up, in seconds.")
 
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        head = self.offset + self.bytes
+        if self.max_bytes <= head:
+            raise ValueError(f"max_bytes is {self.max_bytes}, and the number ends behind byte {head}: give more")
+        return self
+
 
 class DelimitedSettings(Model):
     """Frames between a start and a stop, which are cut off."""
@@ -194,6 +201,11 @@ class SyncSettings(Model):
         if self.bytes is not None and not word_bytes < self.bytes <= self.max_bytes:
             raise ValueError(
                 f"bytes is more than the {word_bytes} of the word, and at most max_bytes ({self.max_bytes})"
+            )
+        if self.length is not None and self.max_bytes <= self.length.offset + self.length.bytes:
+            raise ValueError(
+                f"max_bytes is {self.max_bytes}, and the length ends behind byte "
+                f"{self.length.offset + self.length.bytes}: give more"
             )
         if self.length is not None and self.length.offset < word_bytes:
             raise ValueError(

@@ -61,7 +61,9 @@ class TestConfiguration:
         settings = load(file, {}).settings
         assert settings.data_dir == str(tmp_path / 'a "folder": #1')
         assert settings.serial["scale"].commands is not None
-        assert settings.serial["scale"].framing.line.delimiter == "\r\n"
+        line = settings.serial["scale"].framing.line
+        assert line is not None
+        assert line.delimiter == "\r\n"
         assert [source.packet_ids for source in settings.mqtt.values()] == ["sequential"] * (broker is not None)
 
 

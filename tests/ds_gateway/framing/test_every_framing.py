@@ -214,7 +214,9 @@ class TestBabblers:
     def test_babble_is_bounded_and_the_next_frames_are_found(self, kit: Kit, kind: str) -> None:
         framer = kit.build()
         # Where each byte may begin a frame, so many are told from another one by one.
-        size_bytes = _BABBLE_BYTES if kind == "nothing" and not kit.name.startswith(("fixed", "length")) else 48_000
+        size_bytes = (
+            _BABBLE_BYTES if kind == "nothing" and not kit.name.startswith(("fixed", "length")) else 48_000
+        )
         assert _largest_buffer(framer, _babble(kit, kind, size_bytes)) <= kit.max_bytes
         if framer.gap_seconds is not None:
             framer.idle()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,8 @@ from ds_gateway.framing.delimited import DelimitedFramer
 from ds_gateway.framing.layouts import DsmrLayout, LengthField, NmeaLayout, SyncLayout
 
 if TYPE_CHECKING:
+    import re
+
     from ds_gateway.framing.candidates import Layout
 
 
@@ -62,7 +63,9 @@ class TestEnds:
         assert 0 < counted.work <= 3 * len(data)
 
     @pytest.mark.parametrize("chunk_bytes", [1, 7, 4096])
-    @pytest.mark.parametrize("wire", [b"\x02" + b"x" * 3000 + b"\x03", b"\x02" + b"\x1bx" * 1500 + b"\x03", b"\x02"])
+    @pytest.mark.parametrize(
+        "wire", [b"\x02" + b"x" * 3000 + b"\x03", b"\x02" + b"\x1bx" * 1500 + b"\x03", b"\x02"]
+    )
     def test_marks_are_looked_for_once_in_each_byte(self, wire: bytes, chunk_bytes: int) -> None:
         framer = DelimitedFramer(start=b"\x02", stop=b"\x03", escape=0x1B, xor=0x20, after=0, max_bytes=4096)
         tokens = framer._tokens
@@ -124,7 +127,7 @@ class TestCounters:
             ({"nmea": {"max_bytes": 8}}, b"$A*41\r\n$B*41\r\n$ABCDEFGHIJ\r\n$A*41\r\n", (1, 1, 1)),
             ({"dsmr": {"max_bytes": 16}}, b"\r\n/ISK5" + b"x" * 20 + b"!0000\r\n/ISK5!0000\r\n", (1, 1, 1)),
         ],
-        ids=lambda value: "",
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
     def test_each_mishap_is_counted_once(
         self, settings: dict[str, Any], data: bytes, expected: tuple[int, int, int]

@@ -185,6 +185,25 @@ class TestReading:
         start(settings={"parity": parity, "stopbits": stopbits, "baudrate": 115200}).wait_open()
 
 
+class TestSilence:
+    def test_a_silence_ends_a_frame_and_damage_is_counted(
+        self, device: PtyDevice, start: Callable[..., _Bench]
+    ) -> None:
+        device.plug()
+        framing = {"idle": {"gap_seconds": 0.05}, "check": {"crc": "CRC-16/MODBUS", "written": "hex"}}
+        bench = start(settings={"framing": framing})
+        bench.wait_open()
+        snapshot = bench.source.snapshot
+        device.send(b"abA9C9")
+        wait_until(lambda: snapshot().received_frames == 1, what="the first silence")
+        device.send(b"abA9C8")
+        wait_until(lambda: snapshot().bad_checks == 1, what="the second silence")
+        device.send(b"1234BA30")
+        wait_until(lambda: snapshot().received_frames == 2, what="the third silence")
+        assert bench.values() == ["ab", "1234"]
+        assert snapshot().received_bytes == 20
+
+
 class TestPlugging:
     def test_replugged_in_the_middle_of_a_frame_it_goes_on_with_the_next_whole_one(
         self, device: PtyDevice, start: Callable[..., _Bench]
