@@ -119,6 +119,7 @@ class TestCounters:
             ({"slip": {"max_bytes": 3}}, b"abcd\xc0a\xdba\xc0\xc0", (1, 1, 0)),
             ({"cobs": {"max_bytes": 3}}, b"\x04abc\0\x05a\0\0", (1, 1, 0)),
             ({"delimited": {"max_bytes": 3}}, b"\x02abcd\x03..\x02ab\x02abc\x03\r\n\x02a\x03", (1, 0, 1)),
+            ({"delimited": {}}, b"\x02ab\x02cd\x03", (0, 0, 1)),
             ({"delimited": {"escape": "1b"}}, b"\x02a\x1b\x03\x03\x02a\x1b", (0, 0, 0)),
             ({"delimited": {"escape": "1b", "xor": "20"}}, b"\x02a\x1b\x03", (0, 1, 0)),
             ({"sync": {"word": "aa", "length": {"offset": 1}, "max_bytes": 4}}, b"\xaa\x03..\xaa\x01.", (1, 0, 1)),
@@ -140,6 +141,19 @@ class TestCounters:
         framer = build_framer(FramingSettings.model_validate("delimited"))
         assert framer.feed(b"\x02a\x03\r\n\x02b\x03\r\n") == [b"a", b"b"]
         assert framer.resyncs == 0
+
+
+class TestOpening:
+    def test_a_check_of_16_bits_proves_a_frame_that_came_first(self) -> None:
+        framer = build_framer(FramingSettings.model_validate({"cobs": {}, "check": {"crc": "CRC-16/XMODEM"}}))
+        framer.reset(discard_to_boundary=True)
+        assert framer.feed(b"\x0c123456789\x31\xc3\0") == [b"123456789"]
+
+    def test_one_of_8_bits_does_not(self) -> None:
+        framer = build_framer(FramingSettings.model_validate({"cobs": {}, "check": "xor"}))
+        framer.reset(discard_to_boundary=True)
+        assert framer.feed(b"\x03aa\0") == []
+        assert framer.feed(b"\x03aa\0") == [b"a"]
 
 
 class TestBegunBytes:
