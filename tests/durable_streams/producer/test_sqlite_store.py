@@ -97,6 +97,10 @@ def content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def replace(path: Path, old: bytes, new: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
 def overwrite(path: Path, at: int, content: bytes) -> None:
     path.touch()
     with path.open("r+b") as file:
@@ -418,7 +422,7 @@ class TestTheFile:
 
     async def test_a_schema_that_cannot_even_be_quoted_is_named(self, path: Path) -> None:
         await fill(path, 1)
-        path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xffBLE"))
+        replace(path, b"CREATE TABLE", b"CREATE T\xffBLE")
         with pytest.raises(ProducerStoreDamagedError, match=r"outbox.db is damaged: its schema cannot be read"):
             await fill(path)
 
