@@ -14,6 +14,7 @@ from ds_gateway.cli.commands import commands
 from ds_gateway.cli.demo import demo
 from ds_gateway.cli.resolve import resolve
 from ds_gateway.cli.run import run
+from ds_gateway.cli.schema import schema
 from ds_gateway.cli.send import send
 from ds_gateway.cli.status import status
 from ds_gateway.errors import ConfigError, GatewayError
@@ -35,6 +36,7 @@ app.command()(resolve)
 app.command()(audit)
 app.command()(send)
 app.command()(commands)
+app.command()(schema)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer

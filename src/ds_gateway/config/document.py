@@ -6,6 +6,7 @@ them, a composed node does not), aliases are followed within a bound, duplicate 
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,11 @@ class Place:
     file: str
     line: int | None = None
     variable: str | None = None
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """The folder of the file, which relative paths in it count from; None for a variable."""
+        return None if self.variable is not None else pathlib.Path(self.file).absolute().parent
 
 
 @dataclass(frozen=True, slots=True)

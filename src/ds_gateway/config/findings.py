@@ -52,6 +52,11 @@ class Findings:
 
     @property
     def problems(self) -> list[Problem]:
-        """All, in file order; those of the environment last."""
+        """All, in file order, those of included files behind the first; those of the environment last."""
         found = [entry for _, entry in self._told]
-        return sorted(found, key=lambda entry: (entry.file == ENVIRONMENT, entry.line or 0))
+        first = self._root.place.file
+
+        def order(entry: Problem) -> tuple[bool, bool, str, int]:
+            return entry.file == ENVIRONMENT, entry.file != first, entry.file, entry.line or 0
+
+        return sorted(found, key=order)

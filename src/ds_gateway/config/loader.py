@@ -1,6 +1,6 @@
 """The only reader of the configuration file and of the environment.
 
-file -> nodes -> overrides -> plain values (references followed) -> models -> checks across them
+files -> nodes -> overrides -> plain values (references followed) -> models -> checks across them
 
 Every mistake is found in one go, as a `ConfigError` whose problems name file, line, key, value and way out.
 """
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import ValidationError
 
-from ds_gateway.config import checks, document, messages, overrides, places, schema
+from ds_gateway.config import checks, document, includes, messages, overrides, places, schema
 from ds_gateway.config.document import Node, Place
 from ds_gateway.config.findings import Findings
+from ds_gateway.config.includes import Copy, Disk
 from ds_gateway.config.models import Settings
 from ds_gateway.config.places import DEFAULT_FILE, Machine
 from ds_gateway.config.plain import Plain
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ds_gateway.config.checks import Check
+    from ds_gateway.config.includes import Files
 
-MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _DIGEST_CHARACTERS: Final = 16
 _SERVER_KEYS: Final = frozenset({"gateway", "data_dir", "server", "journal"})
 """What says where records are kept and sent."""
@@ -49,6 +50,8 @@ class Loaded:
     control_socket: Path
     redact: Callable[[str], str] = field(repr=False)
     """Puts references back into a text that may show what they gave."""
+    files: Copy = field(repr=False, default_factory=lambda: Copy({}, {}))
+    """The file and what it includes, as they were read: references are not followed in them."""
 
 
 def load(
@@ -57,19 +60,22 @@ def load(
     *,
     more_checks: Sequence[Check] = (),
     machine: Machine | None = None,
+    copy: Copy | None = None,
 ) -> Loaded:
     """Read and check the configuration; ``path`` None means `DEFAULT_FILE`. Raises `ConfigError`.
 
-    ``more_checks`` are those of higher layers; the command line's `load_configuration` gives them.
+    ``more_checks`` are those of higher layers; the command line's `load_configuration` gives them. ``copy``: the
+    files as they were once, instead of those on the disk.
     """
     machine = machine or Machine.this()
     file = path or DEFAULT_FILE
-    root, stray = _tree(file, environ)
+    disk = Disk()
+    root, stray = _tree(file, environ, disk if copy is None else copy)
     references = References(environ, file.absolute().parent)
     findings = Findings(root, references.redact)
     values = _values(root, references, findings)
     _fill_in(values, environ, machine, findings)
-    _make_absolute(values, file.absolute().parent, findings)
+    _make_absolute(values, root, file, findings)
     settings = _validate(values, root, findings)
     for check in (checks.check, *more_checks):
         check(values, findings)
@@ -82,6 +88,7 @@ def load(
         digest=_digest(root),
         control_socket=places.control_socket(environ, settings.data_dir),
         redact=references.redact,
+        files=Copy(disk.texts, disk.found) if copy is None else copy,
     )
 
 
@@ -98,13 +105,23 @@ def find_control_sockets(
     if path is None and _is_absent(file):
         root, _ = overrides.apply(Node({}, Place(str(file), 1)), environ)
     else:
-        root, _ = _tree(file, environ)
+        try:
+            root, _ = _tree(file, environ, Disk())
+        except ConfigError:
+            if path is not None:
+                raise
+            # The service runs on with what it has, or with the last valid file: it is where it always is.
+            root, _ = overrides.apply(Node({}, Place(str(file), 1)), environ)
+    return _sockets(root, file, environ, machine)
+
+
+def _sockets(root: Node, file: Path, environ: Mapping[str, str], machine: Machine) -> tuple[str, tuple[Path, ...]]:
     only = Node({key: node for key, node in root.entries.items() if key == "data_dir"}, root.place)
     references = References(environ, file.absolute().parent)
     findings = Findings(only, references.redact)
     values = _values(only, references, findings)
     _fill_in(values, environ, machine, findings)
-    _make_absolute(values, file.absolute().parent, findings)
+    _make_absolute(values, only, file, findings)
     data_dir = values.get("data_dir")
     problems = [entry for entry in findings.problems if entry.key != "gateway.id"]
     if problems or not isinstance(data_dir, str):
@@ -127,7 +144,7 @@ def load_server(
     """
     machine = machine or Machine.this()
     file = path or DEFAULT_FILE
-    root, _ = _tree(file, environ)
+    root, _ = _tree(file, environ, Disk())
     keys = _SERVER_KEYS | {"downlink"} if with_downlink else _SERVER_KEYS
     entries = {key: node for key, node in root.entries.items() if key in keys}
     server = entries.get("server")
@@ -147,7 +164,7 @@ def load_server(
             "gateway: {id: line-7}",
         )
     _fill_in(values, environ, machine, findings)
-    _make_absolute(values, file.absolute().parent, findings)
+    _make_absolute(values, only, file, findings)
     settings = _validate(values, only, findings)
     if findings.problems or settings is None:
         raise ConfigError(findings.problems)
@@ -164,44 +181,9 @@ def _is_absent(file: Path) -> bool:
     return False
 
 
-def _tree(file: Path, environ: Mapping[str, str]) -> tuple[Node, list[Problem]]:
-    """The file with the overrides in it, and the variables that fit nowhere."""
-    root = document.parse(_text(file), Place(str(file)))
-    if root.value is None:
-        root = Node({}, root.place)
-    if not isinstance(root.value, dict):
-        raise ConfigError([Problem(str(file), root.place.line, "", "must be a mapping, as gateway: {id: line-7}")])
-    return overrides.apply(root, environ)
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise _unreadable(
-            file,
-            "there is no such file: name one with --config FILE, or copy config/gateway.yaml there and edit it",
-        ) from None
-    except PermissionError:
-        raise _unreadable(
-            file,
-            "permission denied: run this as the user of the gateway or as root, or name another --config FILE",
-        ) from None
-    except OSError as error:
-        raise _unreadable(file, f"cannot be read: {error.strerror}; name a file with --config FILE") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise _unreadable(file, f"has more than {MAX_FILE_BYTES} bytes: this is no configuration")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        raise ConfigError([Problem(str(file), line, "", message)]) from None
-
-
-def _unreadable(file: Path, message: str) -> ConfigError:
-    return ConfigError([Problem(str(file), None, "", message)])
+def _tree(file: Path, environ: Mapping[str, str], files: Files) -> tuple[Node, list[Problem]]:
+    """The file and what it includes with the overrides in it, and the variables that fit nowhere."""
+    return overrides.apply(includes.tree(file, files), environ)
 
 
 def _values(root: Node, references: References, findings: Findings) -> dict[str, Any]:
@@ -237,18 +219,22 @@ def _fill_in(values: dict[str, Any], environ: Mapping[str, str], machine: Machin
             values["data_dir"] = data_dir
 
 
-def _make_absolute(values: dict[str, Any], folder: Path, findings: Findings) -> None:
-    """Paths are relative to the configuration file; certificates must be readable."""
+def _make_absolute(values: dict[str, Any], root: Node, file: Path, findings: Findings) -> None:
+    """Paths are relative to the file that they stand in; certificates must be readable."""
+
+    def folder(path: document.Path) -> Path:
+        return root.nearest(path).place.folder or file.absolute().parent
+
     data_dir = values.get("data_dir")
     if isinstance(data_dir, str) and data_dir:
-        values["data_dir"] = str(folder / data_dir)
+        values["data_dir"] = str(folder(("data_dir",)) / data_dir)
         if "\0" in data_dir or data_dir.startswith("~"):
             findings.add(("data_dir",), f"must be a path without ~ and NUL, not {data_dir!r}")
     ports = values.get("serial")
-    for serial in ports.values() if isinstance(ports, dict) else ():
+    for name, serial in ports.items() if isinstance(ports, dict) else ():
         port = serial.get("port") if isinstance(serial, dict) else None
         if isinstance(port, str) and port and "://" not in port:
-            serial["port"] = str(folder / port)
+            serial["port"] = str(folder(("serial", name, "port")) / port)
     servers: list[tuple[document.Path, Any]] = [(("server",), values.get("server"))]
     brokers = values.get("mqtt")
     if isinstance(brokers, dict):
@@ -259,7 +245,7 @@ def _make_absolute(values: dict[str, Any], folder: Path, findings: Findings) -> 
             continue
         for key, name in tls.items():
             if isinstance(name, str) and name:
-                tls[key] = str(folder / name)
+                tls[key] = str(folder((*path, "tls", key)) / name)
                 _check_readable((*path, "tls", key), tls[key], findings)
 
 

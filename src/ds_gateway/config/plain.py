@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_gateway.config import schema
 from ds_gateway.config.credential import Credential
+from ds_gateway.config.includes import INCLUDE
 from ds_gateway.config.references import ReferenceProblemError, References
 from ds_gateway.config.unsupported import unsupported
 
@@ -43,7 +44,7 @@ class Plain:
             inner = schema.step(annotation, 0)
             return [self.value(item, inner, (*path, index)) for index, item in enumerate(node.items)]
         if isinstance(node.value, str):
-            return self._text(node.value, annotation, path)
+            return self._text(node.value, node, annotation, path)
         return node.value
 
     def _model(self, node: Node, model: type[BaseModel], path: Path) -> dict[str, Any]:
@@ -55,7 +56,8 @@ class Plain:
             if message is not None:
                 self._findings.add(here, message, place=entry.place)
             elif key not in known:
-                self._unknown(path, key, [name for name in known if name not in node.entries], entry)
+                free = [name for name in known if name not in node.entries]
+                self._unknown(path, key, free if path else [*free, INCLUDE], entry)
             elif entry.value is not None:
                 values[key] = self.value(entry, schema.step(model, key), here)
         return values
@@ -74,9 +76,9 @@ class Plain:
             hint = f"there are {', '.join(sorted(free))}" if free else "all keys that there are, are here"
         self._findings.add((*path, key), f"unknown key; {hint}", place=entry.place)
 
-    def _text(self, text: str, annotation: Any, path: Path) -> Any:
+    def _text(self, text: str, node: Node, annotation: Any, path: Path) -> Any:
         try:
-            expanded = self._references.expand(text)
+            expanded = self._references.expand(text, node.place.folder if "${" in text else None)
         except ReferenceProblemError as error:
             self._findings.add(path, str(error))
             return None

@@ -43,18 +43,20 @@ class References:
         self._folder = folder
         self._given: dict[str, str] = {}
 
-    def expand(self, text: str) -> Expanded | None:
+    def expand(self, text: str, folder: Path | None = None) -> Expanded | None:
         """The text with every reference replaced and ``$${`` made ``${``; None if there is neither.
 
-        Raises `ReferenceProblemError`.
+        ``folder``: that of the file that the text stands in, where it is another one. Raises
+        `ReferenceProblemError`.
         """
         if "${" not in text:
             return None
-        value = self._replace(text)
+        folder = folder or self._folder
+        value = self._replace(text, folder)
 
         def read() -> str | None:
             try:
-                return self._replace(text)
+                return self._replace(text, folder)
             except ReferenceProblemError:
                 return None
 
@@ -67,19 +69,19 @@ class References:
                 message = message.replace(value, self._given[value])
         return message
 
-    def _replace(self, text: str) -> str:
+    def _replace(self, text: str, folder: Path) -> str:
         def part(match: re.Match[str]) -> str:
             if match[0] == "$${":
                 return "${"
             if match[1] is None:
                 raise ReferenceProblemError("${ without }; write $${ for the text ${")
-            value = self._follow(match[1])
+            value = self._follow(match[1], folder)
             self._given[value] = match[0]
             return value
 
         return _PART.sub(part, text)
 
-    def _follow(self, reference: str) -> str:
+    def _follow(self, reference: str, folder: Path) -> str:
         kind, separator, name = reference.partition(":")
         if separator and not (name and name.isprintable()):
             raise ReferenceProblemError("a reference needs a name, as in ${credential:stream_token}")
@@ -87,7 +89,7 @@ class References:
             case "credential":
                 return self._credential(name)
             case "file":
-                return _content(self._folder / name, f"the file {self._folder / name} of ${{{reference}}}")
+                return _content(folder / name, f"the file {folder / name} of ${{{reference}}}")
             case "env":
                 return self._variable(name)
             case _:

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_gateway.config import loader
+from ds_gateway.config import includes, loader
 from ds_gateway.config.places import DEFAULT_FILE, Machine
 from ds_gateway.errors import ConfigError
 from harness.configuration import MACHINE, MINIMAL, load_text, mistakes_in
@@ -43,7 +43,7 @@ class TestTheFile:
         )
 
     def test_that_is_too_large(self, tmp_path: Path) -> None:
-        (tmp_path / "g.yaml").write_bytes(b"#" * (loader.MAX_FILE_BYTES + 1))
+        (tmp_path / "g.yaml").write_bytes(b"#" * (includes.MAX_BYTES + 1))
         assert "this is no configuration" in refusal(tmp_path / "g.yaml")
 
     def test_that_is_a_list(self, tmp_path: Path) -> None:
