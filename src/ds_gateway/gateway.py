@@ -35,6 +35,7 @@ from ds_gateway.uplink import Uplinks, http_client, request_headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ds_gateway.config.last_valid import Refused
     from ds_gateway.config.loader import Loaded
     from ds_gateway.control import Verb
     from ds_gateway.journal import Journal
@@ -69,11 +70,16 @@ class Gateway:
         load: Callable[[], Loaded] | None = None,
         on_point: Callable[[str, frozenset[str]], None] = lambda _when, _parts: None,
         dry_run_commands: bool = False,
+        refused: Refused | None = None,
+        on_started: Callable[[], None] = lambda: None,
     ) -> None:
         """``load`` loads and checks the configuration anew; without it there is no reload.
 
-        ``dry_run_commands``: deliver none; its receipt says what would have been sent.
+        ``dry_run_commands``: deliver none; its receipt says what would have been sent. ``refused``: the file is
+        invalid, and ``loaded`` is the last valid one. ``on_started`` is called in a thread once it runs; an
+        OSError of it is told, and nothing else.
         """
+        self._on_started = on_started
         self._loaded = loaded
         self._dry_run_commands = dry_run_commands
         self._downlink: Downlink | None = None
@@ -96,6 +102,7 @@ class Gateway:
             config_path=str(loaded.path),
             config_digest=loaded.digest,
             data_dir=settings.data_dir,
+            refused=refused,
         )
 
     async def run(self) -> int:
@@ -135,6 +142,7 @@ class Gateway:
             verbs["commands"] = self._commands
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
+                await self._tell_started()
                 await self._supervise()
                 await self._stop()
         finally:
@@ -216,6 +224,12 @@ class Gateway:
             server=self._about.server_url,
         )
         self._notifier.ready(self._line())
+
+    async def _tell_started(self) -> None:
+        try:
+            await asyncio.to_thread(self._on_started)
+        except OSError as error:
+            event(_log, "warning", "gateway.config.not_kept", file=error.filename, error=error.strerror)
 
     def _make_downlink(self) -> Downlink:
         settings = self._loaded.settings
@@ -301,6 +315,7 @@ class Gateway:
             self._uplinks.snapshots(),
             embedded="" if self._embedded is None else self._embedded.snapshot().reason,
             downlink="" if self._downlink is None else self._downlink.trouble,
+            config="" if self._about.refused is None else str(self._about.refused.problems[0]),
         )
 
     def _status(self, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:

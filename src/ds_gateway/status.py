@@ -20,12 +20,14 @@ from ds_gateway.serial_port import SerialSnapshot
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ds_gateway.config.last_valid import Refused
     from ds_gateway.embedded import EmbeddedSnapshot
     from ds_gateway.journal import JournalSnapshot, StreamSnapshot
     from ds_gateway.mapping import LastReading
     from ds_gateway.uplink import UplinkSnapshot
 
 MAX_LINE_CHARACTERS: Final = 500
+MAX_PROBLEMS: Final = 50
 MANY: Final = 1000
 """Records to send that are not counted any more."""
 
@@ -45,6 +47,8 @@ class About:
     config_path: str
     config_digest: str
     data_dir: str
+    refused: Refused | None = None
+    """Why the configuration file does not run, and what does instead; None: it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ def document(
             "config": about.config_path,
             "config_digest": about.config_digest,
             "data_dir": about.data_dir,
+            "config_refused": None if about.refused is None else _refused(about.refused),
         },
         "server": {"url": about.server_url},
         "embedded": None if embedded is None else dataclasses.asdict(embedded),
@@ -112,10 +117,12 @@ def line(
     *,
     embedded: str,
     downlink: str,
+    config: str = "",
 ) -> str:
     """Return the one line for the service manager.
 
     Each source is a name and why it waits, ``embedded`` and ``downlink`` are what is wrong there; empty is fine.
+    ``config``: the first mistake of a configuration that does not run, while the last valid one does.
     """
     waiting = [f"{name}: {reason}" for name, reason in sources if reason]
     if embedded:
@@ -129,6 +136,8 @@ def line(
     ]
     backlog = sum(stream.in_journal for stream in journal.streams)
     words = [f"{len(sources)} sources, {len(journal.streams)} streams"]
+    if config:
+        words.insert(0, f"THE CONFIGURATION IS INVALID, THE LAST VALID ONE RUNS: {config}")
     if journal.full:
         fullest = max(journal.streams, key=lambda stream: stream.in_journal, default=None)
         words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
@@ -141,6 +150,15 @@ def line(
         words.append(f"{backlog} records to send" if backlog < MANY else "catching up")
         words += [*waiting, *troubled]
     return "; ".join(words)[:MAX_LINE_CHARACTERS]
+
+
+def _refused(refused: Refused) -> dict[str, Any]:
+    return {
+        "problems": [str(problem) for problem in refused.problems[:MAX_PROBLEMS]],
+        "count": len(refused.problems),
+        "running": str(refused.kept.at),
+        "saved_at": refused.kept.saved_at,
+    }
 
 
 def _lost(snapshot: Snapshot) -> int:

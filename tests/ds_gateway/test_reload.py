@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import socket
-import threading
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,11 +20,11 @@ from harness.gateway_process import GatewayProcess, stream_of
 from harness.mosquitto import Mosquitto
 from harness.mqtt_device import Device
 from harness.publisher import Publisher, Traffic
+from harness.service_manager import Manager
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from paho.mqtt.client import MQTTMessage
 
@@ -36,40 +33,6 @@ if TYPE_CHECKING:
 
 GATEWAY = "line-7"
 COMMANDS, RECEIPTS, TELEMETRY = f"v1/commands/{GATEWAY}", f"v1/receipts/{GATEWAY}", f"v1/telemetry/{GATEWAY}"
-
-
-class Manager:
-    """The service manager's end, which reads all the time: its queue is short."""
-
-    def __init__(self, path: Path) -> None:
-        self.told: list[str] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._read)
-
-    def _read(self) -> None:
-        while (datagram := self._socket.recv(4096)) != b"":
-            self.told.append(datagram.decode())
-
-    @property
-    def states(self) -> list[str]:
-        """What is more than a line for people, in order."""
-        return [word for each in self.told for word in each.split("\n") if word.split("=")[0] in STATES]
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as sender:
-            sender.sendto(b"", self._socket.getsockname())
-        self._thread.join()
-        self._socket.close()
-
-
-STATES = {"READY", "RELOADING", "STOPPING"}
 
 
 @pytest.fixture

@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.document import Path as Keys
     from ds_gateway.config.findings import Findings
+    from ds_gateway.config.includes import Copy
     from ds_gateway.mapping.commands import CommandRule
 
 _MAX_PAIRS_TOLD: Final = 20
 """Overlapping topics of one broker that are told at once: each costs a comparison of all pairs."""
 
 
-def load_configuration(path: Path | None) -> loader.Loaded:
-    """The configuration of this process's environment, checked in every way. Raises `ConfigError`."""
-    return loader.load(path, os.environ, more_checks=(check_mappings,))
+def load_configuration(path: Path | None, copy: Copy | None = None) -> loader.Loaded:
+    """The configuration of this process's environment, checked in every way. Raises `ConfigError`.
+
+    ``copy``: the files as they were once, instead of those on the disk.
+    """
+    return loader.load(path, os.environ, more_checks=(check_mappings,), copy=copy)
 
 
 def check_mappings(values: Mapping[str, Any], findings: Findings) -> None:

@@ -76,6 +76,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
     )
     return Group(
         head,
+        *_refused(_mapping(gateway, "config_refused")),
         *_embedded(_mapping(result, "embedded")),
         _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
         _table(
@@ -102,6 +103,20 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         _journal(_mapping(result, "journal")),
         *_losses(_mapping(_mapping(result, "journal"), "losses")),
     )
+
+
+def _refused(refused: Mapping[str, Any]) -> list[Text]:
+    """Nothing, unless the last valid configuration runs instead of the file."""
+    problems = refused.get("problems")
+    if not isinstance(problems, list):
+        return []
+    more = (refused.get("count") or 0) - len(problems)
+    lines = [
+        f"THE CONFIGURATION IS INVALID. The last valid one runs, of {_text(refused, 'saved_at')}:",
+        *(f"  {problem}" for problem in problems),
+        *([f"  and {more} more: ds-gateway check tells all"] if more > 0 else []),
+    ]
+    return [Text(_safe(line).plain, style="bold red") for line in lines]
 
 
 def _table(

@@ -1,8 +1,8 @@
 """One tree out of the configuration file and the files that it includes.
 
 ``include: [devices/*.yaml]`` at the top of a file; paths and patterns are relative to the file that they stand in,
-what a pattern finds is sorted by name. Mappings are merged, everything else may be said once: a key in two files is
-a mistake that names both places. Every node keeps the place where it was written.
+what a pattern finds is sorted by name. Mappings are merged, everything else may be said once: a key in two files
+is a mistake that names both places. Every node keeps the place where it was written.
 
 A pattern that finds nothing is a mistake, too: a folder misspelt would silently leave its devices out.
 """
@@ -131,7 +131,7 @@ def _step(place: Path, part: str) -> Iterator[Path]:
     if not _is_folder(place):
         return
     try:
-        names = sorted(os.listdir(place))
+        names = sorted(each.name for each in place.iterdir())
     except OSError as error:
         raise FileProblemError(f"the folder {place} cannot be read: {_why(error)}") from None
     for name in names:

@@ -3,8 +3,8 @@
 python -m ds_gateway.config.json_schema > config/gateway.schema.json
 
 What the loader accepts the schema accepts. It refuses less: what depends on several keys, on the machine or on
-the inside of a text (topics, patterns, URLs' hosts) only ``ds-gateway check`` knows. Where it differs from what pydantic
-says of the models:
+the inside of a text (topics, patterns, URLs' hosts) only ``ds-gateway check`` knows. Where it differs from what
+pydantic says of the models:
 
     sizes, durations    a number, or text with a unit
     texts               ``${...}`` stands for any of them, also where there are only some words

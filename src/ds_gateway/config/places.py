@@ -40,13 +40,18 @@ class Machine:
 
 def default_data_dir(environ: Mapping[str, str], machine: Machine) -> str | None:
     """``$STATE_DIRECTORY``, as root /var/lib/ds-gateway, else below the home folder; None without one."""
-    state = _first(environ, "STATE_DIRECTORY")
+    state = state_directory(environ)
     if state is not None:
         return str(state)
     if machine.is_root:
         return str(_SERVICE_DATA_DIR)
     home = environ.get("HOME", "")
     return str(Path(home) / ".local/state/ds-gateway") if home.startswith("/") else None
+
+
+def state_directory(environ: Mapping[str, str]) -> Path | None:
+    """The folder that systemd made for the service's state; None where it made none."""
+    return _first(environ, "STATE_DIRECTORY")
 
 
 def control_socket(environ: Mapping[str, str], data_dir: str) -> Path:

@@ -56,13 +56,14 @@ class Plain:
             if message is not None:
                 self._findings.add(here, message, place=entry.place)
             elif key not in known:
-                free = [name for name in known if name not in node.entries]
-                self._unknown(path, key, free if path else [*free, INCLUDE], entry)
+                self._unknown(path, key, [*known, *([] if path else [INCLUDE])], node)
             elif entry.value is not None:
                 values[key] = self.value(entry, schema.step(model, key), here)
         return values
 
-    def _unknown(self, path: Path, key: str, free: Iterable[str], entry: Node) -> None:
+    def _unknown(self, path: Path, key: str, known: Iterable[str], node: Node) -> None:
+        free = [name for name in known if name not in node.entries]
+        taken = [name for name in known if name in node.entries]
         nearest = difflib.get_close_matches(key.lower().replace("-", "_"), free, n=1, cutoff=0.6)
         places = _outermost(schema.places_of(key))
         if nearest:
@@ -72,9 +73,13 @@ class Plain:
             *others, last = places
             places_hint = f"it belongs to {', '.join(others)}{' or ' if others else ''}{last}"
             hint = f"{places_hint}; or {hint}" if nearest else places_hint
+        elif not nearest and (
+            same := difflib.get_close_matches(key.lower().replace("-", "_"), taken, n=1, cutoff=0.8)
+        ):
+            hint = f"did you mean {same[0]}, which is here already{_on(node.entries[same[0]])}?"
         elif not nearest:
             hint = f"there are {', '.join(sorted(free))}" if free else "all keys that there are, are here"
-        self._findings.add((*path, key), f"unknown key; {hint}", place=entry.place)
+        self._findings.add((*path, key), f"unknown key; {hint}", place=node.entries[key].place)
 
     def _text(self, text: str, node: Node, annotation: Any, path: Path) -> Any:
         try:
@@ -89,6 +94,10 @@ class Plain:
         if not expanded.value:
             self._findings.add(path, f"{text} is empty")
         return Credential(expanded.value, expanded.read)
+
+
+def _on(node: Node) -> str:
+    return "" if node.place.line is None else f", on line {node.place.line}"
 
 
 def _outermost(places: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -12,8 +12,8 @@ from ds_gateway.errors import ConfigError
 from harness.configuration import MACHINE
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Mapping
+    from pathlib import Path
 
     from ds_gateway.config.loader import Loaded
 
@@ -248,11 +248,11 @@ class TestWhatCannotBeIncluded:
     def test_a_folder_that_cannot_be_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As for a user without the right, whoever runs the test."""
 
-        def refuse(_path: object) -> list[str]:
+        def refuse(_path: object) -> NoReturn:
             raise PermissionError(13, "Permission denied")
 
         write(tmp_path, {"d/a.yaml": ""})
-        monkeypatch.setattr("os.listdir", refuse)
+        monkeypatch.setattr("pathlib.Path.iterdir", refuse)
         with pytest.raises(FileProblemError, match=r"the folder .*/d cannot be read: permission denied: give the"):
             includes.find(tmp_path, "d/*.yaml")
 
