@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from ds_gateway.embedded import EmbeddedServer, options
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mqtt import DedupeGate, MqttSource
+from ds_gateway.quarantine import Quarantine
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import SourceStatus
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 MQTT_QUEUE_ITEMS: Final = 200_000
 """Above every Receive Maximum: what bounds an MQTT source is its own window, and the bytes of its queue."""
 SERIAL_QUEUE_ITEMS: Final = 100_000
+QUARANTINE: Final = "@quarantine"
+QUARANTINE_QUEUE_ITEMS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,24 @@ def serial_source(name: str, port: SerialSettings, settings: Settings, journal: 
     intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
     source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
     return Source(name, source, pipeline, intake)
+
+
+def pipelines(settings: Settings) -> dict[str, MqttPipeline | SerialPipeline]:
+    """What reads the payloads of each source; not those that the running sources have."""
+    gateway = settings.gateway.id
+    return {
+        **{
+            name: MqttPipeline(name, gateway, broker.devices, settings.limits)
+            for name, broker in settings.mqtt.items()
+        },
+        **{name: SerialPipeline(name, gateway, port) for name, port in settings.serial.items()},
+    }
+
+
+def quarantine(settings: Settings, journal: Journal) -> Quarantine:
+    """What looks into the quarantine of an open journal, and tries again what is in it."""
+    make_intake = partial(journal.intake, QUARANTINE, max_items=QUARANTINE_QUEUE_ITEMS)
+    return Quarantine(Path(settings.data_dir), partial(pipelines, settings), make_intake)
 
 
 def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Options:

@@ -140,6 +140,7 @@ class Gateway:
                 verbs["reload"] = self._reloading.answer
                 self._own_verbs["reload"] = self._reloading.prepare
             verbs["commands"] = self._commands
+            verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._tell_started()

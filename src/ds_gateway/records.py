@@ -53,6 +53,25 @@ class Rejected:
     reason: str
     raw: bytes
     time_ns: int
+    topic: str = ""
+    """Topic of an MQTT message; empty for a frame, and for what is no payload of a source."""
+
+
+@dataclass(slots=True)
+class RetryOutcome:
+    """What the journal did with a payload that was tried once more; empty before the commit."""
+
+    word: Literal["", "accepted", "not_reported", "kept", "no_room", "gone"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A payload of the quarantine, read again: it leaves the quarantine if it is a record now."""
+
+    number: int
+    now: Record | Rejected | None
+    """None: it was read, and is not reported."""
+    outcome: RetryOutcome
 
 
 LossCause = Literal[
@@ -105,7 +124,7 @@ class Item:
     back after the commit. ``payload`` is None for a token that only has to keep its place in the order.
     """
 
-    payload: Record | Rejected | Loss | None
+    payload: Record | Rejected | Loss | Retried | None
     token: object = None
     is_barrier: bool = False
     """Whether it begins a transaction of its own: nothing before it shares one with it."""
@@ -118,6 +137,8 @@ class Item:
                 return len(tail) + ITEM_OVERHEAD_BYTES
             case Rejected(raw=raw):
                 return len(raw) + ITEM_OVERHEAD_BYTES
+            case Retried(now=Record(tail=tail)):
+                return len(tail) + ITEM_OVERHEAD_BYTES
             case _:
                 return ITEM_OVERHEAD_BYTES
 

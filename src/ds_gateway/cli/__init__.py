@@ -12,6 +12,7 @@ from ds_gateway.cli.audit import audit
 from ds_gateway.cli.check import check
 from ds_gateway.cli.commands import commands
 from ds_gateway.cli.demo import demo
+from ds_gateway.cli.quarantine import app as quarantine
 from ds_gateway.cli.resolve import resolve
 from ds_gateway.cli.run import run
 from ds_gateway.cli.schema import schema
@@ -37,6 +38,7 @@ app.command()(audit)
 app.command()(send)
 app.command()(commands)
 app.command()(schema)
+app.add_typer(quarantine, name="quarantine")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -140,7 +140,7 @@ def _folders(file: Path, environ: Mapping[str, str], machine: Machine) -> Iterab
         yield Path(state)
 
 
-def _read(file: Path) -> dict[str, object] | None:
+def _read(file: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is none that can be read."""
     try:
         with file.open("rb") as opened:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import rows
-from ds_gateway.journal.transaction import MAX_DELETES, Transaction
+from ds_gateway.journal.quarantine import Retrying, encode
+from ds_gateway.journal.transaction import MAX_DELETES
 from ds_gateway.records import Loss, Record, Rejected, element, ledger_stream, loss_tail
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ds_gateway.records import LossCause
 
 
-class Losing(Transaction):
+class Losing(Retrying):
     """The losses of one transaction."""
 
     # -- the ledger
@@ -83,16 +84,7 @@ class Losing(Transaction):
     def _quarantine(self, rejected: Rejected) -> None:
         counters = self._state.counters
         key = rows.quarantine_key(counters.quarantine_next)
-        row = rows.encode_json(
-            key,
-            {
-                "source": rejected.source,
-                "device": rejected.device,
-                "reason": rejected.reason,
-                "time_ns": rejected.time_ns,
-                "raw": rejected.raw.hex(),
-            },
-        )
+        row = rows.encode_json(key, encode(rejected))
         self.rows[key] = row
         self.rejected.append(rejected)
         counters.quarantine_next += 1
@@ -113,14 +105,17 @@ class Losing(Transaction):
             and counters.quarantine_first < counters.quarantine_next
             and deleted < MAX_DELETES
         ):
+            self.step_over_holes()
             key = rows.quarantine_key(counters.quarantine_first)
             old = self.read(key)
-            counters.quarantine_size -= len(old or b"") + rows.ROW_OVERHEAD_BYTES
+            if old is None:
+                return  # nothing but holes, so far
+            counters.quarantine_size -= len(old) + rows.ROW_OVERHEAD_BYTES
             counters.quarantine_first += 1
             self.rows[key] = None
             deleted += 1
             try:
-                time_ns = int(rows.decode_json(key, old or b"")["time_ns"])
+                time_ns = int(rows.decode_json(key, old)["time_ns"])
             except (JournalDamagedError, KeyError, ValueError):
                 time_ns = self.now_ns()
             counters.lose_quarantined(time_ns)

@@ -18,7 +18,7 @@ from ds_gateway.journal import rows
 from ds_gateway.journal.book import Portion, Run
 from ds_gateway.journal.losing import Losing
 from ds_gateway.journal.transaction import MAX_DELETES
-from ds_gateway.records import Loss, Record, Rejected, control_tail, element
+from ds_gateway.records import Loss, Record, Rejected, Retried, control_tail, element
 from durable_streams import SealedBatch
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class Plan(Losing):
                     pass
                 case Rejected() as rejected:
                     self._quarantine(rejected)
+                    continue
+                case Retried() as retried:
+                    accepted = self.retry(retried, refusal)
+                    if accepted is not None:
+                        self._render(accepted, elements)
                     continue
                 case Loss() as loss:
                     self.lose(loss)

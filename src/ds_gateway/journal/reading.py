@@ -127,6 +127,20 @@ def read_books(directory: Path) -> JournalView:
         return _small_rows(connection)
 
 
+def numbered_rows(
+    directory: Path, first: str, after: str, *, newest_first: bool
+) -> Iterator[tuple[str, bytes | None]]:
+    """Numbered rows of the kind of ``first``, behind the key ``after``. Raises `JournalError`."""
+    with _snapshot(directory) as connection:
+        _identity(connection)
+        ascending = "SELECT key, value FROM Cache WHERE key > ? AND key < ? AND raw = 1 ORDER BY key"
+        descending = "SELECT key, value FROM Cache WHERE key > ? AND key < ? AND raw = 1 ORDER BY key DESC"
+        end = first[:-_NUMBER_DIGITS] + "\uffff"
+        found = connection.execute(descending if newest_first else ascending, (after, end))
+        for key, value in found:
+            yield key, value if isinstance(value, bytes) else None
+
+
 @contextmanager
 def _snapshot(directory: Path) -> Iterator[sqlite3.Connection]:
     """A connection inside one read transaction, with SQLite's errors as ours."""

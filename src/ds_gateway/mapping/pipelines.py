@@ -5,7 +5,7 @@ A pipeline belongs to one thread; only ``devices()`` may be called from others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -118,6 +118,11 @@ class MqttPipeline:
 
     def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
         """The record of a message that was received at ``time_ns``, or why it is none."""
+        made = self._read(topic, payload, time_ns)
+        # With its topic it can be read again under another configuration.
+        return replace(made, topic=topic) if isinstance(made, Rejected) else made
+
+    def _read(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
         try:
             route = self._routes.route(topic)
         except RefusedNameError as error:
