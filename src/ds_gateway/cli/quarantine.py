@@ -1,4 +1,4 @@
-"""``ds-gateway quarantine``: what did not become a record, and trying it again. Exit status 0, 1 or 2 (wrong use)."""
+"""``ds-gateway quarantine``: what did not become a record, and trying it again. Exit status 0, 1 or 2."""
 
 from __future__ import annotations
 

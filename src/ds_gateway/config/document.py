@@ -7,6 +7,7 @@ them, a composed node does not), aliases are followed within a bound, duplicate 
 from __future__ import annotations
 
 import pathlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,8 @@ MAX_NODES: Final = 100_000
 """More nodes than that, aliases followed, are an attack ("billion laughs") or a mistake."""
 
 MAX_DEPTH: Final = 32
+MAX_MISTAKES: Final = 200
+"""After so many in one text the rest is not looked at: each costs time, and nobody reads on."""
 
 # The C parser where PyYAML was built with it; the other one is slower and finds the same.
 _LOADER: Final = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -109,7 +112,7 @@ def parse(text: str, place: Place) -> Node:
     try:
         root = builder.document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = _mark(error)
         builder.complain(None if mark is None else mark.line + 1, (), _syntax(error, text, mark))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
@@ -122,12 +125,33 @@ def parse(text: str, place: Place) -> Node:
     raise ConfigError(builder.problems)
 
 
+_MAX_LOOKED_AT: Final = 500
+"""A longer line is none that somebody has written."""
+_NO_COLON: Final = "could not find expected ':'"
+_NO_VALUE: Final = "cannot start any token"
+_GLUED_COLON = re.compile(r"\s*(?:- )?(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/].*)")
+_HALF_FLOW = re.compile(r"""(?:- )?(?:[\w.-]+: +)?(?P<value>[\[{][^#"']*?[]}]\s*[^\s,}\]#].*?)\s*(?:#.*)?""")
+
+
+def _mark(error: yaml.MarkedYAMLError) -> yaml.Mark | None:
+    """Where the mistake is: a key without its colon is noticed on the next line only."""
+    if error.context_mark is not None and _NO_COLON in (error.problem or ""):
+        return error.context_mark
+    return error.problem_mark or error.context_mark
+
+
 def _syntax(error: yaml.MarkedYAMLError, text: str, mark: yaml.Mark | None) -> str:
     lines = text.splitlines()
     line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "YAML allows no tabs in front of a line: indent with spaces"
     problem = (error.problem or "cannot be read").strip()
+    if _NO_COLON in problem and len(line) < _MAX_LOOKED_AT and (glued := _GLUED_COLON.fullmatch(line)):
+        return f"not YAML: a blank is missing behind the colon of {glued['key']}"
+    if _NO_VALUE in problem and mark is not None and mark.column < len(line):
+        return f"not YAML: a value cannot begin with {line[mark.column]}: put it in quotes"
+    if len(line) < _MAX_LOOKED_AT and (half := _HALF_FLOW.fullmatch(line.strip())):
+        return f"not YAML: what begins with {half['value'][0]} goes on behind it: put the whole value in quotes"
     context = f" ({error.context.strip()})" if error.context else ""
     return (
         f"not YAML: {problem}{context}; compare the indentation with the lines above, and quote a value that "
@@ -195,6 +219,8 @@ class _Builder:
         return self._place if self._place.variable is not None else Place(self._place.file, line)
 
     def _node(self, event: yaml.Event, path: Path, place: Place) -> Node:
+        if len(self.problems) >= MAX_MISTAKES:
+            raise _TooMuchError(_line(event), f"more than {MAX_MISTAKES} mistakes: correct those before this one")
         before, deepest, self._deepest = self._count, self._deepest, len(path)
         self._grow(1, event)
         match event:
@@ -284,7 +310,7 @@ class _Builder:
         """A key's text; None, told, if it is no key. A key is text whatever it looks like."""
         if not isinstance(event, yaml.ScalarEvent):
             self.complain(_line(event), path, "a key must be a plain word")
-            self._node(event, path, self._at(_line(event)))
+            self._node(event, (*path, "?"), self._at(_line(event)))
             return None
         self._refuse_tag(event, path)
         if event.value == "<<" and _is_plain(event):

@@ -219,6 +219,8 @@ class _Reading:
             self._tell(listed.place, INCLUDE, "must be a list, each entry behind a hyphen, as [devices/*.yaml]")
             return merged
         for index, entry in enumerate(listed.items):
+            if len(self.problems) >= document.MAX_MISTAKES:
+                break
             key = f"{INCLUDE}[{index}]"
             if not isinstance(entry.value, str) or not entry.value:
                 self._tell(entry.place, key, "must be a path or a pattern, as devices/*.yaml")

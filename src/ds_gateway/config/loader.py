@@ -249,12 +249,19 @@ def _make_absolute(values: dict[str, Any], root: Node, file: Path, findings: Fin
                 _check_readable((*path, "tls", key), tls[key], findings)
 
 
+_CORRECT: Final = "correct the path"
+_WAY_OUT: Final[Mapping[type[OSError], str]] = {
+    FileNotFoundError: "put it there, or correct the path",
+    PermissionError: "give the user of the gateway the right to read it",
+}
+
+
 def _check_readable(path: document.Path, name: str, findings: Findings) -> None:
     try:
         with Path(name).open("rb"):
             pass
     except OSError as error:
-        findings.add(path, f"{name} cannot be read: {error.strerror}")
+        findings.add(path, f"{name} cannot be read: {error.strerror}; {_WAY_OUT.get(type(error), _CORRECT)}")
     except ValueError:
         findings.add(path, "must be a path without NUL")
 

@@ -30,6 +30,7 @@ _EXPECTED: Final = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
 }
+_NUMBERS: Final = ("must be a number", "must be a whole number")
 _MAX_SHOWN: Final = 60
 _KEY: Final = "[key]"
 
@@ -60,8 +61,8 @@ def message_of(error: ErrorDetails, root: Node) -> str:
         return f"{message}, not {path[-1]!r}"
     if kind == "string_type" and _is_number(path, root):
         message += "; put it in quotes"
-    if kind in {"int_type", "float_type"} and _is_quoted_number(path, root):
-        message += "; write it without quotes"
+    if message.startswith(_NUMBERS):
+        message += _as_a_number(root.nearest(path).value)
     there = _there(path, root)
     if there is None or kind in {"too_short", "string_too_short"}:
         return message
@@ -73,9 +74,12 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _is_quoted_number(path: Path, root: Node) -> bool:
-    value = root.nearest(path).value
-    return isinstance(value, str) and value.strip().isdigit()
+def _as_a_number(value: object) -> str:
+    """How a text would be a number: empty if it is none."""
+    if not isinstance(value, str) or re.fullmatch(r"[-+]?[0-9]{1,20}([.,][0-9]{1,20})?", value.strip()) is None:
+        return ""
+    point = f", with a point: {value.strip().replace(',', '.')}" if "," in value else ""
+    return f"; write it without quotes{point}"
 
 
 def _choice(path: Path, root: Node) -> str:

@@ -113,7 +113,10 @@ class References:
     def _variable(self, name: str) -> str:
         value = self._environ.get(name)
         if value is None:
-            raise ReferenceProblemError(f"the environment variable {name} is not set")
+            raise ReferenceProblemError(
+                f"the environment variable {name} is not set: set it where the gateway is started (systemd: "
+                "EnvironmentFile=), or keep a secret in a file, as ${credential:NAME}"
+            )
         try:
             value.encode()
         except UnicodeEncodeError:

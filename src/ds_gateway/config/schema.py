@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -98,19 +99,26 @@ def description(path: Path) -> str:
 
 def places_of(key: str) -> list[str]:
     """Where a key belongs, in all sections: as journal.max_bytes, mqtt.NAME.client_id; in order."""
-    return sorted(place.removeprefix(".") for place in _places(Settings, key))
+    return _all_places().get(key, [])
 
 
-def _places(annotation: Any, key: str) -> Iterator[str]:
-    """The places of a key below a value of this type."""
+@functools.cache
+def _all_places() -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for place in _places(Settings):
+        places.setdefault(place.rpartition(".")[2], []).append(place.removeprefix("."))
+    return {key: sorted(each) for key, each in places.items()}
+
+
+def _places(annotation: Any) -> Iterator[str]:
+    """The places of all keys below a value of this type."""
     model = as_model(annotation)
     if model is None:
         inner = {dict: ".NAME", list: "[]"}.get(typing.get_origin(annotation))
         if inner is not None:
             below = plain(typing.get_args(annotation)[-1])
-            yield from (f"{inner}{place}" for place in _places(below, key))
+            yield from (f"{inner}{place}" for place in _places(below))
         return
     for name, info in fields(model).items():
-        if name == key:
-            yield f".{name}"
-        yield from (f".{name}{place}" for place in _places(plain(info.annotation), key))
+        yield f".{name}"
+        yield from (f".{name}{place}" for place in _places(plain(info.annotation)))

@@ -77,7 +77,13 @@ class TestAReference:
                     "folder with the credentials"
                 ),
             ),
-            ("${env:NOPE}", "the environment variable NOPE is not set"),
+            (
+                "${env:NOPE}",
+                (
+                    "the environment variable NOPE is not set: set it where the gateway is started (systemd: "
+                    "EnvironmentFile=), or keep a secret in a file, as ${credential:NAME}"
+                ),
+            ),
             (
                 "${file:/nowhere/token}",
                 "the file /nowhere/token of ${file:/nowhere/token} cannot be read: No such file or directory",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,7 @@ class TestKeeping:
         (file.parent / "data" / NAME).write_text("[]")
         start(file, TOKEN)
         assert (file.parent / "data" / NAME).stat().st_mode & 0o777 == 0o600
-        assert os.listdir(file.parent / "data") == [NAME]
+        assert [each.name for each in (file.parent / "data").iterdir()] == [NAME]
 
     def test_is_not_written_again(self, file: Path) -> None:
         start(file, TOKEN)
@@ -154,12 +153,12 @@ class TestNothingToRun:
     def test_what_is_wrong_around_the_copy_is_told(self, file: Path) -> None:
         start(file, TOKEN)
         told = self.told(file, {})
-        assert told[0] == "g.yaml:2: server.token: the environment variable TOKEN is not set"
+        assert told[0].startswith("g.yaml:2: server.token: the environment variable TOKEN is not set: ")
         assert told[1].startswith("data/last-valid-config.json: the last valid configuration, of 20")
-        assert told[1].endswith(
+        assert (
             "is invalid now, too, by what is around it (credentials, variables, certificates): g.yaml:2: "
             "server.token: the environment variable TOKEN is not set"
-        )
+        ) in told[1]
 
 
 class TestWhoIsAService:
@@ -174,5 +173,5 @@ class TestWhoIsAService:
             ({"INVOCATION_ID": "a", "SYSTEMD_EXEC_PID": "8"}, False),
         ],
     )
-    def test_is_told_by_systemd(self, environ: dict[str, str], expected: bool) -> None:
+    def test_is_told_by_systemd(self, environ: dict[str, str], expected: object) -> None:
         assert last_valid.is_service(environ, 7) is expected

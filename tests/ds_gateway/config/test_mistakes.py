@@ -331,7 +331,12 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     (
         "certificate that is not there",
         HEAD + "mqtt:\n  hall:\n    url: mqtts://h\n    tls: {ca: /nowhere/ca.pem}\n    devices: [{topic: a}]\n",
-        ["7: mqtt.hall.tls.ca: /nowhere/ca.pem cannot be read: No such file or directory"],
+        [
+            (
+                "7: mqtt.hall.tls.ca: /nowhere/ca.pem cannot be read: No such file or directory; put it there, or "
+                "correct the path"
+            )
+        ],
     ),
     (
         "half a client certificate",
