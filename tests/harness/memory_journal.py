@@ -123,7 +123,8 @@ class MemoryJournal:
             else:
                 self.disk.rows[name] = row
         self.disk.commit = commit
-        self.disk.accepted += [item.payload for item in admitted if item.payload is not None]
+        payloads = [item.payload for item in admitted]
+        self.disk.accepted += [each for each in payloads if isinstance(each, Record | Rejected | Loss)]
         self.disk.accepted += losses
         if intake.on_committed is not None and not self.mute:
             intake.on_committed(items, commit)

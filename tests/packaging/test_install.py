@@ -71,6 +71,9 @@ def test_the_unit_runs_the_installed_command(root: Path) -> None:
 def test_a_second_time_it_upgrades_and_keeps_the_configuration(root: Path) -> None:
     configuration = root / "etc/ds-gateway/gateway.yaml"
     assert configuration.read_text() == (REPOSITORY / "config/gateway.yaml").read_text()
+    # Its first line names the schema beside it.
+    schema = configuration.with_name("gateway.schema.json")
+    assert schema.read_text() == (REPOSITORY / "config/gateway.schema.json").read_text()
     configuration.write_text("mine\n")
     again = _install(root)
     assert again.returncode == 0, again.stdout

@@ -24,14 +24,14 @@ _HEAD = """\
 # Configuration
 
 One YAML file: `--config FILE`, otherwise `/etc/ds-gateway/gateway.yaml`, and the files that it includes.
-`ds-gateway check` tells every mistake with file, line, value and the nearest key. Ready-made files are in `config/`.
-This page is generated.
+`ds-gateway check` tells every mistake with file, line, value and the nearest key. Ready-made files are in
+`config/`. This page is generated.
 
 - YAML 1.2: `on`, `yes`, `0123` and `1:30` are text. Unknown and duplicate keys are errors.
 - Sizes are bytes, or `64MiB`, `2GB`; durations are seconds, or `50ms`, `60s`, `1h`.
 - `${credential:NAME}` is the file NAME in `$CREDENTIALS_DIRECTORY` (systemd's LoadCredential), `${file:PATH}` a
-  file, `${env:NAME}` a variable. They are never logged; files are read again at each
-  reconnect. `$${` is a plain `${`.
+  file, `${env:NAME}` a variable. They are never logged; files are read again at each reconnect. `$${` is a
+  plain `${`.
 - Every key can be overridden by the environment: `DS_GATEWAY__JOURNAL__MAX_BYTES=1GiB`.
 - Paths are relative to the file they stand in.
 
@@ -41,27 +41,29 @@ This page is generated.
 include: [devices/*.yaml, secrets/server.yaml]
 ```
 
-At the top of a file: paths, or patterns with `*`, `?` and `[...]`, relative to that file; what a pattern finds is sorted
-by name, without hidden files. Mappings of all files are merged: one file can add a source to `mqtt`, another one a key to
-`server`. A key that two files have is an error that names both places; lists are not joined. Included files may include
-others, four deep. A file that is not there or may not be read, and a pattern that finds nothing, are errors: devices would
-silently be missing. The environment's overrides come last. `config_digest` in the status is of all files together.
+At the top of a file: paths, or patterns with `*`, `?` and `[...]`, relative to that file; what a pattern finds
+is sorted by name, without hidden files. Mappings of all files are merged: one file can add a source to `mqtt`,
+another one a key to `server`. A key that two files have is an error that names both places; lists are not
+joined. Included files may include others, four deep. A file that is not there or may not be read, and a pattern
+that finds nothing, are errors: devices would silently be missing. The environment's overrides come last.
+`config_digest` in the status is of all files together.
 
 ## In an editor
 
-`ds-gateway schema --output gateway.schema.json` writes the configuration as JSON Schema (2020-12). With this first line
-an editor with the YAML language server (VS Code, Neovim, Emacs, Helix) completes keys, shows what they are, and marks
-mistakes while they are typed:
+`ds-gateway schema --output gateway.schema.json` writes the configuration as JSON Schema (2020-12). With this
+first line an editor with the YAML language server (VS Code, Neovim, Emacs, Helix) completes keys, shows what
+they are, and marks mistakes while they are typed:
 
 ```yaml
 # yaml-language-server: $schema=gateway.schema.json
 ```
 
-The path is relative to the file. For included files, in which nothing is required: `ds-gateway schema --included`. What
-`ds-gateway check` accepts the schema accepts, but for what the environment gives: a required key that only a variable
-sets is marked as missing. These mistakes only `check` finds:
+The path is relative to the file. For included files, in which nothing is required: `ds-gateway schema
+--included`. What `ds-gateway check` accepts the schema accepts, but for what the environment gives: a required
+key that only a variable sets is marked as missing. These mistakes only `check` finds:
 
-- no source at all; two sources on one port, two clients with one id, and other keys that exclude or need one another;
+- no source at all; two sources on one port, two clients with one id, and other keys that exclude or need one
+  another;
 - topics, captures, stream names, patterns and hosts; what a broker's or server's URL has behind its scheme;
 - bounds of sizes and durations that are written with a unit; whole numbers written as `4.0`;
 - references, certificates and included files that are not there; the same key in two files.
@@ -69,19 +71,20 @@ sets is marked as missing. These mistakes only `check` finds:
 ## An invalid file
 
 `ds-gateway run` ends with exit status 2 and every mistake. **As a service** (systemd's `NOTIFY_SOCKET` or
-`INVOCATION_ID`) it runs the last valid configuration instead, so that a typing mistake turns no gateway off that somebody
-would have to drive to. It says so: each mistake as `gateway.config.invalid` in the log, at level error; in
-`systemctl status`; at the top of `ds-gateway status`, and there under `gateway.config_refused` with `--json`. Correct the
-file, `ds-gateway check` it, and restart the service or send `reload`. `run --strict` ends with 2 as a service, too.
+`INVOCATION_ID`) it runs the last valid configuration instead, so that a typing mistake turns no gateway off
+that somebody would have to drive to. It says so: each mistake as `gateway.config.invalid` in the log, at level
+error; in `systemctl status`; at the top of `ds-gateway status`, and there under `gateway.config_refused` with
+`--json`. Correct the file, `ds-gateway check` it, and restart the service or send `reload`. `run --strict` ends
+with 2 as a service, too.
 
 The last valid one is a copy of the file and all that it includes, made after each successful start:
-`last-valid-config.json` in `data_dir`, readable by the gateway's user alone. References (`${...}`) are kept as they are
-written and followed anew; a secret that is written into a file itself is in the copy, too. The environment is that of
-the new start: what is wrong there, or in a credential, the copy does not help against. An invalid file may not tell where
-its `data_dir` is. So the copy is also kept in `$STATE_DIRECTORY`, which systemd sets whatever the file says; it is looked
-for in the `data_dir` of the file, if that can be read, in that of `DS_GATEWAY__DATA_DIR`, and in the default. A copy
-counts for the path of its own file only. A configuration that is invalid while the gateway runs is refused by `reload`, and
-nothing changes.
+`last-valid-config.json` in `data_dir`, readable by the gateway's user alone. References (`${...}`) are kept as
+they are written and followed anew; a secret that is written into a file itself is in the copy, too. The
+environment is that of the new start: what is wrong there, or in a credential, the copy does not help against.
+An invalid file may not tell where its `data_dir` is. So the copy is also kept in `$STATE_DIRECTORY`, which
+systemd sets whatever the file says; it is looked for in the `data_dir` of the file, if that can be read, in
+that of `DS_GATEWAY__DATA_DIR`, and in the default. A copy counts for the path of its own file only. A
+configuration that is invalid while the gateway runs is refused by `reload`, and nothing changes.
 """
 
 
