@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from ds_gateway.config import names, quantities, scalars
@@ -31,7 +32,6 @@ from ds_gateway.config.server import EMBEDDED, ServerSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import core_schema
 
@@ -120,7 +120,7 @@ class _Generator(GenerateJsonSchema):
         inner = self.generate_inner(schema["schema"])
         if read in _WRITTEN:
             return {**{key: inner[key] for key in _BOUNDS.values() if key in inner}, **_WRITTEN[read]}
-        return self._with_short_forms(inner, read)
+        return self._with_short_forms(inner, read, _model_in(schema["schema"], read))
 
     def function_plain_schema(self, schema: core_schema.PlainValidatorFunctionSchema) -> JsonSchemaValue:
         read = schema["function"]["function"]
@@ -130,7 +130,9 @@ class _Generator(GenerateJsonSchema):
         read = schema["function"]["function"]
         return dict(_WRITTEN[read]) if read in _WRITTEN else self.generate_inner(schema["schema"])
 
-    def _with_short_forms(self, inner: JsonSchemaValue, read: Callable[..., Any]) -> JsonSchemaValue:
+    def _with_short_forms(
+        self, inner: JsonSchemaValue, read: Callable[..., Any], model: type[BaseModel] | None
+    ) -> JsonSchemaValue:
         """What a validator takes that comes before the type's own: it is asked."""
         words = inner.get("enum") or ([inner["const"]] if "const" in inner else [])
         if words:
@@ -145,10 +147,10 @@ class _Generator(GenerateJsonSchema):
         target = self._resolved(inner)
         if "properties" not in target:
             return inner
-        if isinstance(_reads(read, _PROBE), dict):
+        if _is_short(read, _PROBE, None):
             return {"anyOf": [{"type": "string"}, inner]}
-        words = [word for word in (*target["properties"], *_SHORT_WORDS) if isinstance(_reads(read, word), dict)]
-        return {"anyOf": [{"enum": words}, inner]} if words else inner
+        words = [word for word in (*target["properties"], *_SHORT_WORDS) if _is_short(read, word, model)]
+        return {"anyOf": [{"enum": words}, dict(_REFERENCE), inner]} if words else inner
 
     def _resolved(self, found: JsonSchemaValue) -> JsonSchemaValue:
         reference = found.get("$ref")
@@ -186,17 +188,21 @@ class _Generator(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found = super().model_schema(schema)
-        found["type"] = ["object", "null"]  # where it may not be empty, `_written` says so
         model = schema["cls"]
         found.pop("title", None)
+        closed = found.pop("additionalProperties")
+        # With a short form it is one of several: what is said of the mapping is not said of the word.
+        mapping = next((each for each in found.get("anyOf", ()) if "properties" in each), found)
+        mapping["additionalProperties"] = closed
+        mapping["type"] = ["object", "null"]  # where it may not be empty, `_written` says so
         found["description"] = " ".join((model.__doc__ or "").strip().split("\n\n")[0].split())
-        required = [key for key in found.pop("required", []) if key not in _FILLED_IN]
+        required = [key for key in mapping.pop("required", []) if key not in _FILLED_IN]
         if required:
-            found["required"] = required
-        for key, field in found.get("properties", {}).items():
+            mapping["required"] = required
+        for key, field in mapping.get("properties", {}).items():
             field.pop("title", None)
             field.update(NARROWER.get((model, key), {}))
-            found["properties"][key] = _written(field, may_be_empty=key not in required)
+            mapping["properties"][key] = _written(field, may_be_empty=key not in required)
         return found
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
@@ -241,6 +247,30 @@ def _reads(read: Callable[..., Any], value: Any) -> Any:
     except (ValueError, TypeError, AttributeError):
         return None
     return None if made is value else made
+
+
+def _is_short(read: Callable[..., Any], word: str, model: type[BaseModel] | None) -> bool:
+    """Whether the validator makes a mapping of the word, and the model takes it."""
+    made = _reads(read, word)
+    if not isinstance(made, dict):
+        return False
+    try:
+        return model is None or model.model_validate(made) is not None
+    except ValidationError:
+        return False
+
+
+def _model_in(schema: Any, read: Callable[..., Any]) -> type[BaseModel] | None:
+    """The model behind any number of validators; None if there is none, or it cannot be told."""
+    if schema.get("type") == "model-fields":  # the validator is the model's own
+        own = getattr(read, "__self__", None)
+        return own if isinstance(own, type) and issubclass(own, BaseModel) else None
+    while isinstance(schema, dict):
+        if schema.get("type") == "model":
+            found: type[BaseModel] = schema["cls"]
+            return found
+        schema = schema.get("schema")
+    return None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.config import schema
 from ds_gateway.config.credential import Credential
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.document import Node, Path
     from ds_gateway.config.findings import Findings
+
+
+_MAX_PLACES: Final = 5
+"""Places of a key that are told at once."""
 
 
 class Plain:
@@ -70,7 +74,7 @@ class Plain:
             hint = f"did you mean {nearest[0]}?"
             self._findings.hush((*path, nearest[0]))
         if places:
-            *others, last = places
+            *others, last = places if len(places) <= _MAX_PLACES else _few(places)
             places_hint = f"it belongs to {', '.join(others)}{' or ' if others else ''}{last}"
             hint = f"{places_hint}; or {hint}" if nearest else places_hint
         elif not nearest and (
@@ -94,6 +98,12 @@ class Plain:
         if not expanded.value:
             self._findings.add(path, f"{text} is empty")
         return Credential(expanded.value, expanded.read)
+
+
+def _few(places: list[str]) -> list[str]:
+    """Of many places the outermost: a key of every framing belongs to none of them in particular."""
+    first = sorted(places, key=lambda place: (place.count("."), place))[: _MAX_PLACES - 1]
+    return [*first, f"{len(places) - len(first)} more places (docs/configuration.md)"]
 
 
 def _on(node: Node) -> str:

@@ -71,8 +71,12 @@ class TestTheSchema:
             assert key in model.model_fields
 
     def test_forbids_other_keys_everywhere(self) -> None:
-        models = [SCHEMA, *SCHEMA["$defs"].values()]
+        models = [
+            SCHEMA,
+            *(each for model in SCHEMA["$defs"].values() for each in (model, *model.get("anyOf", ()))),
+        ]
         objects = [model for model in models if "properties" in model]
+        assert len(objects) > 20
         assert [model for model in objects if model.get("additionalProperties") is not False] == []
 
     def test_names_no_default_that_is_empty(self) -> None:
@@ -112,6 +116,11 @@ REFUSED = [
     ("qos 2", HEAD + "mqtt: {h: {url: 'mqtt://h', qos: 2, devices: [{topic: a}]}}\n", ["mqtt.h.qos"]),
     ("YAML 1.1 boolean", HEAD.replace("'}", "', create: yes}") + PORT, ["server.create"]),
     ("required and empty", HEAD + "serial: {scale: {port: }}\n", ["serial.scale.port"]),
+    (
+        "a framing that needs more than a word",
+        HEAD + "serial: {s: {port: a, framing: fixed}}\n",
+        ["serial.s.framing"],
+    ),
     ("a word for a list", HEAD + PORT + "include: devices/*.yaml\n", ["include"]),
 ]
 
@@ -153,6 +162,9 @@ ACCEPTED = [
     "log: {level: '${env:LEVEL}'}\n",
     "batch: {max_delay_seconds: 50 ms, parallel: 1}\n",
     'serial: {s: {port: a, stopbits: 1.5, framing: {line: {delimiter: "\\r"}}, commands: {write: "T\\r"}}}\n',
+    "serial: {s: {port: a, framing: nmea}}\n",
+    "serial: {s: {port: a, framing: {cobs: , check: {crc: CRC-16/MODBUS}}}}\n",
+    "serial: {s: {port: a, framing: {slip: {}, check: sum}}}\n",
     "serial: {s: {port: a, commands: {write: {hex: '02 03'}}}}\n",
     "mqtt: {h: {url: mqtt://h, version: 5, devices: [{topic: a, commands: {topic: b, reply: response_topic}}]}}\n",
     "mqtt: {h: {url: 'mqtt://h', version: 3.1.1, username: u, password: p, devices: [{topic: a}]}}\n",
