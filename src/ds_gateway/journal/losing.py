@@ -107,7 +107,7 @@ class Losing(Retrying):
         ):
             self.step_over_holes()
             key = rows.quarantine_key(counters.quarantine_first)
-            old = self.read(key)
+            old = self.read_if_any(key)
             if old is None:
                 return  # nothing but holes, so far
             counters.quarantine_size -= len(old) + rows.ROW_OVERHEAD_BYTES

@@ -90,7 +90,7 @@ class Retrying(Transaction):
     def retry(self, retried: Retried, refusal: Callable[[str, int], str]) -> Record | None:
         """The record to accept in a payload's place; None where there is none. ``retried`` is told the outcome."""
         key = rows.quarantine_key(retried.number)
-        row = self.read(key)
+        row = self.read_if_any(key)
         if row is None:
             retried.outcome.word = "gone"
             return None
@@ -123,7 +123,7 @@ class Retrying(Transaction):
         counters = self._state.counters
         for _ in range(MAX_DELETES):
             first = counters.quarantine_first
-            if first >= counters.quarantine_next or self.read(rows.quarantine_key(first)) is not None:
+            if first >= counters.quarantine_next or self.read_if_any(rows.quarantine_key(first)) is not None:
                 return
             counters.quarantine_first += 1
 

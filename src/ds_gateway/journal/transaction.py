@@ -29,6 +29,7 @@ class Transaction:
         state: State,
         read: Callable[[str], bytes | None],
         *,
+        read_if_any: Callable[[str], bytes | None] | None = None,
         url: str,
         segment_max_bytes: int,
         quarantine_max_bytes: int = QUARANTINE_MAX_BYTES,
@@ -46,6 +47,7 @@ class Transaction:
         """Rows that did not carry what was written, and were not needed."""
         self._state = state
         self._read_disk = read
+        self._read_if_any = read if read_if_any is None else read_if_any
         self._url = url
         self._segment_max_bytes = segment_max_bytes
         self._quarantine_max_bytes = quarantine_max_bytes
@@ -95,6 +97,10 @@ class Transaction:
     def read(self, key: str) -> bytes | None:
         """A row as the transaction leaves it; None where there is none."""
         return self.rows[key] if key in self.rows else self._read_disk(key)
+
+    def read_if_any(self, key: str) -> bytes | None:
+        """As `read`, for a row that need not be there: the quarantine has holes where a payload was read again."""
+        return self.rows[key] if key in self.rows else self._read_if_any(key)
 
     def segment(self, book: Book, number: int) -> tuple[bytes, rows.Segment]:
         """A segment's row, and what it holds. Raises `JournalDamagedError`."""

@@ -259,6 +259,7 @@ class Writer:
         plan = Plan(
             self.state,
             self._disk.read_written,
+            read_if_any=self._disk.read,
             url=settings.url,
             segment_max_bytes=settings.batch_max_bytes,
             quarantine_max_bytes=min(QUARANTINE_MAX_BYTES, settings.max_bytes // 8),
