@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.mapping.commands import CommandRoutes
     from ds_gateway.records import Item
+    from ds_gateway.timekeeping import WallClock
 
 MQTT_QUEUE_ITEMS: Final = 200_000
 """Above every Receive Maximum: what bounds an MQTT source is its own window, and the bytes of its queue."""
@@ -72,6 +73,7 @@ def open_journal(
     on_stream: Callable[[Book], None],
     on_confirmed: Callable[[int], None],
     on_point: Callable[[str, frozenset[str]], None],
+    wall_clock: WallClock,
 ) -> Journal:
     """Open the journal; see `Journal.open`. Raises `JournalError`."""
     return Journal.open(
@@ -92,22 +94,35 @@ def open_journal(
         on_stream=on_stream,
         on_confirmed=on_confirmed,
         on_point=on_point,
+        wall_clock=wall_clock,
     )
 
 
-def sources(settings: Settings, journal: Journal, routes: CommandRoutes) -> list[Source]:
+def sources(settings: Settings, journal: Journal, routes: CommandRoutes, wall_clock: WallClock) -> list[Source]:
     """All brokers and ports."""
     return [
-        *(mqtt_source(name, mqtt, settings, journal, routes) for name, mqtt in settings.mqtt.items()),
-        *(serial_source(name, serial, settings, journal) for name, serial in settings.serial.items()),
+        *(
+            mqtt_source(name, mqtt, settings, journal, routes, wall_clock=wall_clock)
+            for name, mqtt in settings.mqtt.items()
+        ),
+        *(
+            serial_source(name, serial, settings, journal, wall_clock=wall_clock)
+            for name, serial in settings.serial.items()
+        ),
     ]
 
 
 def mqtt_source(
-    name: str, broker: MqttSettings, settings: Settings, journal: Journal, routes: CommandRoutes
+    name: str,
+    broker: MqttSettings,
+    settings: Settings,
+    journal: Journal,
+    routes: CommandRoutes,
+    *,
+    wall_clock: WallClock,
 ) -> Source:
     """One broker."""
-    pipeline = MqttPipeline(name, settings.gateway.id, broker.devices, settings.limits)
+    pipeline = MqttPipeline(name, settings.gateway.id, broker.devices, settings.limits, wall_clock)
     intakes: list[Intake] = []
 
     def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
@@ -135,9 +150,11 @@ def mqtt_source(
     return Source(name, source, pipeline, intakes[0])
 
 
-def serial_source(name: str, port: SerialSettings, settings: Settings, journal: Journal) -> Source:
+def serial_source(
+    name: str, port: SerialSettings, settings: Settings, journal: Journal, *, wall_clock: WallClock
+) -> Source:
     """One port."""
-    pipeline = SerialPipeline(name, settings.gateway.id, port)
+    pipeline = SerialPipeline(name, settings.gateway.id, port, wall_clock)
     intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
     source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
     return Source(name, source, pipeline, intake)
@@ -171,7 +188,7 @@ def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Opt
         url=f"{settings.server.base_url}/{stream_path(stream)}",
         start=settings.downlink.start,
         create=settings.server.create,
-        trusts_clock=settings.downlink.clock == "trusted",
+        trusts_clock="trusted" in (settings.downlink.clock, settings.gateway.clock),
         gateway_commands=settings.downlink.gateway_commands,
         dry_run=dry_run,
     )

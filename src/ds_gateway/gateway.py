@@ -30,6 +30,7 @@ from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.reloading import Reloading
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
+from ds_gateway.timekeeping import Timekeeper
 from ds_gateway.uplink import Uplinks, http_client, request_headers
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Gateway:
         """
         settings = self._loaded.settings
         loop = asyncio.get_running_loop()
+        self._timekeeper = Timekeeper(trusted=settings.gateway.clock == "trusted")
         self._embedded = assembly.embedded_server(settings)
         client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
         self._uplinks = Uplinks(
@@ -153,6 +155,7 @@ class Gateway:
             await self._uplinks.close()
             if self._embedded is not None:
                 await self._embedded.stop()
+            await asyncio.to_thread(self._timekeeper.stop)
             await asyncio.to_thread(self._journal.stop)
             await self._restore_signals(loop)
         failed = self._journal.failure is not None
@@ -199,15 +202,17 @@ class Gateway:
             on_stream=on_stream,
             on_confirmed=self._on_confirmed,
             on_point=self._on_point,
+            wall_clock=self._timekeeper,
         )
 
     # -- start
 
     def _start(self) -> None:
-        self._sources = assembly.sources(self._loaded.settings, self._journal, self._routes)
+        self._sources = assembly.sources(self._loaded.settings, self._journal, self._routes, self._timekeeper)
         if self._routes:
             self._downlink = self._make_downlink()
         self._journal.start()
+        self._timekeeper.start(self._journal.on_clock)
         for each in self._sources:
             each.source.start()
         if self._downlink is not None:
@@ -250,6 +255,7 @@ class Gateway:
                 why_not_claimed=lambda: self._uplinks.why_not_claimed(self._receipts),
                 is_fenced=lambda: self._uplinks.is_stopped(self._receipts),
                 is_synchronised=is_synchronised,
+                wall_clock=self._timekeeper,
                 afterwards={} if self._reloading is None else {"reload": self._reloading.begin},
             ),
         )
@@ -327,6 +333,7 @@ class Gateway:
             self._uplinks.snapshots(),
             None if self._embedded is None else self._embedded.snapshot(),
             downlink=None if self._downlink is None else self._downlink.summary(),
+            clock=self._timekeeper.summary(),
         )
 
     # -- stop

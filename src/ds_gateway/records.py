@@ -31,6 +31,19 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockState:
+    """What is known of this machine's clock from one instant on, until something changes (`timekeeping`)."""
+
+    boot: str
+    """Which boot of the machine it is: eight hex digits."""
+    is_synchronised: bool
+    base_ns: int
+    """What the wall clock would have shown when the boot's clock was 0: UTC, nanoseconds since 1970."""
+    since_ns: int
+    """When that was noticed, on the boot's clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One decoded reading. ``tail`` is its envelope from the member after the id to the closing brace."""
 
@@ -42,6 +55,8 @@ class Record:
 
     The journal puts a ``device`` record with it before the first reading of an epoch, and when it changes.
     """
+    clock: ClockState | None = None
+    """The clock when it was stamped, for the journal's ``clock`` records; None: nothing is told of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +194,24 @@ def telemetry_prefix(*, gateway: str, device: str) -> bytes:
     return b'"gateway":%b,"device":%b,"time":"' % (orjson.dumps(gateway), orjson.dumps(device))
 
 
-def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes) -> bytes:
-    """As `telemetry_tail` without ``received_ns``, for a source that kept the `telemetry_prefix`."""
-    return b'%b%b","data":%b}' % (prefix, rfc3339(time_ns).encode(), data)
+def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, clock: bytes = b"") -> bytes:
+    """As `telemetry_tail` without ``received_ns``, for a source that kept the `telemetry_prefix`.
+
+    ``clock``: what is said of the clock, from `timekeeping.WallClock.stamp`.
+    """
+    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), clock, data)
 
 
-def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: bytes) -> bytes:
+def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: bytes, clock: bytes = b"") -> bytes:
     """Render a control record (``birth``, ``device``, ``loss``, ...) without its id: a kind and info, never data.
 
-    ``info`` is a JSON object, already encoded.
+    ``info`` is a JSON object, already encoded; ``clock`` as in `telemetry_tail_after`.
     """
-    return b'"gateway":%b,"device":%b,"time":"%b","kind":%b,"info":%b}' % (
+    return b'"gateway":%b,"device":%b,"time":"%b"%b,"kind":%b,"info":%b}' % (
         orjson.dumps(gateway),
         orjson.dumps(device),
         rfc3339(time_ns).encode(),
+        clock,
         orjson.dumps(kind),
         info,
     )
@@ -211,10 +230,12 @@ def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
     return orjson.dumps(info)
 
 
-def loss_tail(loss: Loss, *, gateway: str, time_ns: int, positions: tuple[int, int] | None = None) -> bytes:
+def loss_tail(
+    loss: Loss, *, gateway: str, time_ns: int, positions: tuple[int, int] | None = None, clock: bytes = b""
+) -> bytes:
     """Render a loss record without its id. With ``positions`` its id is that of the first of them."""
-    info = loss_info(loss, positions=positions)
-    return control_tail(gateway=gateway, device=loss.device or "@gateway", time_ns=time_ns, kind="loss", info=info)
+    info, device = loss_info(loss, positions=positions), loss.device or "@gateway"
+    return control_tail(gateway=gateway, device=device, time_ns=time_ns, kind="loss", info=info, clock=clock)
 
 
 def element(record_id: str, tail: bytes) -> bytes:

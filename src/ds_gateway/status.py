@@ -70,6 +70,7 @@ def document(
     embedded: EmbeddedSnapshot | None,
     *,
     downlink: Mapping[str, Any] | None = None,
+    clock: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the status as JSON values.
 
@@ -87,6 +88,7 @@ def document(
             "data_dir": about.data_dir,
             "config_refused": None if about.refused is None else _refused(about.refused),
         },
+        "clock": clock,
         "server": {"url": about.server_url},
         "embedded": None if embedded is None else dataclasses.asdict(embedded),
         "sources": [_source(source) for source in sources],

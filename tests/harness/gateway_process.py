@@ -24,7 +24,8 @@ _COMMAND: Sequence[str | Path] = (console_script("ds-gateway"), "run")
 class GatewayProcess:
     """One gateway over one data folder: it can be started, stopped and killed as often as a test likes.
 
-    ``settings`` is the configuration, without ``data_dir`` and ``log``. ``program`` is what is run with
+    ``settings`` is the configuration, without ``data_dir`` and ``log``; the clock is trusted unless it says
+    otherwise, because machines that tests run on may have no time service. ``program`` is what is run with
     ``--config FILE``, ``ds-gateway run`` unless a test has its own.
     """
 
@@ -49,7 +50,8 @@ class GatewayProcess:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Write the configuration file (JSON is YAML); it counts from the next start."""
         base = {"data_dir": str(self.data_dir), "log": {"level": "debug", "format": "json"}}
-        self.config.write_text(json.dumps({**base, **settings}, indent=1))
+        gateway = {"clock": "trusted", **settings.get("gateway", {})}
+        self.config.write_text(json.dumps({**base, **settings, "gateway": gateway}, indent=1))
 
     def start(self, *more_arguments: str) -> None:
         """Start the process; returns at once."""

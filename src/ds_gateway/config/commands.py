@@ -55,7 +55,8 @@ class DownlinkSettings(Model):
     )
     clock: Literal["synchronised", "trusted"] = Field(
         "synchronised",
-        description="synchronised: commands wait while this machine's clock is not synchronised; trusted: never.",
+        description="synchronised: commands wait while this machine's clock is not synchronised; trusted: never. "
+        "gateway.clock: trusted is for commands and records.",
     )
     gateway_commands: list[Literal["status", "reload", "resolve"]] = Field(
         default_factory=list, description="What a command to the device @gateway may do; default: nothing."

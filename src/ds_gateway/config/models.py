@@ -37,6 +37,11 @@ class GatewaySettings(Model):
     id: Name = Field(
         description="Name of this gateway, frozen in the journal at the first start; default: the host name."
     )
+    clock: Literal["auto", "trusted"] = Field(
+        "auto",
+        description="auto: records say when this machine's clock is not synchronised, and commands wait; trusted: "
+        "it counts as synchronised, for machines and containers that cannot tell.",
+    )
 
 
 class BatchSettings(Model):

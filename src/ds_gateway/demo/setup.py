@@ -31,16 +31,15 @@ max_queued_messages 100000
 _AS_ROOT: Final = "user root\n"
 
 _GATEWAY: Final = """\
-gateway: {{id: {gateway}}}
+# A machine that a demo runs on may have no time service, and commands would wait for one. Who sends them here has
+# the same clock as the gateway, so their age is right, whatever the clock says.
+gateway: {{id: {gateway}, clock: trusted}}
 data_dir: {data_dir}
 server: {{url: "{server_url}"}}
 # A machine with little room in its temporary folder can run the demo, too.
 journal: {{min_free_bytes: 16MiB}}
 status: {{listen: "{host}:{status_port}"}}
 log: {{level: info}}
-# Commands wait for a synchronised clock, and a machine that a demo runs on may have no time service. Who sends
-# them here has the same clock as the gateway, so their age is right, whatever the clock says.
-downlink: {{clock: trusted}}
 """
 
 _MQTT: Final = """\

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ds_gateway.downlink.gate import DownlinkGate, RowChanges
 from ds_gateway.downlink.receipts import record
 from ds_gateway.records import Item
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.downlink.reception import Write
     from ds_gateway.journal.intake import Gate, Intake
+    from ds_gateway.timekeeping import WallClock
 
 SOURCE: Final = "@downlink"
 """Whose rows they are in the journal. No broker and no port can be called so."""
@@ -65,6 +67,7 @@ class Outbox:
         stream: str,
         gateway: str,
         now_ns: Callable[[], int] = time.time_ns,
+        wall_clock: WallClock = UNWATCHED,
     ) -> None:
         self.restored: asyncio.Future[Mapping[str, bytes]] = loop.create_future()
         """The rows that the journal had at the start."""
@@ -74,6 +77,7 @@ class Outbox:
         self._stream = stream
         self._gateway = gateway
         self._now_ns = now_ns
+        self._wall_clock = wall_clock
         self._tickets = 0
         self._waiting: deque[tuple[int, int, asyncio.Future[int]]] = deque()
         self._unoffered: deque[Item] = deque()
@@ -93,7 +97,13 @@ class Outbox:
         """
         payload = None
         if write.receipt is not None:
-            payload = record(write.receipt, stream=self._stream, gateway=self._gateway, time_ns=self._now_ns())
+            payload = record(
+                write.receipt,
+                stream=self._stream,
+                gateway=self._gateway,
+                time_ns=self._now_ns(),
+                stamp=self._wall_clock.stamp(),
+            )
         self._tickets += 1
         item = Item(payload, RowChanges(self._tickets, write.rows))
         done: asyncio.Future[int] = self._loop.create_future()

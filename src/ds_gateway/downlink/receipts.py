@@ -11,6 +11,7 @@ from ds_gateway.records import Record, control_tail
 
 if TYPE_CHECKING:
     from ds_gateway.commands import Receipt
+    from ds_gateway.records import ClockState
 
 MAX_REASON_CHARACTERS: Final = 1000
 MAX_REPLY_CHARACTERS: Final = 4096
@@ -20,8 +21,16 @@ TYPICAL_BYTES: Final = 3 * 1024
 """What the receipts of one command take in the journal, with an answer of a usual length."""
 
 
-def record(receipt: Receipt, *, stream: str, gateway: str, time_ns: int) -> Record:
-    """Render a receipt."""
+def record(
+    receipt: Receipt,
+    *,
+    stream: str,
+    gateway: str,
+    time_ns: int,
+    stamp: tuple[ClockState | None, bytes] = (None, b""),
+) -> Record:
+    """Render a receipt. ``stamp``: from `timekeeping.WallClock.stamp`."""
+    clock, said = stamp
     info: dict[str, Any] = {
         "command": receipt.command_id,
         "number": receipt.number,
@@ -43,8 +52,9 @@ def record(receipt: Receipt, *, stream: str, gateway: str, time_ns: int) -> Reco
         time_ns=time_ns,
         kind="receipt",
         info=orjson.dumps(info),
+        clock=said,
     )
-    return Record(stream, receipt.device, tail)
+    return Record(stream, receipt.device, tail, clock=clock)
 
 
 def _text(text: str, longest: int) -> str:

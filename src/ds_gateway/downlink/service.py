@@ -75,6 +75,7 @@ class Downlink:
             stream=options.receipts,
             gateway=options.gateway,
             now_ns=around.wall_ns,
+            wall_clock=around.wall_clock,
         )
         self._executor = Executor(self, self._give, self._bell, dry_run=options.dry_run)
         self._routes = AllRoutes(around.routes, options.gateway_commands)

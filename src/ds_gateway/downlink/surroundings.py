@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ds_gateway.timekeeping import UNWATCHED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ds_gateway.downlink.outbox import ReceiptJournal
     from ds_gateway.downlink.own import Verb
     from ds_gateway.downlink.ports import Routes, Target
+    from ds_gateway.timekeeping import WallClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +52,7 @@ class Surroundings:
     is_synchronised: Callable[[], bool]
     afterwards: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     """What some verbs do once the receipt that acknowledges them is committed."""
+    wall_clock: WallClock = UNWATCHED
+    """What receipts say of the clock."""
     wall_ns: Callable[[], int] = time.time_ns
     monotonic: Callable[[], float] = time.monotonic

@@ -111,6 +111,11 @@ class Book:
     """What came last and was not kept: its positions are given, its loss record is not written yet."""
     marks: list[list[float]] = field(default_factory=list)
     """For the ages (`ages.mark`): all segments before this number had been accepted by this time."""
+    clock_boot: str = ""
+    """The boot of the last record, and the base that readers of the stream know of (`clocks`)."""
+    clock_base_ns: int = 0
+    unsynced: list[str] = field(default_factory=list)
+    """Boots with records that were stamped by a clock that was not synchronised, and have no clock record yet."""
 
     def to_row(self) -> dict[str, Any]:
         """As JSON."""

@@ -20,6 +20,7 @@ from ds_gateway.journal.snapshot import JournalSnapshot
 from ds_gateway.journal.state import Identity, State, load, move_streams
 from ds_gateway.journal.stream_store import StreamStore
 from ds_gateway.journal.writer import Writer
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.upkeep import WhenFull
     from ds_gateway.records import Item
+    from ds_gateway.timekeeping import WallClock
 
 DEFAULT_MAX_BYTES: Final = 2 * 1024**3
 INTAKE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -78,6 +80,7 @@ class Journal:
         on_point: Callable[[str, frozenset[str]], None] = _ignore_point,
         on_confirmed: Callable[[int], None] = lambda _stream: None,
         boot_clock: BootClock | None = None,
+        wall_clock: WallClock = UNWATCHED,
     ) -> Journal:
         """Open or create the journal in ``directory``.
 
@@ -85,7 +88,7 @@ class Journal:
         is unresolved there. ``on_stream`` is called in the writer thread when a stream gets its first record;
         ``on_point`` before and after each commit with the parts (A, B, C) that it carries. ``on_confirmed`` is
         called in any thread with a stream's number when a batch of it is known to be in the stream.
-        ``boot_clock``: the machine's, unless a test has another.
+        ``boot_clock``: the machine's, unless a test has another. ``wall_clock`` says what is known of the clock.
 
         A damaged journal is salvaged, and a new one is in its place (`salvage`).
 
@@ -132,6 +135,7 @@ class Journal:
                 on_point=on_point,
                 on_confirmed=on_confirmed,
                 boot_clock=boot_clock,
+                wall_clock=wall_clock,
             )
         except BaseException:
             lock.release()
@@ -163,6 +167,10 @@ class Journal:
     def full(self) -> bool:
         """Whether there is no room for more records now."""
         return self._writer.upkeep.full
+
+    def on_clock(self) -> None:
+        """Something has changed about the clock. Any thread."""
+        self._writer.wake()
 
     def set_stopped(self, stream: int, reason: str) -> None:
         """A stream's uplink has stopped for this reason, or goes on (empty). Any thread.

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ds_gateway.errors import JournalDamagedError
-from ds_gateway.journal import rows
+from ds_gateway.journal import clocks, rows
 from ds_gateway.journal.book import Portion, Run
 from ds_gateway.journal.losing import Losing
 from ds_gateway.journal.transaction import MAX_DELETES
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ds_gateway.journal.book import Book
-    from ds_gateway.records import Item
+    from ds_gateway.records import ClockState, Item
 
 
 def _refuse_nothing(_stream: str, _size: int) -> str:
@@ -91,6 +91,8 @@ class Plan(Losing):
         state = self._state
         book = self._book(record.stream)
         rendered = elements.setdefault(book.number, [])
+        if record.clock is not None and self._followed.get(book.number) is not record.clock:
+            self._follow(book, record.clock, rendered)
         if record.about:
             self._announce(book, record, rendered)
         position = book.next_position + len(rendered)
@@ -103,16 +105,32 @@ class Plan(Losing):
             return
         known[record.device] = checksum
         self._announced.add(book.number)
-        identity = self._state.identity
-        tail = control_tail(
-            gateway=identity.gateway,
-            device=record.device,
-            time_ns=self.now_ns(),
-            kind="device",
-            info=record.about,
-        )
-        position = book.next_position + len(rendered)
-        rendered.append(element(book.record_id(identity.short_install, position), tail))
+        tail = self._control(book, "device", record.about, device=record.device)
+        rendered.append(element(self.record_id(book, book.next_position + len(rendered)), tail))
+
+    def _control(self, book: Book, kind: str, info: bytes, *, device: str = "@gateway") -> bytes:
+        said, now_ns = self.clock_said(book), self.now_ns()
+        return control_tail(gateway=self.gateway, device=device, time_ns=now_ns, kind=kind, info=info, clock=said)
+
+    # -- the clock
+
+    def _follow(self, book: Book, clock: ClockState, rendered: list[bytes]) -> None:
+        self._followed[book.number] = clock
+        if clocks.note(book, clock):
+            tail = self._control(book, "clock", clocks.tell(book, clock))
+            rendered.append(element(self.record_id(book, book.next_position + len(rendered)), tail))
+
+    def tell_clock(self, book: Book, clock: ClockState) -> None:
+        """Let a clock record follow the records that were stamped by a clock that was not synchronised.
+
+        Not yet where this transaction has brought more of them: there may be others behind.
+        """
+        followed = self._followed.get(book.number)
+        if followed is not None and not followed.is_synchronised:
+            return
+        for boot in clocks.untold(book, clock):
+            info = clocks.tell(book, clock) if boot == clock.boot else clocks.tell_ended(book, boot)
+            self.append(book, self._control(book, "clock", info))
 
     def _write_segments(self, book: Book, rendered: list[bytes]) -> None:
         self.write_refused(book)

@@ -30,7 +30,7 @@ from ds_gateway.errors import JournalDamagedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 META: Final = "a/meta"
 COUNTERS: Final = "c/counters"
 ROW_OVERHEAD_BYTES: Final = 150

@@ -89,6 +89,7 @@ class StreamStore:
 
         def apply(book: Book, plan: Plan) -> None:
             book.confirm_claim(epoch)
+            plan.clock_said(book)  # so that a clock record follows the birth record
             plan.touch(book)
 
         await self._change(apply)
@@ -232,6 +233,7 @@ class StreamStore:
             time_ns=time.time_ns(),
             kind=kind,
             info=orjson.dumps({**self._birth, "epoch": epoch}),
+            clock=self._writer.wall_clock.stamp()[1],
         )
         return b"[" + element(f"b.{epoch}.{random_letters(16)}", tail) + b"]"
 

@@ -6,15 +6,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError
-from ds_gateway.journal import rows
+from ds_gateway.journal import clocks, rows
 from ds_gateway.journal.book import Run
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.state import State
-    from ds_gateway.records import Loss, Rejected
+    from ds_gateway.records import ClockState, Loss, Rejected
+    from ds_gateway.timekeeping import WallClock
 
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DELETES: Final = 2_000
@@ -34,6 +36,7 @@ class Transaction:
         segment_max_bytes: int,
         quarantine_max_bytes: int = QUARANTINE_MAX_BYTES,
         now_ns: Callable[[], int],
+        wall_clock: WallClock = UNWATCHED,
     ) -> None:
         self.rows: dict[str, bytes | None] = {}
         self.parts: set[str] = set()
@@ -52,8 +55,11 @@ class Transaction:
         self._segment_max_bytes = segment_max_bytes
         self._quarantine_max_bytes = quarantine_max_bytes
         self.now_ns = now_ns
+        self._wall_clock = wall_clock
         self._touched: dict[int, Book] = {}
         self._announced: set[int] = set()
+        self._followed: dict[int, ClockState] = {}
+        """By what clock the last record that was accepted in each stream was stamped."""
 
     @property
     def commit(self) -> int:
@@ -91,6 +97,14 @@ class Transaction:
             book = self._state.new_book(stream, self._url)
             self.new_books.append(book)
         return book
+
+    def clock_said(self, book: Book) -> bytes:
+        """What a record that the journal makes itself, in this stream, says of the clock."""
+        clock, said = self._wall_clock.stamp()
+        if clock is not None and said:
+            clocks.note(book, clock)
+            self.touch(book)
+        return said
 
     # -- what is there
 

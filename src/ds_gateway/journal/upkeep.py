@@ -1,4 +1,7 @@
-"""What the writer sees to in each transaction beside the records: room, ages, and what the quarantine deleted."""
+"""What the writer sees to in each transaction beside the records.
+
+Room, ages, what the clock's state has to be told of, and what the quarantine deleted.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,27 @@ import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from ds_gateway.errors import JournalDamagedError
-from ds_gateway.journal import ages
+from ds_gateway.journal import ages, clocks
 from ds_gateway.journal.room import Admission, Room, shed_oldest
 from ds_gateway.journal.shedding import Dropped, drop_front
 from ds_gateway.logs import event, logger
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ds_gateway.journal.book import Book
     from ds_gateway.journal.disk import Disk
     from ds_gateway.journal.plan import Plan
     from ds_gateway.journal.state import State
+    from ds_gateway.timekeeping import WallClock
 
 _log = logger("journal")
 
 WhenFull = Literal["backpressure", "shed_oldest", "shed_newest"]
 FULL_RECHECK_SECONDS: Final = 1.0
+MAX_GAPS: Final = 64
+"""Gaps among a stream's segments where records were shed: they are part of the stream's row."""
 LEDGER_SECONDS: Final = 60.0
 """How often the ledger tells at most of what the quarantine deleted."""
 
@@ -40,6 +48,7 @@ class Upkeep:
         max_age_seconds: float | None,
         boot_clock: ages.BootClock | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: WallClock = UNWATCHED,
     ) -> None:
         self.full = False
         """Whether sources wait because there is no room."""
@@ -61,6 +70,8 @@ class Upkeep:
         self._told_at = float("-inf")
         self._ages = ages.Ages(state.counters, boot_clock or ages.SystemBootClock())
         self._age_due = float("-inf")
+        self._wall_clock = wall_clock
+        self._unsynced = _unsynced(state)
 
     def due_at(self, state: State) -> float:
         """When there is something to do, even if no record comes and none is asked for."""
@@ -70,6 +81,8 @@ class Upkeep:
         if state.counters.quarantine_untold[0]:
             due = min(due, self._told_at + LEDGER_SECONDS)
         if self._max_age is not None and self._age_due <= self._ages.now():
+            due = float("-inf")
+        if self._has_to_tell_clock(state):
             due = float("-inf")
         return due
 
@@ -156,6 +169,16 @@ class Upkeep:
             self._disk.load_ballast()
             event(_log, "info", "journal.room", bytes=state.size)
 
+    def trim(self, plan: Plan, state: State, retain_bytes: int) -> None:
+        """Delete what need not be kept for repair any more."""
+        books = list(state.books.values())
+        share = retain_bytes // max(len(books), 1)
+        for book in books:
+            if len(book.gaps) > MAX_GAPS:
+                plan.trim(book, 0)  # what is kept lies between them
+            elif book.kept_size > share:
+                plan.trim(book, share)
+
     def set_stopped(self, stream: int, reason: str) -> None:
         """A stream is not sent for this reason, or it is sent again (empty)."""
         others = {number: why for number, why in self.stopped.items() if number != stream}
@@ -164,6 +187,7 @@ class Upkeep:
     def committed(self, state: State) -> None:
         """A transaction is done."""
         self.out_of_disk = False
+        self._unsynced = _unsynced(state)
         self._has_refused = any(book.refused for book in state.books.values())
 
     # -- ages
@@ -202,6 +226,27 @@ class Upkeep:
         due = [ages.due_at(book, self._max_age) for book in waiting]
         self._age_due = min([*due, state.counters.age_seconds + rest]) if waiting else float("inf")
 
+    # -- the clock
+
+    def _may_tell_clock(self, book: Book) -> bool:
+        return not (self.full or self.shedding or self.out_of_disk) and book.refused is None
+
+    def _has_to_tell_clock(self, state: State) -> bool:
+        clock = self._wall_clock.state
+        return clock is not None and any(
+            clocks.untold(book, clock) and self._may_tell_clock(book)
+            for book in map(state.books.__getitem__, self._unsynced)
+        )
+
+    def tell_clock(self, plan: Plan, state: State) -> None:
+        """Let clock records follow what they correct, where there is room."""
+        clock = self._wall_clock.state
+        if clock is None:
+            return
+        for book in map(state.books.__getitem__, self._unsynced):
+            if self._may_tell_clock(book):
+                plan.tell_clock(book, clock)
+
     # -- the quarantine
 
     def tell_quarantine(self, plan: Plan, state: State) -> None:
@@ -209,3 +254,8 @@ class Upkeep:
         if state.counters.quarantine_untold[0] and self._clock() >= self._told_at + LEDGER_SECONDS:
             self._told_at = self._clock()
             plan.tell_quarantine()
+
+
+def _unsynced(state: State) -> list[int]:
+    """Streams with records that a clock record has to follow."""
+    return [book.number for book in state.books.values() if book.unsynced]

@@ -28,6 +28,7 @@ from ds_gateway.journal.transaction import QUARANTINE_MAX_BYTES
 from ds_gateway.journal.upkeep import Upkeep
 from ds_gateway.logs import event, logger
 from ds_gateway.records import Item
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.disk import Disk
     from ds_gateway.journal.intake import Intake
     from ds_gateway.journal.settings import WriterSettings
+    from ds_gateway.timekeeping import WallClock
     from durable_streams import SealedBatch
 
 _log = logger("journal")
@@ -46,8 +48,6 @@ GROUP_MAX_ITEMS: Final = 2_000
 GROUP_MAX_BYTES: Final = 1024 * 1024
 LAZY_SECONDS: Final = 1.0
 """How long a resolution waits for a commit to ride with. Losing one only costs a look into the stream."""
-MAX_GAPS: Final = 64
-"""Gaps among a stream's segments where records were shed: they are part of the stream's row."""
 TURN_SECONDS: Final = 1.0
 """The thread turns at least this often, so that a watchdog can tell an idle writer from a dead one."""
 
@@ -67,9 +67,11 @@ class Writer:
         now_ns: Callable[[], int] = time.time_ns,
         boot_clock: BootClock | None = None,
         on_confirmed: Callable[[int], None] = lambda _stream: None,
+        wall_clock: WallClock = UNWATCHED,
     ) -> None:
         self.state = state
         self.settings = settings
+        self.wall_clock = wall_clock
         self._room = Room(settings.max_bytes, settings.gateway, settings.receipts)
         self.upkeep = Upkeep(
             state,
@@ -80,6 +82,7 @@ class Writer:
             max_age_seconds=settings.max_age_seconds,
             boot_clock=boot_clock,
             clock=clock,
+            wall_clock=wall_clock,
         )
         self.committed = Committed(state, self._room)
         self.failure: BaseException | None = None
@@ -264,16 +267,18 @@ class Writer:
             segment_max_bytes=settings.batch_max_bytes,
             quarantine_max_bytes=min(QUARANTINE_MAX_BYTES, settings.max_bytes // 8),
             now_ns=self._now_ns,
+            wall_clock=self.wall_clock,
         )
         taken: list[tuple[Intake, list[Item]]] = []
         try:
             for resolution in resolutions:
                 plan.resolve(self.state.books[resolution.stream], resolution.seq, resolution.offset)
             failed = self._apply(changes, plan)
-            self._trim(plan)
+            self.upkeep.trim(plan, self.state, settings.retain_bytes)
             self.upkeep.shed_aged(plan, self.state)
             self._take(plan, taken)
             self.upkeep.tell_quarantine(plan, self.state)
+            self.upkeep.tell_clock(plan, self.state)
             self.upkeep.mark_ages(plan, self.state)
             batches = self._seal(plan, demands, at_once=stopping)
             rows_to_write = plan.finish()
@@ -316,15 +321,6 @@ class Writer:
             except JournalDamagedError as error:
                 failed[place] = error
         return failed
-
-    def _trim(self, plan: Plan) -> None:
-        books = list(self.state.books.values())
-        share = self.settings.retain_bytes // max(len(books), 1)
-        for book in books:
-            if len(book.gaps) > MAX_GAPS:
-                plan.trim(book, 0)  # what is kept lies between them
-            elif book.kept_size > share:
-                plan.trim(book, share)
 
     def _seal(
         self, plan: Plan, demands: Sequence[Demand], *, at_once: bool

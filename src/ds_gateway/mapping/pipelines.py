@@ -15,6 +15,7 @@ from ds_gateway.mapping.errors import MappingError, RefusedNameError
 from ds_gateway.mapping.routes import Route, RouteTable, compile_rules, listed_fields, subscriptions
 from ds_gateway.mapping.streams import StreamTemplate, check_device_name
 from ds_gateway.records import Record, Rejected, telemetry_prefix, telemetry_tail_after
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.mqtt import DeviceSettings
     from ds_gateway.config.serial_port import SerialSettings
     from ds_gateway.records import Frame
+    from ds_gateway.timekeeping import WallClock
 
 MAX_KEPT_READING_BYTES: Final = 4096
 """Largest last reading that is kept for ``status``: every device holds one in memory."""
@@ -56,10 +58,21 @@ class LastReading:
 class _Device:
     """What is kept of a device. Written by the pipeline's thread; `_last` and `_fields` are replaced whole."""
 
-    __slots__ = ("_about", "_count", "_fields", "_last", "_last_rejection", "_prefix", "_rejected", "_route")
+    __slots__ = (
+        "_about",
+        "_clock",
+        "_count",
+        "_fields",
+        "_last",
+        "_last_rejection",
+        "_prefix",
+        "_rejected",
+        "_route",
+    )
 
-    def __init__(self, route: Route, gateway_id: str) -> None:
+    def __init__(self, route: Route, gateway_id: str, clock: WallClock) -> None:
         self._route = route
+        self._clock = clock
         self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device)
         self._last: tuple[int | None, bytes | None] = (None, None)
         self._fields = route.fields
@@ -79,8 +92,9 @@ class _Device:
             self._learn(route.fields)
         self._last = (time_ns, data if len(data) <= MAX_KEPT_READING_BYTES else None)
         self._count += 1
-        tail = telemetry_tail_after(self._prefix, time_ns, data)
-        return Record(route.stream, route.device, tail, self._about)
+        clock, said = self._clock.stamp()
+        tail = telemetry_tail_after(self._prefix, time_ns, data, said)
+        return Record(route.stream, route.device, tail, self._about, clock)
 
     def _learn(self, fields: Mapping[str, str | None]) -> None:
         """Several entries may make one device: it has the fields of all, and is not announced at each change."""
@@ -106,13 +120,19 @@ class MqttPipeline:
     """Messages of one broker. The constructor raises `MappingError` (a ValueError) for a wrong device."""
 
     def __init__(
-        self, source_name: str, gateway_id: str, devices: Sequence[DeviceSettings], limits: LimitSettings
+        self,
+        source_name: str,
+        gateway_id: str,
+        devices: Sequence[DeviceSettings],
+        limits: LimitSettings,
+        clock: WallClock = UNWATCHED,
     ) -> None:
         rules = compile_rules(devices, gateway_id)
         self.filters = subscriptions(rules)
         """What to subscribe to: no filter twice, and none that another one contains."""
         self._source = source_name
         self._gateway_id = gateway_id
+        self._clock = clock
         self._routes = RouteTable(rules, limits)
         self._devices: dict[str, _Device] = {}
 
@@ -130,7 +150,7 @@ class MqttPipeline:
             return _rejected(self._source, shown, f"topic {shown}: {error}", payload, time_ns)
         device = self._devices.get(route.device)
         if device is None:
-            device = self._devices[route.device] = _Device(route, self._gateway_id)
+            device = self._devices[route.device] = _Device(route, self._gateway_id, self._clock)
         return device.read(self._source, route, payload, time_ns)
 
     def devices(self) -> dict[str, LastReading]:
@@ -142,7 +162,9 @@ class MqttPipeline:
 class SerialPipeline:
     """Frames of one port, which is one device. The constructor raises `MappingError` for wrong settings."""
 
-    def __init__(self, source_name: str, gateway_id: str, settings: SerialSettings) -> None:
+    def __init__(
+        self, source_name: str, gateway_id: str, settings: SerialSettings, clock: WallClock = UNWATCHED
+    ) -> None:
         name = source_name if settings.name is None else settings.name
         try:
             check_device_name(name)
@@ -160,7 +182,7 @@ class SerialPipeline:
             decode=build_decoder(settings.decode, settings.fields),
             fields=listed_fields(settings.fields),
         )
-        self._device = _Device(self._route, gateway_id)
+        self._device = _Device(self._route, gateway_id, clock)
 
     def __call__(self, frame: Frame) -> Record | Rejected:
         """The record of a frame, or why it is none."""
