@@ -11,6 +11,7 @@ import orjson
 from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal.requests import Change, Demand
 from ds_gateway.records import Item, Record
+from ds_gateway.timekeeping import UNWATCHED
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.plan import Plan
     from ds_gateway.journal.snapshot import StreamSnapshot
     from ds_gateway.records import Loss, Rejected
+    from ds_gateway.timekeeping import WallClock
     from durable_streams import SealedBatch
 
 PATIENCE_SECONDS = 10.0
@@ -54,6 +56,7 @@ class JournalBox:
             "commit_interval_seconds": 0,
         } | limits
         self.clock = FakeBootClock()
+        self.wall_clock: WallClock = UNWATCHED
         self.sent: dict[str, list[dict[str, Any]]] = {}
         self.points: Callable[[str, frozenset[str]], None] = lambda _when, _parts: None
 
@@ -67,6 +70,7 @@ class JournalBox:
             limits=JournalLimits(**self.limits),
             on_point=self.points,
             boot_clock=self.clock,
+            wall_clock=self.wall_clock,
         )
         self.intake = self.journal.intake("source", max_items=100_000, on_committed=self._on_committed)
         self.journal.start()
