@@ -77,6 +77,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
     return Group(
         head,
         *_refused(_mapping(gateway, "config_refused")),
+        *_clock(_mapping(result, "clock")),
         *_embedded(_mapping(result, "embedded")),
         _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
         _table(
@@ -117,6 +118,22 @@ def _refused(refused: Mapping[str, Any]) -> list[Text]:
         *([f"  and {more} more: ds-gateway check tells all"] if more > 0 else []),
     ]
     return [Text(_safe(line).plain, style="bold red") for line in lines]
+
+
+def _clock(clock: Mapping[str, Any]) -> list[Text]:
+    """Nothing while it is well, and was never set."""
+    lines: list[Text] = []
+    if clock.get("synchronised") is False:
+        lines.append(
+            _safe(
+                f"the clock is not synchronised since {_text(clock, 'since')}: records say so, and commands wait; set "
+                "up a time server (timedatectl), or gateway.clock: trusted"
+            )
+        )
+    step = _mapping(clock, "last_step")
+    if step:
+        lines.append(_safe(f"the clock was set by {_text(step, 'seconds')} s at {_text(step, 'time')}"))
+    return lines
 
 
 def _table(
