@@ -6,9 +6,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 
 from ds_gateway import clock
+from ds_gateway.assembly import downlink_options
+from ds_gateway.commands import Receipt
+from ds_gateway.downlink.receipts import record
+from harness.configuration import MINIMAL, load_text
 from harness.wall_clock import SECOND, TRUE_NS, YEAR, Clocks
 
 if TYPE_CHECKING:
@@ -130,3 +135,36 @@ class TestTheMachine:
     def test_which_boot_it_is(self, tmp_path: Path) -> None:
         assert clock.boot_id() == clock.boot_id()
         assert clock.boot_id(tmp_path / "away") != clock.boot_id(tmp_path / "away")
+
+
+class TestTrust:
+    @pytest.mark.parametrize(
+        ("gateway", "downlink", "for_commands"),
+        [
+            ("auto", "synchronised", False),
+            ("auto", "trusted", True),
+            ("trusted", "synchronised", True),
+        ],
+    )
+    def test_the_gateway_s_is_for_commands_too(
+        self,
+        gateway: str,
+        downlink: str,
+        for_commands: bool,  # noqa: FBT001
+        tmp_path: Path,
+    ) -> None:
+        text = (
+            MINIMAL.replace("id: line-7", f"id: line-7, clock: {gateway}") + f"downlink: {{clock: {downlink}}}\n"
+        )
+        settings = load_text(tmp_path, text).settings
+        assert downlink_options(settings, "r", dry_run=False).trusts_clock is for_commands
+
+    def test_by_default_the_machine_is_asked(self, tmp_path: Path) -> None:
+        assert load_text(tmp_path, MINIMAL).settings.gateway.clock == "auto"
+
+
+def test_a_receipt_says_it_like_any_record() -> None:
+    receipt = Receipt("c1", 1, "d", "expired", is_final=True)
+    made = record(receipt, stream="r", gateway="g", time_ns=0, stamp=Clocks().timekeeper().stamp())
+    assert orjson.loads(b"{" + made.tail)["clock"] == "unsynced"
+    assert made.clock is not None

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
 import orjson
 
-from ds_gateway.records import telemetry_prefix, telemetry_tail_after
+from ds_gateway.journal.book import Book
+from ds_gateway.journal.clocks import tell
+from ds_gateway.records import ClockState, telemetry_prefix, telemetry_tail_after
 from ds_gateway.timekeeping import member
 from ds_gateway.times import corrected
+from durable_streams import DurableStream
+from durable_streams.testing import InMemoryStreamServer
 
-SECOND = 1_000_000_000
+if TYPE_CHECKING:
+    import pytest
+
+SECOND: Final = 1_000_000_000
+PAGE: Final = (Path(__file__).parents[2] / "docs/records.md").read_text(encoding="utf-8")
 
 
 def reading(time: str, boot: str = "", mono: float = 0.0, **more: object) -> dict[str, object]:
@@ -65,3 +77,39 @@ class TestCorrected:
         assert list(record) == ["id", "gateway", "device", "time", "clock", "boot", "mono", "data"]
         assert (record["clock"], record["boot"], record["mono"]) == ("unsynced", "0123abcd", 12.000034)
         assert times(record, clock("0123abcd", "2026-01-01T00:00:00.000000Z")) == ["2026-01-01T00:00:12.000034Z"]
+
+
+class TestThePage:
+    """docs/records.md."""
+
+    def blocks(self, language: str) -> list[str]:
+        chapter = PAGE.partition("## Times")[2].partition("\n## ")[0]
+        return re.findall(rf"^```{language}\n(.*?)^```$", chapter, re.DOTALL | re.MULTILINE)
+
+    def test_its_program_corrects_its_records(self, capsys: pytest.CaptureFixture[str]) -> None:
+        (program,) = self.blocks("python")
+        records: list[dict[str, Any]] = [orjson.loads(text) for text in self.blocks("json")]
+        with (
+            InMemoryStreamServer() as server,
+            DurableStream.create(
+                server.url("/v1/telemetry/line-7/a"), content_type="application/json"
+            ) as telemetry,
+        ):
+            for record in records:
+                telemetry.append(record)
+            exec(program.replace("https://streams.example.com/v1/stream", server.url("/v1")), {})
+        assert capsys.readouterr().out == "corrected 2026-11-22T17:46:58.105905Z {'temperature': 21.4}\n"
+
+    def test_its_records_are_as_the_gateway_writes_them(self) -> None:
+        reading, told = [orjson.loads(text) for text in self.blocks("json")]
+        tail = telemetry_tail_after(
+            telemetry_prefix(gateway="line-7", device="a/t1"), 0, b"{}", member("3f9c2a7e", 83_412_907_000)
+        )
+        written = orjson.loads(b'{"id":"x",' + tail)
+        assert list(reading) == list(written)
+        assert {key: written[key] for key in ("clock", "boot", "mono")} == {
+            key: reading[key] for key in ("clock", "boot", "mono")
+        }
+        book = Book(number=1, name="s", url="", producer_id="", incarnation="")
+        clock = ClockState("3f9c2a7e", is_synchronised=True, base_ns=0, since_ns=147_200_000_000)
+        assert list(orjson.loads(tell(book, clock))) == list(told["info"])

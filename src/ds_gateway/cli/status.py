@@ -126,8 +126,8 @@ def _clock(clock: Mapping[str, Any]) -> list[Text]:
     if clock.get("synchronised") is False:
         lines.append(
             _safe(
-                f"the clock is not synchronised since {_text(clock, 'since')}: records say so, and commands wait; set "
-                "up a time server (timedatectl), or gateway.clock: trusted"
+                "the clock is not synchronised: records say so, and commands wait; set up a time server, or "
+                "gateway.clock: trusted"
             )
         )
     step = _mapping(clock, "last_step")

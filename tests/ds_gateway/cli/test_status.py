@@ -95,6 +95,21 @@ class TestTheTables:
             "gateway line-7, version 0.1.0, pid 4711, up 2.0 h, server http://127.0.0.1:4437/v1/stream"
         )
 
+    def test_a_clock_that_is_well_has_no_line(self) -> None:
+        clock = {"synchronised": True, "trusted": False, "since": "x", "boot": "b", "steps": 0, "last_step": None}
+        assert shown({**STATUS, "clock": clock}) == shown(STATUS)
+
+    def test_a_clock_that_is_not_synchronised_or_was_set(self) -> None:
+        step = {"time": "2026-03-01T11:00:00.000000Z", "seconds": -3.5}
+        clock = {"synchronised": False, "since": "2026-03-01T10:00:00.000000Z", "last_step": step}
+        assert shown({**STATUS, "clock": clock}).splitlines()[1:3] == [
+            (
+                "the clock is not synchronised: records say so, and commands wait; set up a time server, or "
+                "gateway.clock: trusted"
+            ),
+            "the clock was set by -3.5 s at 2026-03-01T11:00:00.000000Z",
+        ]
+
     def test_sources(self) -> None:
         assert rows(shown(STATUS), "sources") == [
             ["hall", "mqtt", "connected", "-", "1500", "0"],
