@@ -165,6 +165,15 @@ class TestUnsynced:
         assert shape(messages) == [1, 2, "clock", 3]
         assert_corrected(box, messages)
 
+    def test_it_need_not_be_set_to_be_synchronised(self, box: Rig) -> None:
+        unsynced = box.make(1)
+        box.clocks.is_synchronised = True
+        box.keeper.look()
+        box.accept(unsynced, box.make(2))
+        messages = box.contents(A)
+        assert shape(messages) == [1, "clock", 2]
+        assert [each["offset"] for each in told(messages)] == [0]
+
     def test_what_the_journal_itself_makes_says_so_too(self, box: Rig) -> None:
         loss = Loss("qos0", certain=True, count=1, first_ns=0, last_ns=0)
         box.accept(box.make(1, about=b'{"fields":{}}'), loss)
