@@ -25,6 +25,7 @@ from ds_gateway.errors import ControlError
 from ds_gateway.journal.access import user_name
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.quarantine import COMMIT_SECONDS, DEFAULT_LIMIT, MAX_LIMIT, Quarantine, steps
+from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -269,6 +270,7 @@ def _journal(config: Path | None) -> Iterator[Quarantine]:
         on_stream=lambda _book: None,
         on_confirmed=lambda _stream: None,
         on_point=lambda _when, _parts: None,
+        wall_clock=UNWATCHED,  # what is read again keeps its time; nobody knows how the clock was then
     )
     try:
         journal.start()
