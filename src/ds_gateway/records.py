@@ -158,9 +158,14 @@ def telemetry_prefix(*, gateway: str, device: str) -> bytes:
     return b'"gateway":%b,"device":%b,"time":"' % (orjson.dumps(gateway), orjson.dumps(device))
 
 
-def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes) -> bytes:
-    """As `telemetry_tail` without ``received_ns``, for a source that kept the `telemetry_prefix`."""
-    return b'%b%b","data":%b}' % (prefix, rfc3339(time_ns).encode(), data)
+def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, received: bytes = b"") -> bytes:
+    """As `telemetry_tail`, for a source that kept the `telemetry_prefix`; ``received`` is a `received_member`."""
+    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), received, data)
+
+
+def received_member(received_ns: int) -> bytes:
+    """When the payload was read, for a record whose ``time`` came from the payload."""
+    return b',"received":"%b"' % rfc3339(received_ns).encode()
 
 
 def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: bytes) -> bytes:

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from ds_gateway.decoding.errors import UndecodableError
-from ds_gateway.decoding.selection import Selection
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ds_gateway.config.decoding import FieldSettings
-    from ds_gateway.decoding.limits import Decoder
 
 MAX_DEPTH: Final = 128
 """Deepest nesting. A record adds levels of its own, and parsers refuse or crash at depths of their own."""
@@ -37,15 +30,15 @@ def decode_json(payload: bytes) -> bytes:
     return text if text[0] == _OBJECT else b'{"value":%b}' % text
 
 
-def json_selector(fields: Mapping[str, FieldSettings]) -> Decoder:
-    """A decoder that lets only the listed fields pass."""
-    selection = Selection(fields, _number)
+def parse_json(payload: bytes) -> dict[str, Any]:
+    """The members, each number as a `Decimal` of the digits that were sent."""
+    values = _parsed(_validated(payload))
+    return values if isinstance(values, dict) else {"value": values}
 
-    def decode(payload: bytes) -> bytes:
-        values = _parsed(_validated(payload))
-        return selection.render(values if isinstance(values, dict) else {"value": values})
 
-    return decode
+def read_json_number(value: object) -> Decimal | None:
+    """The number that a value is; a text is none."""
+    return value if isinstance(value, Decimal) else None
 
 
 def _validated(payload: bytes) -> bytes:
@@ -77,7 +70,3 @@ def _parsed(valid: bytes) -> Any:
         return _exact_numbers.decode(valid.decode())
     except ArithmeticError as error:  # 1e-99999999999999999999 is valid JSON and too much for a Decimal
         raise UndecodableError("a number with an exponent beyond any use") from error
-
-
-def _number(value: object) -> Decimal | None:
-    return value if isinstance(value, Decimal) else None

@@ -23,8 +23,8 @@ _MAX_TOPIC_BYTES: Final = 1024
 class Pipeline(Protocol):
     """Decoding and mapping: a message becomes a record, or bytes kept aside with a reason."""
 
-    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
-        """Return the outcome; ``time_ns`` is when the message was received. Does not raise."""
+    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
+        """Return the outcome, None for what is not reported; ``time_ns`` is when it came. Does not raise."""
         ...  # pragma: no cover
 
 
