@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ds_gateway.decoding.cbor_payload import parse_cbor
 from ds_gateway.decoding.errors import SettingsMistakeError, UndecodableError
 from ds_gateway.decoding.fitting import check_settings
-from ds_gateway.decoding.json_payload import MAX_DEPTH, decode_json, parse_json, read_json_number
+from ds_gateway.decoding.json_payload import (
+    MAX_DEPTH,
+    decode_json,
+    json_selector,
+    parse_json,
+    parse_json_roughly,
+    read_json_number,
+)
 from ds_gateway.decoding.limits import MAX_DATA_BYTES, MAX_PAYLOAD_BYTES, bounded, check_data, check_payload
 from ds_gateway.decoding.reporting import Report
 from ds_gateway.decoding.row_payload import csv_parser, regex_parser
@@ -61,6 +68,8 @@ def build_decoder(
     """
     if decode.kind == "json" and fields is None and not drop:
         return bounded(decode_json)
+    if decode.kind == "json" and fields is not None:
+        return bounded(json_selector(Selection(fields, read_json_number)))
     parse, read = _parser(decode)
     shape = _shape(decode, fields, drop, read)
 
@@ -84,6 +93,8 @@ def build_timed_decoder(
     parse, read = _parser(decode)
     shape = _shape(decode, fields, drop, read)
     passes = decode.kind == "json" and fields is None and not drop
+    if passes:
+        parse = parse_json_roughly
     payload_time = PayloadTime(time)
 
     def decode_payload(payload: bytes) -> tuple[bytes, int | None, str]:

@@ -33,6 +33,7 @@ _PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.
 
 
 _LEAST_DOUBLE: Final = -_LARGEST_DOUBLE
+_LARGEST_EXPONENT: Final = _LARGEST_DOUBLE.adjusted()
 
 _SHORTEST: Final = {"e": (3, 5), "f": (6, 9)}
 """Significant digits, at least and at most, that tell one float of 16 and of 32 bits from all others."""
@@ -113,7 +114,7 @@ class Arithmetic:
                 value = self._bounded(value)
         except ArithmeticError as error:
             raise UndecodableError("a number with more digits than can be scaled exactly") from error
-        if not _LEAST_DOUBLE <= value <= _LARGEST_DOUBLE:
+        if value.adjusted() >= _LARGEST_EXPONENT and not is_in_range(value):
             raise UndecodableError("a number outside the range of a double after scaling")
         return value
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _MAX_PLAIN_EXPONENT: Final = 20
 
 
-class _Field:
-    __slots__ = ("arithmetic", "constant", "else_", "find", "key", "map", "name", "source")
+class Field:
+    """One field of the records."""
+
+    __slots__ = ("arithmetic", "constant", "else_", "key", "map", "name", "way")
 
     def __init__(self, name: str, settings: FieldSettings) -> None:
-        way = Way(name if settings.from_ is None else settings.from_)
         self.name = name
-        self.source = way.source
-        self.find = way.find
+        self.way = Way(name if settings.from_ is None else settings.from_)
         self.arithmetic = Arithmetic.of(settings)
         self.map = None if settings.map is None else _rendered_map(settings.map)
         self.else_ = None if settings.else_ is None else _rendered(settings.else_)
@@ -37,6 +37,7 @@ class _Field:
         self.key = orjson.dumps(name) + b":"
 
     def mapped(self, value: object) -> bytes:
+        """What the value becomes, as JSON."""
         assert self.map is not None, "the caller looked"
         for key in _map_keys(value):
             found = self.map.get(key)
@@ -53,46 +54,63 @@ class Selection:
     """
 
     def __init__(self, fields: Mapping[str, FieldSettings], read_number: ReadNumber) -> None:
-        self._fields = [_Field(name, settings) for name, settings in fields.items()]
+        self.fields = [Field(name, settings) for name, settings in fields.items()]
+        self._ways = [(field.way.source, field.way.find) for field in self.fields]
         self._read_number = read_number
-        self._is_constant = bool(fields) and all(field.constant is not None for field in self._fields)
+        self._plan = [
+            (field.key, field.arithmetic, None if field.map is None and field.constant is None else field)
+            for field in self.fields
+        ]
+        self._is_constant = bool(fields) and all(field.constant is not None for field in self.fields)
+
+    def pick(self, values: Mapping[str, Any]) -> list[object]:
+        """The value of each field, or `MISSING`."""
+        picked = []
+        for source, find in self._ways:
+            # A plain name is the usual case, and a call less.
+            value = values.get(source, MISSING)
+            picked.append(find(values) if value is MISSING else value)
+        return picked
 
     def render(self, values: Mapping[str, Any]) -> bytes:
         """Return the object's bytes; `UndecodableError` if nothing listed is there or cannot be scaled."""
+        return self.render_picked(self.pick(values), values)
+
+    def render_picked(self, picked: Sequence[object], values: Mapping[str, Any]) -> bytes:
+        """As `render`, of what `pick` gave."""
         members = []
         has_any = self._is_constant
-        for field in self._fields:
-            if field.constant is not None:
-                members.append(field.key + field.constant)
+        for (key, arithmetic, special), value in zip(self._plan, picked, strict=True):
+            if special is not None:
+                if special.constant is not None:
+                    members.append(key + special.constant)
+                elif value is not MISSING:
+                    members.append(key + special.mapped(value))
+                    has_any = True
                 continue
-            # A plain name is the usual case, and a call less.
-            value = values.get(field.source, MISSING)
             if value is MISSING:
-                value = field.find(values)
-                if value is MISSING:
-                    continue
-            has_any = True
-            if field.map is not None:
-                members.append(field.key + field.mapped(value))
                 continue
-            if field.arithmetic is not None and value is not None:
-                value = self._compute(field, field.arithmetic, value)
-            members.append(field.key + render_value(value))
+            has_any = True
+            if arithmetic is None or value is None:
+                members.append(key + (str(value).encode() if type(value) is Decimal else render_value(value)))
+                continue
+            number = value if type(value) is Decimal else self._read_number(value)
+            members.append(key + str(self._computed(key, arithmetic, number, value)).encode())
         if not has_any:
-            sources = [field.source for field in self._fields if field.constant is None]
+            sources = [field.way.source for field in self.fields if field.constant is None]
             raise UndecodableError(
                 f"none of the listed fields ({some(sources)}) is in the payload, which has {some(values)}"
             )
         return b"{%b}" % b",".join(members)
 
-    def _compute(self, field: _Field, arithmetic: Arithmetic, value: object) -> Decimal:
-        number = self._read_number(value)
-        if number is None:
-            raise UndecodableError(f"field {field.name}: {shown(value)} is not a number, so it cannot be scaled")
+    @staticmethod
+    def _computed(key: bytes, arithmetic: Arithmetic, number: Decimal | None, value: object) -> Decimal:
         try:
+            if number is None:
+                raise UndecodableError(f"{shown(value)} is not a number, so it cannot be scaled")
             return arithmetic.apply(number)
         except UndecodableError as error:
-            raise UndecodableError(f"field {field.name}: {error}") from error
+            raise UndecodableError(f"field {orjson.loads(key[:-1])}: {error}") from error
 
 
 class Dropping:

@@ -35,6 +35,11 @@ class Way:
         """Name of the member on the top level that it leads through."""
         return self._levels[0] if self._levels else self.source
 
+    @property
+    def last(self) -> str:
+        """Name of the member that it leads to."""
+        return self._levels[-1] if self._levels else self.source
+
     def find(self, values: Mapping[str, Any]) -> object:
         """The value, or `MISSING`."""
         value = values.get(self.source, MISSING)
