@@ -52,7 +52,7 @@ def _pattern(value: str) -> str:
 
 def _one_character(value: str) -> str:
     if len(value) != 1 or value in '"\r\n' or not value.isascii():
-        raise ValueError(f'must be one ASCII character, no quote and no line end; a tab is "\\t"')
+        raise ValueError('must be one ASCII character, no quote and no line end; a tab is "\\t"')
     return value
 
 

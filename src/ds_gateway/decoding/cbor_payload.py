@@ -14,13 +14,16 @@ import io
 import math
 import struct
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import cbor2
 
 from ds_gateway.decoding.errors import UndecodableError
 from ds_gateway.decoding.numbers import is_in_range, shortest
 from ds_gateway.decoding.values import Base64Text, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_CBOR_BYTES: Final = 64 * 1024
 MAX_CBOR_DEPTH: Final = 64
@@ -37,34 +40,34 @@ class _RefusedError(ValueError):
     pass
 
 
-def _content(decoder: cbor2.CBORDecoder, immutable: bool) -> Any:  # noqa: FBT001 - the library's signature
-    return decoder.decode(immutable=immutable)
+# The library calls these with the decoded content, and with whether the tag is in a key.
+def _content(content: Any, _in_key: bool) -> Any:  # noqa: FBT001
+    return content
 
 
-def _refuse_reference(_decoder: cbor2.CBORDecoder, _immutable: bool) -> NoReturn:  # noqa: FBT001
+def _refuse_reference(_content: Any, _in_key: bool) -> NoReturn:  # noqa: FBT001
     raise _RefusedError("it has references inside, which are not followed")
 
 
-def _bignum(decoder: cbor2.CBORDecoder, immutable: bool) -> Any:  # noqa: FBT001
-    data = decoder.decode()
-    if immutable or not isinstance(data, bytes) or len(data) > _MAX_BIGNUM_BYTES:
+def _bignum(content: Any, in_key: bool) -> int:  # noqa: FBT001
+    if in_key or not isinstance(content, bytes) or len(content) > _MAX_BIGNUM_BYTES:
         raise _RefusedError("a bignum is beyond any use")
-    return int.from_bytes(data, "big")
+    return int.from_bytes(content, "big")
 
 
-def _negative(decoder: cbor2.CBORDecoder, immutable: bool) -> Any:  # noqa: FBT001
-    return -1 - _bignum(decoder, immutable)
+def _negative(content: Any, in_key: bool) -> int:  # noqa: FBT001
+    return -1 - _bignum(content, in_key)
 
 
-def _fraction(decoder: cbor2.CBORDecoder, _immutable: bool) -> Any:  # noqa: FBT001
-    match decoder.decode():
+def _fraction(content: Any, _in_key: bool) -> Decimal:  # noqa: FBT001
+    match content:
         case [int(exponent), int(mantissa)] if abs(exponent) <= _MAX_EXPONENT:
-            return Decimal(mantissa).scaleb(exponent)
+            return Decimal(f"{mantissa}E{exponent}")
         case _:
             raise _RefusedError("a decimal fraction is beyond any use")
 
 
-def _refuse_bigfloat(_decoder: cbor2.CBORDecoder, _immutable: bool) -> NoReturn:  # noqa: FBT001
+def _refuse_bigfloat(_content: Any, _in_key: bool) -> NoReturn:  # noqa: FBT001
     raise _RefusedError("it has a bigfloat, which has no form as JSON")
 
 
@@ -86,7 +89,7 @@ def parse_cbor(payload: bytes) -> dict[str, Any]:
     try:
         decoded = cbor2.CBORDecoder(
             stream,
-            tag_hook=lambda tag, _immutable: tag.value,
+            tag_hook=lambda tag, _in_key: tag.value,
             semantic_decoders=_TAGS,
             max_depth=MAX_CBOR_DEPTH,
             allow_duplicate_keys=False,
@@ -124,7 +127,7 @@ def _plain(value: Any) -> Any:
             return value
         case list() | tuple():
             return [_plain(each) for each in value]
-        case dict():
+        case dict() | cbor2.frozendict():
             return _members(value)
         case _ if value is cbor2.undefined:
             return None
@@ -132,7 +135,7 @@ def _plain(value: Any) -> Any:
             raise UndecodableError(f"{shortened(repr(value))} has no form as JSON")
 
 
-def _members(values: dict[Any, Any]) -> dict[str, Any]:
+def _members(values: Mapping[Any, Any]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str | int) or isinstance(key, bool):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.config.payloads import compiled
 from ds_gateway.decoding.errors import UndecodableError
@@ -13,6 +13,8 @@ from ds_gateway.decoding.values import numeric, shown, utf8_or_latin1
 if TYPE_CHECKING:
     from ds_gateway.config.payloads import CsvSettings, RegexSettings
     from ds_gateway.decoding.limits import Parser
+
+MAX_COLUMNS: Final = 1000
 
 
 def csv_parser(settings: CsvSettings) -> Parser:
@@ -28,6 +30,8 @@ def csv_parser(settings: CsvSettings) -> Parser:
         text = utf8_or_latin1(payload, settings.encoding)
         row = _only_row(text)
         if names is None:
+            if len(row) > MAX_COLUMNS:
+                raise UndecodableError(f"the row has {len(row)} values; at most {MAX_COLUMNS} are taken")
             return {str(number): _cell(str(number), cell) for number, cell in enumerate(row, 1)}
         if row == names:
             return None

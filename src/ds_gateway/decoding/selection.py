@@ -105,9 +105,10 @@ class Selection:
 
     @staticmethod
     def _computed(key: bytes, arithmetic: Arithmetic, number: Decimal | None, value: object) -> Decimal:
+        if number is None:
+            name = orjson.loads(key[:-1])
+            raise UndecodableError(f"field {name}: {shown(value)} is not a number, so it cannot be scaled")
         try:
-            if number is None:
-                raise UndecodableError(f"{shown(value)} is not a number, so it cannot be scaled")
             return arithmetic.apply(number)
         except UndecodableError as error:
             raise UndecodableError(f"field {orjson.loads(key[:-1])}: {error}") from error

@@ -38,18 +38,25 @@ MISTAKES = [
     ("decode: {json: {}, text: {}}", "7: decode: has json and text: a payload is read one way; keep one of them"),
     (
         "decode: {}",
-        "7: decode: says no kind of payload: there are json, csv, regex, struct, cbor, number, text, "
-        "raw, as decode: json",
+        (
+            "7: decode: says no kind of payload: there are json, csv, regex, struct, cbor, number, text, "
+            "raw, as decode: json"
+        ),
     ),
     (
         "decode: {regex: '[0-9]+'}",
-        "7: decode.regex.pattern: '[0-9]+' has no named group: what is to be a field is named, as in "
-        "(?P<weight>[0-9.]+)",
+        (
+            "7: decode.regex.pattern: '[0-9]+' has no named group: what is to be a field is named, as in "
+            "(?P<weight>[0-9.]+)"
+        ),
     ),
     (
         r"decode: {regex: '(?P<a>x)\1'}",
-        r"7: decode.regex.pattern: '(?P<a>x)\\1' cannot be used: invalid escape sequence: \1; the syntax is RE2's "
-        "(no look-around, no back-references)",
+        (
+            r"7: decode.regex.pattern: '(?P<a>x)\\1' cannot be used: invalid escape sequence: \1; "
+            r"the syntax is RE2's "
+            "(no look-around, no back-references)"
+        ),
     ),
     (
         "decode: regex",
@@ -57,8 +64,10 @@ MISTAKES = [
     ),
     (
         "decode: {csv: {delimiter: ';;'}}",
-        "7: decode.csv.delimiter: must be one ASCII character, no quote and no line end, not ';;'; a tab is "
-        '"\\t"',
+        (
+            "7: decode.csv.delimiter: must be one ASCII character, no quote and no line end, not ';;'; a tab is "
+            '"\\t"'
+        ),
     ),
     (
         "decode: {csv: {decimal: ','}}",
@@ -74,8 +83,11 @@ MISTAKES = [
     ),
     (
         "decode: {struct: {members: {a: u12}}}",
-        "7: decode.struct.members.a.type: must be u8, i8, u16, i16, u24, i24, u32, i32, u64, i64, f16, f32, f64, "
-        "text or hex, not 'u12'; did you mean u32?",
+        (
+            "7: decode.struct.members.a.type: must be u8, i8, u16, i16, u24, i24, u32, i32, u64, "
+            "i64, f16, f32, f64, "
+            "text or hex, not 'u12'; did you mean u32?"
+        ),
     ),
     (
         "decode: {struct: {members: {a: text}}}",
@@ -87,8 +99,11 @@ MISTAKES = [
     ),
     (
         "decode: {struct: {members: {a: {type: u8, bits: 4}}}}",
-        "7: decode.struct.members.a.bits: must be the lowest and the highest bit, as [4, 7], not 4; bit 0 is the "
-        "least significant",
+        (
+            "7: decode.struct.members.a.bits: must be the lowest and the highest bit, as [4, 7], "
+            "not 4; bit 0 is the "
+            "least significant"
+        ),
     ),
     (
         "decode: {struct: {length: 2, members: {a: u32}}}",
@@ -117,8 +132,11 @@ MISTAKES = [
     ),
     (
         "fields: {value: {from: /a~b}}",
-        "7: fields.value.from: '/a~b' begins as a JSON pointer, where ~ is written ~0 (and / in a name ~1): write "
-        "it so",
+        (
+            "7: fields.value.from: '/a~b' begins as a JSON pointer, where ~ is written ~0 (and / in "
+            "a name ~1): write "
+            "it so"
+        ),
     ),
     ("fields: {weight: {}}", "7: fields.weight: 'weight' is no field of a text; there are encoding, value"),
     (
@@ -131,18 +149,26 @@ MISTAKES = [
     ),
     (
         "time: {from: value, format: iso}",
-        '7: time.format: must be unix, unix_ms, unix_us, unix_ns, rfc3339 or a pattern as "%Y-%m-%d %H:%M:%S", '
-        "not 'iso'",
+        (
+            "7: time.format: must be unix, unix_ms, unix_us, unix_ns, rfc3339 or a pattern as "
+            '"%Y-%m-%d %H:%M:%S", '
+            "not 'iso'"
+        ),
     ),
     (
         "time: {from: value, format: '%H:%M:%S'}",
-        "7: time.format: '%H:%M:%S' does not give a day: a pattern has a year, a month and a day, as %Y-%m-%d; "
-        "where date and time are two fields, name both, as from: [date, time]",
+        (
+            "7: time.format: '%H:%M:%S' does not give a day: a pattern has a year, a month and a "
+            "day, as %Y-%m-%d; "
+            "where date and time are two fields, name both, as from: [date, time]"
+        ),
     ),
     (
         "time: {from: value, zone: Mars/Olympus}",
-        "7: time.zone: 'Mars/Olympus' is no time zone that this machine knows: write it as Europe/Berlin, or "
-        "install tzdata",
+        (
+            "7: time.zone: 'Mars/Olympus' is no time zone that this machine knows: write it as Europe/Berlin, or "
+            "install tzdata"
+        ),
     ),
     (
         "report: {deadband: {value: 1}}",
