@@ -32,7 +32,6 @@ from ds_gateway.mqtt.rivalry import Rivalry
 from ds_gateway.mqtt.sending import Sender
 from ds_gateway.mqtt.status import Status
 from ds_gateway.mqtt.subscription import AnswerTopics, merged
-from ds_gateway.mqtt.tokens import Delivery
 from ds_gateway.mqtt.wakeup import Wakeup
 from durable_streams import Backoff, RandomSource
 
@@ -314,7 +313,8 @@ class MqttSource:
                     acked, generation = self._dialogue.mark.commit, self._dialogue.generation
                     items.append(self._publications.item(happened, acked=acked, generation=generation))
                     self._sender.received(happened)
-        self._status.received(sum(isinstance(item.token, Delivery) for item in items))
+        reported = sum(item.payload is not None for item in items)
+        self._status.received(reported + self._publications.take_unreported())
         self._handover.add(items)
 
     def _greeted(self, connection: Connection, connack: Connack) -> None:
