@@ -158,9 +158,12 @@ def telemetry_prefix(*, gateway: str, device: str) -> bytes:
     return b'"gateway":%b,"device":%b,"time":"' % (orjson.dumps(gateway), orjson.dumps(device))
 
 
-def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, received: bytes = b"") -> bytes:
-    """As `telemetry_tail`, for a source that kept the `telemetry_prefix`; ``received`` is a `received_member`."""
-    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), received, data)
+def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, more: bytes = b"") -> bytes:
+    """As `telemetry_tail`, for a source that kept the `telemetry_prefix`.
+
+    ``more`` are members between time and data, each with a comma before it, as `received_member`.
+    """
+    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), more, data)
 
 
 def received_member(received_ns: int) -> bytes:

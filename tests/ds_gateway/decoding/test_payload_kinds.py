@@ -51,6 +51,15 @@ def reason(decode: Any, payload: bytes, **fields: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def outcome(decode: Decoder, payload: bytes) -> str:
+    """The reason, or which type of value the fields are."""
+    try:
+        data = decode(payload)
+    except UndecodableError as error:
+        return str(error)
+    return type(orjson.loads(data)).__name__ if data else "no reading"
+
+
 class TestAnyPayload:
     """Payloads come from whoever may publish: each gives an object or a reason, and nothing else."""
 
@@ -63,12 +72,7 @@ class TestAnyPayload:
     def test_any_bytes_give_an_object_or_a_reason(self, decode: Any, payload: bytes) -> None:
         listed: dict[str, dict[str, Any]] = {"value": {"scale": 2}, "a": {"clamp": [0, 1]}, "b": {"map": {"1": 2}}}
         for fields in ({}, listed):
-            try:
-                result = decoder(decode, **fields)(payload)
-            except UndecodableError as error:
-                assert str(error)
-            else:
-                assert isinstance(orjson.loads(result), dict)
+            assert outcome(decoder(decode, **fields), payload) not in {"", "list", "int", "str"}
 
     @pytest.mark.parametrize("decode", EXAMPLES.values(), ids=EXAMPLES)
     @pytest.mark.parametrize(
@@ -77,10 +81,7 @@ class TestAnyPayload:
     )
     def test_the_largest_payload_of_anything_is_bounded(self, decode: Any, unit: bytes) -> None:
         for size in (MAX_PAYLOAD_BYTES // len(unit), MAX_CBOR_BYTES // len(unit)):
-            try:
-                orjson.loads(decoder(decode)(unit * size))
-            except UndecodableError as error:
-                assert len(str(error)) < 500
+            assert len(outcome(decoder(decode), unit * size)) < 500
         assert "are taken" in reason(decode, b"1" * (MAX_PAYLOAD_BYTES + 1))
 
 
@@ -346,7 +347,9 @@ class TestNumberAndRaw:
     def test_a_number_keeps_its_digits(self, payload: bytes, value: str) -> None:
         assert decoder("number")(payload) == b'{"value":%b}' % value.encode()
 
-    @pytest.mark.parametrize("payload", [b"", b"NaN", b"inf", b"1 2", b"0x10", b"1_000", "١".encode(), b"\xff"])
+    @pytest.mark.parametrize(
+        "payload", [b"", b"NaN", b"inf", b"1 2", b"0x10", b"1_000", "\u0661".encode(), b"\xff"]
+    )
     def test_anything_else_is_refused(self, payload: bytes) -> None:
         assert "not a" in reason("number", payload)
 
