@@ -84,6 +84,7 @@ def open_journal(
             when_full=settings.journal.when_full,
             max_age_seconds=settings.journal.max_age,
             receipts=receipts,
+            envelope=settings.gateway.envelope,
         ),
         on_stream=on_stream,
         on_confirmed=on_confirmed,
@@ -103,7 +104,9 @@ def mqtt_source(
     name: str, broker: MqttSettings, settings: Settings, journal: Journal, routes: CommandRoutes
 ) -> Source:
     """One broker."""
-    pipeline = MqttPipeline(name, settings.gateway.id, broker.devices, settings.limits)
+    pipeline = MqttPipeline(
+        name, settings.gateway.id, broker.devices, settings.limits, envelope=settings.gateway.envelope
+    )
     intakes: list[Intake] = []
 
     def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
@@ -133,7 +136,7 @@ def mqtt_source(
 
 def serial_source(name: str, port: SerialSettings, settings: Settings, journal: Journal) -> Source:
     """One port."""
-    pipeline = SerialPipeline(name, settings.gateway.id, port)
+    pipeline = SerialPipeline(name, settings.gateway.id, port, envelope=settings.gateway.envelope)
     intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
     source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
     return Source(name, source, pipeline, intake)
@@ -152,4 +155,5 @@ def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Opt
         trusts_clock=settings.downlink.clock == "trusted",
         gateway_commands=settings.downlink.gateway_commands,
         dry_run=dry_run,
+        envelope=settings.gateway.envelope,
     )

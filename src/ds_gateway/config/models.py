@@ -37,6 +37,9 @@ class GatewaySettings(Model):
     id: Name = Field(
         description="Name of this gateway, frozen in the journal at the first start; default: the host name."
     )
+    envelope: Literal["plain", "cloudevents"] = Field(
+        "plain", description="What records look like: as docs/records.md says, or CloudEvents 1.0 in JSON."
+    )
 
 
 class BatchSettings(Model):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.downlink.reception import Write
     from ds_gateway.journal.intake import Gate, Intake
+    from ds_gateway.records import Envelope
 
 SOURCE: Final = "@downlink"
 """Whose rows they are in the journal. No broker and no port can be called so."""
@@ -64,6 +65,7 @@ class Outbox:
         *,
         stream: str,
         gateway: str,
+        envelope: Envelope = "plain",
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.restored: asyncio.Future[Mapping[str, bytes]] = loop.create_future()
@@ -73,6 +75,7 @@ class Outbox:
         self._loop = loop
         self._stream = stream
         self._gateway = gateway
+        self._envelope = envelope
         self._now_ns = now_ns
         self._tickets = 0
         self._waiting: deque[tuple[int, int, asyncio.Future[int]]] = deque()
@@ -93,7 +96,13 @@ class Outbox:
         """
         payload = None
         if write.receipt is not None:
-            payload = record(write.receipt, stream=self._stream, gateway=self._gateway, time_ns=self._now_ns())
+            payload = record(
+                write.receipt,
+                stream=self._stream,
+                gateway=self._gateway,
+                time_ns=self._now_ns(),
+                envelope=self._envelope,
+            )
         self._tickets += 1
         item = Item(payload, RowChanges(self._tickets, write.rows))
         done: asyncio.Future[int] = self._loop.create_future()

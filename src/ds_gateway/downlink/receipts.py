@@ -11,6 +11,7 @@ from ds_gateway.records import Record, control_tail
 
 if TYPE_CHECKING:
     from ds_gateway.commands import Receipt
+    from ds_gateway.records import Envelope
 
 MAX_REASON_CHARACTERS: Final = 1000
 MAX_REPLY_CHARACTERS: Final = 4096
@@ -20,7 +21,7 @@ TYPICAL_BYTES: Final = 3 * 1024
 """What the receipts of one command take in the journal, with an answer of a usual length."""
 
 
-def record(receipt: Receipt, *, stream: str, gateway: str, time_ns: int) -> Record:
+def record(receipt: Receipt, *, stream: str, gateway: str, time_ns: int, envelope: Envelope = "plain") -> Record:
     """Render a receipt."""
     info: dict[str, Any] = {
         "command": receipt.command_id,
@@ -43,6 +44,7 @@ def record(receipt: Receipt, *, stream: str, gateway: str, time_ns: int) -> Reco
         time_ns=time_ns,
         kind="receipt",
         info=orjson.dumps(info),
+        envelope=envelope,
     )
     return Record(stream, receipt.device, tail)
 

@@ -74,6 +74,7 @@ class Downlink:
             self._loop,
             stream=options.receipts,
             gateway=options.gateway,
+            envelope=options.envelope,
             now_ns=around.wall_ns,
         )
         self._executor = Executor(self, self._give, self._bell, dry_run=options.dry_run)

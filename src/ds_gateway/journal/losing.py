@@ -42,7 +42,7 @@ class Losing(Transaction):
     def _loss_record(self, loss: Loss) -> Record:
         """A loss of no stream in particular, as a record of the gateway's own."""
         gateway = self._state.identity.gateway
-        tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns())
+        tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns(), envelope=self.envelope)
         return Record(ledger_stream(gateway), loss.device or "@gateway", tail)
 
     def loss_element(self, book: Book, cause: LossCause, positions: tuple[int, int], *, detail: str = "") -> bytes:
@@ -52,14 +52,20 @@ class Losing(Transaction):
         loss = Loss(cause, certain=True, count=last - first + 1, first_ns=now, last_ns=now, detail=detail)
         self.lose(loss)
         book.lost_positions += last - first
-        tail = loss_tail(loss, gateway=self.gateway, time_ns=now, positions=positions)
+        tail = loss_tail(loss, gateway=self.gateway, time_ns=now, positions=positions, envelope=self.envelope)
         return element(book.record_id(self._state.identity.short_install, first), tail)
 
     def tally_element(self, book: Book, tally: Tally) -> bytes:
         """The loss record of a tally, at its first position."""
         now_ns = self.now_ns()
         positions = (tally.first_position, tally.last_position)
-        tail = loss_tail(tally.loss(now_ns), gateway=self.gateway, time_ns=now_ns, positions=positions)
+        tail = loss_tail(
+            tally.loss(now_ns),
+            gateway=self.gateway,
+            time_ns=now_ns,
+            positions=positions,
+            envelope=self.envelope,
+        )
         return element(self.record_id(book, tally.first_position), tail)
 
     def write_refused(self, book: Book) -> None:

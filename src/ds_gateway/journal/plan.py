@@ -105,6 +105,7 @@ class Plan(Losing):
             time_ns=self.now_ns(),
             kind="device",
             info=record.about,
+            envelope=self.envelope,
         )
         position = book.next_position + len(rendered)
         rendered.append(element(book.record_id(identity.short_install, position), tail))

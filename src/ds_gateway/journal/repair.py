@@ -343,7 +343,8 @@ def _tell_lost(plan: Plan, book: Book, ranges: list[Span]) -> None:
         )
         plan.lose(loss)
         positions = (each[0][0], each[-1][1])
-        plan.append(book, loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=positions))
+        tail = loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=positions, envelope=plan.envelope)
+        plan.append(book, tail)
 
 
 def set_aside(plan: Plan, book: Book, reason: str) -> bool:

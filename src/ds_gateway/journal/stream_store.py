@@ -232,6 +232,7 @@ class StreamStore:
             time_ns=time.time_ns(),
             kind=kind,
             info=orjson.dumps({**self._birth, "epoch": epoch}),
+            envelope=self._writer.state.envelope,
         )
         return b"[" + element(f"b.{epoch}.{random_letters(16)}", tail) + b"]"
 

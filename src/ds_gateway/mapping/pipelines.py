@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import LimitSettings
     from ds_gateway.config.mqtt import DeviceSettings
     from ds_gateway.config.serial_port import SerialSettings
-    from ds_gateway.records import Frame
+    from ds_gateway.records import Envelope, Frame
 
 MAX_KEPT_READING_BYTES: Final = 4096
 """Largest last reading that is kept for ``status``: every device holds one in memory."""
@@ -82,12 +82,12 @@ class _Device:
         "_untimed",
     )
 
-    def __init__(self, route: Route, gateway_id: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, route: Route, gateway_id: str, envelope: Envelope, monotonic: Callable[[], float]) -> None:
         self._route = route
         self._monotonic = monotonic
         # Several entries may make one device: what each of them reports is decided by itself.
         self._report: dict[Reader, Report] = {}
-        self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device)
+        self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device, envelope=envelope)
         self._last: tuple[int | None, bytes | None] = (None, None)
         self._fields = route.reader.fields
         self._about = _about(self._fields)
@@ -171,8 +171,11 @@ class MqttPipeline:
         devices: Sequence[DeviceSettings],
         limits: LimitSettings,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        envelope: Envelope = "plain",
     ) -> None:
         self._monotonic = monotonic
+        self._envelope = envelope
         rules = compile_rules(devices, gateway_id)
         self.filters = subscriptions(rules)
         """What to subscribe to: no filter twice, and none that another one contains."""
@@ -190,7 +193,9 @@ class MqttPipeline:
             return _rejected(self._source, shown, f"topic {shown}: {error}", payload, time_ns)
         device = self._devices.get(route.device)
         if device is None:
-            device = self._devices[route.device] = _Device(route, self._gateway_id, self._monotonic)
+            device = self._devices[route.device] = _Device(
+                route, self._gateway_id, self._envelope, self._monotonic
+            )
         return device.read(self._source, route, payload, time_ns)
 
     def devices(self) -> dict[str, LastReading]:
@@ -208,6 +213,8 @@ class SerialPipeline:
         gateway_id: str,
         settings: SerialSettings,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        envelope: Envelope = "plain",
     ) -> None:
         name = source_name if settings.name is None else settings.name
         try:
@@ -221,7 +228,7 @@ class SerialPipeline:
             raise MappingError(str(error), key="stream") from error
         self._source = source_name
         self._route = Route(device=name, stream=stream, reader=Reader.of(settings))
-        self._device = _Device(self._route, gateway_id, monotonic)
+        self._device = _Device(self._route, gateway_id, envelope, monotonic)
 
     def __call__(self, frame: Frame) -> Record | Rejected | None:
         """The record of a frame, or why it is none; None if it is not reported."""
