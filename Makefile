@@ -42,6 +42,7 @@ soak: setup peers ## the long tests
 
 bench: setup peers ## measure what the README claims
 	.venv/bin/python benchmarks/uplink.py $(ARGS)
+	.venv/bin/python benchmarks/decoding.py $(ARGS)
 	.venv/bin/python benchmarks/client.py $(ARGS)
 	.venv/bin/python benchmarks/server.py $(ARGS)
 

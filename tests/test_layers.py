@@ -39,6 +39,8 @@ LAYERS: Final = (
 
 # The only modules that may import a library, as patterns.
 IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cbor2": ("ds_gateway.decoding*",),
+    "re2": ("ds_gateway.config.payloads",),
     "diskcache": ("ds_gateway.journal*",),
     "paho": ("ds_gateway.mqtt*", "ds_gateway.demo.sensors"),
     "serial": ("ds_gateway.serial_port*",),

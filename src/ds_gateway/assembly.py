@@ -90,6 +90,7 @@ def open_journal(
             when_full=settings.journal.when_full,
             max_age_seconds=settings.journal.max_age,
             receipts=receipts,
+            envelope=settings.gateway.envelope,
         ),
         on_stream=on_stream,
         on_confirmed=on_confirmed,
@@ -122,7 +123,9 @@ def mqtt_source(
     wall_clock: WallClock,
 ) -> Source:
     """One broker."""
-    pipeline = MqttPipeline(name, settings.gateway.id, broker.devices, settings.limits, wall_clock)
+    pipeline = MqttPipeline(
+        name, settings.gateway.id, broker.devices, settings.limits, wall_clock, envelope=settings.gateway.envelope
+    )
     intakes: list[Intake] = []
 
     def make_intake(*, gate: DedupeGate, on_committed: Callable[[Sequence[Item], int], None]) -> Intake:
@@ -154,7 +157,7 @@ def serial_source(
     name: str, port: SerialSettings, settings: Settings, journal: Journal, *, wall_clock: WallClock
 ) -> Source:
     """One port."""
-    pipeline = SerialPipeline(name, settings.gateway.id, port, wall_clock)
+    pipeline = SerialPipeline(name, settings.gateway.id, port, wall_clock, envelope=settings.gateway.envelope)
     intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
     source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
     return Source(name, source, pipeline, intake)
@@ -162,13 +165,13 @@ def serial_source(
 
 def pipelines(settings: Settings) -> dict[str, MqttPipeline | SerialPipeline]:
     """What reads the payloads of each source; not those that the running sources have."""
-    gateway = settings.gateway.id
+    gateway, envelope = settings.gateway.id, settings.gateway.envelope
     return {
         **{
-            name: MqttPipeline(name, gateway, broker.devices, settings.limits)
+            name: MqttPipeline(name, gateway, broker.devices, settings.limits, envelope=envelope)
             for name, broker in settings.mqtt.items()
         },
-        **{name: SerialPipeline(name, gateway, port) for name, port in settings.serial.items()},
+        **{name: SerialPipeline(name, gateway, port, envelope=envelope) for name, port in settings.serial.items()},
     }
 
 
@@ -191,4 +194,5 @@ def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Opt
         trusts_clock="trusted" in (settings.downlink.clock, settings.gateway.clock),
         gateway_commands=settings.downlink.gateway_commands,
         dry_run=dry_run,
+        envelope=settings.gateway.envelope,
     )

@@ -11,6 +11,7 @@ import orjson
 
 from ds_gateway.errors import GatewayError
 from ds_gateway.mapping import stream_path
+from ds_gateway.records import control_info
 from ds_gateway.uplink import http_client, request_headers
 from durable_streams import (
     AsyncDurableStream,
@@ -198,8 +199,8 @@ class Dialogue:
 
 def receipt_in(record: Any, command_id: str) -> Mapping[str, Any] | None:
     """The receipt of this command in an element of the stream; None if it tells of something else."""
-    info = record.get("info") if isinstance(record, dict) and record.get("kind") == "receipt" else None
-    return info if isinstance(info, dict) and info.get("command") == command_id else None
+    info = control_info(record, "receipt")
+    return info if info.get("command") == command_id else None
 
 
 def _is_final(receipt: Mapping[str, Any]) -> bool:

@@ -172,49 +172,102 @@ def rfc3339(time_ns: int) -> str:
     return f"{text}.{fraction // 1000:06d}Z"
 
 
+Envelope = Literal["plain", "cloudevents"]
+"""What stands around a record's data. Both have gateway, device and time; see docs/records.md."""
+
+READING_TYPE: Final = "ds-gateway.reading"
+"""CloudEvents type of a reading; a control record's is ``ds-gateway.`` and its kind."""
+
+
 def telemetry_tail(
-    *, gateway: str, device: str, time_ns: int, data: bytes, received_ns: int | None = None
+    *,
+    gateway: str,
+    device: str,
+    time_ns: int,
+    data: bytes,
+    received_ns: int | None = None,
+    envelope: Envelope = "plain",
 ) -> bytes:
     """Render a telemetry record without its id. ``data`` is a JSON object, already validated.
 
     ``received_ns`` is given only if ``time_ns`` came from the payload.
     """
-    received = "" if received_ns is None else f',"received":"{rfc3339(received_ns)}"'
-    return b'"gateway":%b,"device":%b,"time":"%b"%b,"data":%b}' % (
-        orjson.dumps(gateway),
-        orjson.dumps(device),
-        rfc3339(time_ns).encode(),
-        received.encode(),
-        data,
+    prefix = telemetry_prefix(gateway=gateway, device=device, envelope=envelope)
+    return telemetry_tail_after(
+        prefix, time_ns, data, b"" if received_ns is None else received_member(received_ns)
     )
 
 
-def telemetry_prefix(*, gateway: str, device: str) -> bytes:
+def telemetry_prefix(*, gateway: str, device: str, envelope: Envelope = "plain") -> bytes:
     """The part of a telemetry record's tail that all readings of a device have in common."""
-    return b'"gateway":%b,"device":%b,"time":"' % (orjson.dumps(gateway), orjson.dumps(device))
+    return b'%b,"time":"' % _head(gateway, device, READING_TYPE, envelope)
 
 
-def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, clock: bytes = b"") -> bytes:
-    """As `telemetry_tail` without ``received_ns``, for a source that kept the `telemetry_prefix`.
+def _head(gateway: str, device: str, type_: str, envelope: Envelope) -> bytes:
+    """The members from the one after the id to the device."""
+    common = b'"gateway":%b,"device":%b' % (orjson.dumps(gateway), orjson.dumps(device))
+    if envelope == "plain":
+        return common
+    # What CloudEvents does not know are extension attributes, which are plain values there: no objects.
+    return b'"specversion":"1.0","source":%b,"type":%b,"subject":%b,"datacontenttype":"application/json",%b' % (
+        orjson.dumps(f"/ds-gateway/{gateway}"),
+        orjson.dumps(type_),
+        orjson.dumps(device),
+        common,
+    )
 
-    ``clock``: what is said of the clock, from `timekeeping.WallClock.stamp`.
+
+def telemetry_tail_after(prefix: bytes, time_ns: int, data: bytes, more: bytes = b"") -> bytes:
+    """As `telemetry_tail`, for a source that kept the `telemetry_prefix`.
+
+    ``more`` are members between time and data, each with a comma before it, as `received_member` and what is said
+    of the clock (`timekeeping.WallClock.stamp`).
     """
-    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), clock, data)
+    return b'%b%b"%b,"data":%b}' % (prefix, rfc3339(time_ns).encode(), more, data)
 
 
-def control_tail(*, gateway: str, device: str, time_ns: int, kind: str, info: bytes, clock: bytes = b"") -> bytes:
+def received_member(received_ns: int) -> bytes:
+    """When the payload was read, for a record whose ``time`` came from the payload."""
+    return b',"received":"%b"' % rfc3339(received_ns).encode()
+
+
+def control_tail(
+    *,
+    gateway: str,
+    device: str,
+    time_ns: int,
+    kind: str,
+    info: bytes,
+    clock: bytes = b"",
+    envelope: Envelope = "plain",
+) -> bytes:
     """Render a control record (``birth``, ``device``, ``loss``, ...) without its id: a kind and info, never data.
 
-    ``info`` is a JSON object, already encoded; ``clock`` as in `telemetry_tail_after`.
+    ``info`` is a JSON object, already encoded; ``clock`` what is said of the clock, from
+    `timekeeping.WallClock.stamp`. A CloudEvent has it as data, and a kind all the same.
     """
-    return b'"gateway":%b,"device":%b,"time":"%b"%b,"kind":%b,"info":%b}' % (
-        orjson.dumps(gateway),
-        orjson.dumps(device),
+    return b'%b,"time":"%b"%b,"kind":%b,"%b":%b}' % (
+        _head(gateway, device, f"ds-gateway.{kind}", envelope),
         rfc3339(time_ns).encode(),
         clock,
         orjson.dumps(kind),
+        b"info" if envelope == "plain" else b"data",
         info,
     )
+
+
+def control_info(message: Any, kind: str) -> dict[str, Any]:
+    """What a control record of this kind says, in either envelope; nothing if it is none.
+
+    ``message`` may be anything: it is read from a stream.
+    """
+    match message:
+        case {"kind": str(found), "info": dict(info)} if found == kind:
+            return info
+        case {"kind": str(found), "specversion": str(), "data": dict(info)} if found == kind:
+            return info
+        case _:
+            return {}
 
 
 def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
@@ -231,11 +284,19 @@ def loss_info(loss: Loss, *, positions: tuple[int, int] | None = None) -> bytes:
 
 
 def loss_tail(
-    loss: Loss, *, gateway: str, time_ns: int, positions: tuple[int, int] | None = None, clock: bytes = b""
+    loss: Loss,
+    *,
+    gateway: str,
+    time_ns: int,
+    positions: tuple[int, int] | None = None,
+    clock: bytes = b"",
+    envelope: Envelope = "plain",
 ) -> bytes:
     """Render a loss record without its id. With ``positions`` its id is that of the first of them."""
     info, device = loss_info(loss, positions=positions), loss.device or "@gateway"
-    return control_tail(gateway=gateway, device=device, time_ns=time_ns, kind="loss", info=info, clock=clock)
+    return control_tail(
+        gateway=gateway, device=device, time_ns=time_ns, kind="loss", info=info, clock=clock, envelope=envelope
+    )
 
 
 def element(record_id: str, tail: bytes) -> bytes:

@@ -201,6 +201,9 @@ def _device(source: SourceStatus, reading: LastReading) -> dict[str, Any]:
         "repeated": repeated,
         "rejected": reading.rejected,
         "last_rejection": reading.last_rejection,
+        "suppressed": reading.suppressed,
+        "untimed": reading.untimed,
+        "last_untimed": reading.last_untimed,
     }
 
 

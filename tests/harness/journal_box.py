@@ -10,7 +10,7 @@ import orjson
 
 from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal.requests import Change, Demand
-from ds_gateway.records import Item, Record
+from ds_gateway.records import Item, Record, control_info
 from ds_gateway.timekeeping import UNWATCHED
 from harness.waiting import wait_until
 
@@ -150,19 +150,19 @@ def position(message: Mapping[str, Any]) -> int:
 
 
 def losses(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [message["info"] for message in messages if message.get("kind") == "loss"]
+    return [control_info(message, "loss") for message in messages if message.get("kind") == "loss"]
 
 
 def readings(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [message["data"]["n"] for message in messages if "data" in message]
+    return [message["data"]["n"] for message in messages if "data" in message and "kind" not in message]
 
 
 def covered(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """Every position that the messages stand for, in their order; a loss record for all that it names."""
     positions: list[int] = []
     for message in messages:
-        info = message.get("info", {})
-        if message.get("kind") == "loss" and "first_position" in info:
+        info = control_info(message, "loss")
+        if "first_position" in info:
             assert info["first_position"] == position(message), "a loss record takes the first position"
             assert info["count"] == info["last_position"] - info["first_position"] + 1
             positions += range(info["first_position"], info["last_position"] + 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.journal.contents import digest as digest_of
 from ds_gateway.journal.reading import named_loss
+from ds_gateway.records import control_info
 from ds_gateway.spans import Spans
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Reading:
         if loss is not None and loss.span[1] < position:
             tally.add_late_loss(position, loss)
             return
-        self._count_source_loss(message.get("info"))
+        self._count_source_loss(control_info(message, "loss"))
         tally.add(position)
 
     def new_tally(self) -> Tally:
@@ -163,8 +164,8 @@ class Reading:
         return Tally(after_first_birth=self._last_birth == 0)
 
     def _without_position(self, message: Any) -> None:
-        match message:
-            case {"kind": "birth", "info": {"epoch": int(epoch)}}:
+        match control_info(message, "birth"):
+            case {"epoch": int(epoch)}:
                 self.births += 1
                 self._last_birth = epoch
             case _:

@@ -156,6 +156,6 @@ def _is_fine(path: Keys, check: Callable[[], None], findings: Findings) -> bool:
     try:
         check()
     except MappingError as error:
-        findings.add((*path, error.key), str(error))
+        findings.add((*path, *error.key.split(".")), str(error))
         return False
     return True

@@ -131,12 +131,13 @@ def _dedupe_keys(brokers: Mapping[str, MqttSettings], findings: Findings) -> Non
         key = settings.dedupe_key
         if key is None or DedupeKey.parse(key).is_property:
             continue
-        if all(device.decode == "text" for device in settings.devices):
+        kinds = sorted({device.decode.kind for device in settings.devices})
+        if "json" not in kinds:
             findings.add(
                 ("mqtt", name, "dedupe_key"),
-                f"is {key!r}, a JSON pointer, which finds nothing in payloads that are text, and all devices of "
-                "this broker have decode: text: take user_property:NAME or correlation_data, set decode: json if "
-                "the payloads are JSON, or remove it",
+                f"is {key!r}, a JSON pointer, which finds nothing in payloads that are not JSON, and all devices "
+                f"of this broker have decode: {' or '.join(kinds)}: take user_property:NAME or correlation_data, "
+                "set decode: json if the payloads are JSON, or remove it",
             )
 
 

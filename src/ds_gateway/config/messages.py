@@ -98,8 +98,10 @@ def _is_number(path: Path, root: Node) -> bool:
 
 def _there(path: Path, root: Node) -> str | None:
     """The value as it was written; None if it is a secret or not in the file."""
-    node = root.find(path)
-    if node is None or any(schema.is_secret(schema.at(path[:length])) for length in range(1, len(path) + 1)):
+    node = root.find(path) or root.nearest(path)
+    if root.find(path) is None and isinstance(node.value, dict | list):
+        return None  # a word that is short for a mapping, on the other hand, is what is there
+    if any(schema.is_secret(schema.at(path[:length])) for length in range(1, len(path) + 1)):
         return None
     match node.value:
         case None:

@@ -42,6 +42,9 @@ class GatewaySettings(Model):
         description="auto: records say when this machine's clock is not synchronised, and commands wait; trusted: "
         "it counts as synchronised, for machines and containers that cannot tell.",
     )
+    envelope: Literal["plain", "cloudevents"] = Field(
+        "plain", description="What records look like: as docs/records.md says, or CloudEvents 1.0 in JSON."
+    )
 
 
 class BatchSettings(Model):

@@ -11,7 +11,7 @@ from ds_gateway.config.addresses import host_and_port, is_host_and_port
 from ds_gateway.config.base import Model, NonEmpty
 from ds_gateway.config.commands import CommandRate, MqttCommandSettings
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.decoding import Decode, FieldSettings
+from ds_gateway.config.decoding import DecodeSettings, FieldSettings, ReportSettings, TimeSettings
 from ds_gateway.config.dedupe_key import DedupeKey
 from ds_gateway.config.quantities import WholeSeconds
 from ds_gateway.config.server import TlsSettings
@@ -30,10 +30,17 @@ class DeviceSettings(Model):
         None, description="Device name with captures; default: all captures joined by /."
     )
     stream: StreamPattern = Field("telemetry/{gateway}", description="Stream name with captures and {gateway}.")
-    decode: Decode = Field("json", description="How payloads are read: json or text.")
+    decode: DecodeSettings = Field(
+        default_factory=lambda: DecodeSettings.of("json"), description="How payloads are read; default: json."
+    )
     fields: dict[str, FieldSettings] | None = Field(
         None, description="Fields to keep; default: every decoded one."
     )
+    drop: list[NonEmpty] = Field([], description="Fields to leave out, where fields does not say which to keep.")
+    time: TimeSettings | None = Field(
+        None, description="Where the payload says when it was measured; default: the time it was read."
+    )
+    report: ReportSettings | None = Field(None, description="Which readings become records; default: all.")
     max_rate: CommandRate | None = Field(
         None, description="Most commands a second to each of these devices; default: as they come."
     )

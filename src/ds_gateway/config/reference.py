@@ -103,7 +103,7 @@ def _tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseM
     yield path, model
     for name, field in model.model_fields.items():
         for kind, inner in _models_in(field.annotation):
-            yield from _tables(inner, f"{path}.{name}{kind}".lstrip("."))
+            yield from _tables(inner, f"{path}.{field.alias or name}{kind}".lstrip("."))
 
 
 def _models_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:

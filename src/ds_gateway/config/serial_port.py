@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from ds_gateway.config.base import Model, NonEmpty
 from ds_gateway.config.commands import CommandRate, SerialCommandSettings
-from ds_gateway.config.decoding import Decode, FieldSettings
+from ds_gateway.config.decoding import DecodeSettings, FieldSettings, ReportSettings, TimeSettings
 from ds_gateway.config.framing import FramingSettings
 from ds_gateway.config.texts import StreamPattern
 
@@ -28,10 +28,17 @@ class SerialSettings(Model):
     parity: Literal["none", "even", "odd", "mark", "space"] = Field("none", description="Parity.")
     stopbits: Annotated[float, AfterValidator(_stopbits)] = Field(1, description="Stop bits: 1, 1.5 or 2.")
     framing: FramingSettings = Field(default_factory=FramingSettings, description="How bytes become frames.")
-    decode: Decode = Field("text", description="How frames are read: json or text.")
+    decode: DecodeSettings = Field(
+        default_factory=lambda: DecodeSettings.of("text"), description="How frames are read; default: text."
+    )
     fields: dict[str, FieldSettings] | None = Field(
         None, description="Fields to keep; default: every decoded one."
     )
+    drop: list[NonEmpty] = Field([], description="Fields to leave out, where fields does not say which to keep.")
+    time: TimeSettings | None = Field(
+        None, description="Where the frame says when it was measured; default: the time it was read."
+    )
+    report: ReportSettings | None = Field(None, description="Which readings become records; default: all.")
     stream: StreamPattern = Field("telemetry/{gateway}", description="Stream name, {gateway} and {name} allowed.")
     name: NonEmpty | None = Field(None, description="Device name; default: the source's name.")
     max_rate: CommandRate | None = Field(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.config.commands import MqttCommandSettings
 from ds_gateway.config.models import BatchSettings, Settings
-from ds_gateway.config.mqtt import DeviceSettings, MqttSettings
+from ds_gateway.config.mqtt import MqttSettings
 from ds_gateway.config.serial_port import SerialSettings
 
 if TYPE_CHECKING:
@@ -18,21 +18,15 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     Settings: frozenset({"metrics"}),
     MqttSettings: frozenset({"commands"}),
     MqttCommandSettings: frozenset({"retain", "qos"}),
-    DeviceSettings: frozenset({"time"}),
-    SerialSettings: frozenset({"usb", "rs485", "poll", "devices", "time"}),
+    SerialSettings: frozenset({"usb", "rs485", "poll", "devices"}),
 }
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
     (BatchSettings, "compression"): frozenset({"auto", "gzip", "deflate", "br", "zstd"}),
 }
 
-_MAPPINGS: Final = frozenset({(DeviceSettings, "decode"), (SerialSettings, "decode")})
-"""Words that the documented configuration also allows as a mapping, as in ``decode: {regex: ...}``."""
-
 _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
     (BatchSettings, "compression"): "use none",
-    (DeviceSettings, "decode"): "use json or text",
-    (SerialSettings, "decode"): "use json or text",
     (MqttSettings, "commands"): "each entry of devices has its own commands",
     (MqttCommandSettings, "qos"): "commands are published at QoS 1: remove it",
     (MqttCommandSettings, "retain"): "a broker would hand a kept command to every device that connects later: "
@@ -44,10 +38,8 @@ _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
 
 def unsupported(model: type[BaseModel], key: str, node: Node) -> str | None:
     """The message for this entry, or None if it is nothing of the kind."""
-    known = (
-        key in _KEYS.get(model, ())
-        or (isinstance(node.value, str | bool) and node.value in _VALUES.get((model, key), ()))
-        or ((model, key) in _MAPPINGS and isinstance(node.value, dict))
+    known = key in _KEYS.get(model, ()) or (
+        isinstance(node.value, str | bool) and node.value in _VALUES.get((model, key), ())
     )
     if not known:
         return None

@@ -1,59 +1,55 @@
-"""Text payloads: one field named ``value``, UTF-8 without the space around it.
+"""Text, numbers as text, and bytes as they are: one field named ``value``.
 
-Bytes that are not UTF-8 are kept whole, in base64, with ``"encoding": "base64"`` beside them. A field with
-scale or offset makes a number of a text that is one.
+Bytes that are not UTF-8 are kept whole, in base64, with ``"encoding": "base64"`` beside them.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from ds_gateway.decoding.errors import UndecodableError
 from ds_gateway.decoding.numbers import parse_plain_number
-from ds_gateway.decoding.selection import Selection
+from ds_gateway.decoding.values import Base64Text, Numeric, numeric, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from decimal import Decimal
 
-    from ds_gateway.config.decoding import FieldSettings
-    from ds_gateway.decoding.limits import Decoder
+    from ds_gateway.config.payloads import NumberSettings, TextSettings
+    from ds_gateway.decoding.limits import Parser
 
 
-def decode_text(payload: bytes) -> bytes:
+def text_parser(settings: TextSettings) -> Parser:
     """Never refuses: any bytes have a form as text."""
-    text = _utf8(payload)
-    if text is None:
-        return b'{"value":"%b","encoding":"base64"}' % b64encode(payload)
-    return b'{"value":%b}' % orjson.dumps(text)
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        try:
+            return {"value": payload.decode(settings.encoding).strip()}
+        except UnicodeDecodeError:
+            return parse_raw(payload)
+
+    return parse
 
 
-def text_selector(fields: Mapping[str, FieldSettings]) -> Decoder:
-    """A decoder for the listed fields; a text has only ``value`` (and ``encoding``) to give."""
-    selection = Selection(fields, _number)
-    # Base64 may look like a number ("1234"), but it is never one.
-    unread = Selection(fields, lambda _value: None)
-    tag = b"" if "encoding" in fields else b',"encoding":"base64"'
-
-    def decode(payload: bytes) -> bytes:
-        text = _utf8(payload)
-        if text is not None:
-            return selection.render({"value": text})
-        data = unread.render({"value": b64encode(payload).decode(), "encoding": "base64"})
-        # Base64 without its tag would be taken for the text itself, so the tag passes unlisted.
-        return b"%b%b}" % (data[:-1], tag)
-
-    return decode
+def parse_raw(payload: bytes) -> dict[str, Any]:
+    """The bytes in base64."""
+    return {"value": Base64Text.of(payload), "encoding": "base64"}
 
 
-def _utf8(payload: bytes) -> str | None:
-    try:
-        return payload.decode().strip()
-    except UnicodeDecodeError:
-        return None
+def number_parser(settings: NumberSettings) -> Parser:
+    """Nothing but a number, with space around it."""
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        text = payload.decode("latin-1").strip()
+        value = numeric(text, settings.decimal)
+        if not isinstance(value, Numeric):
+            raise UndecodableError(f"{shown(text)} is not a number")
+        return {"value": value}
+
+    return parse
 
 
-def _number(value: object) -> Decimal | None:
-    return parse_plain_number(value) if isinstance(value, str) else None
+def read_text_number(value: object) -> Decimal | None:
+    """The number that a text is."""
+    if isinstance(value, Numeric):
+        return value.number
+    return parse_plain_number(value) if isinstance(value, str) and not isinstance(value, Base64Text) else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.downlink.reception import Write
     from ds_gateway.journal.intake import Gate, Intake
+    from ds_gateway.records import Envelope
     from ds_gateway.timekeeping import WallClock
 
 SOURCE: Final = "@downlink"
@@ -66,6 +67,7 @@ class Outbox:
         *,
         stream: str,
         gateway: str,
+        envelope: Envelope = "plain",
         now_ns: Callable[[], int] = time.time_ns,
         wall_clock: WallClock = UNWATCHED,
     ) -> None:
@@ -76,6 +78,7 @@ class Outbox:
         self._loop = loop
         self._stream = stream
         self._gateway = gateway
+        self._envelope = envelope
         self._now_ns = now_ns
         self._wall_clock = wall_clock
         self._tickets = 0
@@ -103,6 +106,7 @@ class Outbox:
                 gateway=self._gateway,
                 time_ns=self._now_ns(),
                 stamp=self._wall_clock.stamp(),
+                envelope=self._envelope,
             )
         self._tickets += 1
         item = Item(payload, RowChanges(self._tickets, write.rows))

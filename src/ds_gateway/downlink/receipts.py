@@ -11,7 +11,7 @@ from ds_gateway.records import Record, control_tail
 
 if TYPE_CHECKING:
     from ds_gateway.commands import Receipt
-    from ds_gateway.records import ClockState
+    from ds_gateway.records import ClockState, Envelope
 
 MAX_REASON_CHARACTERS: Final = 1000
 MAX_REPLY_CHARACTERS: Final = 4096
@@ -28,6 +28,7 @@ def record(
     gateway: str,
     time_ns: int,
     stamp: tuple[ClockState | None, bytes] = (None, b""),
+    envelope: Envelope = "plain",
 ) -> Record:
     """Render a receipt. ``stamp``: from `timekeeping.WallClock.stamp`."""
     clock, said = stamp
@@ -53,6 +54,7 @@ def record(
         kind="receipt",
         info=orjson.dumps(info),
         clock=said,
+        envelope=envelope,
     )
     return Record(stream, receipt.device, tail, clock=clock)
 

@@ -74,6 +74,7 @@ class Downlink:
             self._loop,
             stream=options.receipts,
             gateway=options.gateway,
+            envelope=options.envelope,
             now_ns=around.wall_ns,
             wall_clock=around.wall_clock,
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ds_gateway.downlink.outbox import ReceiptJournal
     from ds_gateway.downlink.own import Verb
     from ds_gateway.downlink.ports import Routes, Target
+    from ds_gateway.records import Envelope
     from ds_gateway.timekeeping import WallClock
 
 
@@ -33,6 +34,7 @@ class Options:
     trusts_clock: bool = False
     gateway_commands: Collection[str] = ()
     dry_run: bool = False
+    envelope: Envelope = "plain"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.ages import BootClock
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.upkeep import WhenFull
-    from ds_gateway.records import Item
+    from ds_gateway.records import Envelope, Item
     from ds_gateway.timekeeping import WallClock
 
 DEFAULT_MAX_BYTES: Final = 2 * 1024**3
@@ -51,6 +51,8 @@ class JournalLimits:
     max_age_seconds: float | None = None
     receipts: str = ""
     """Name of the stream of receipts, which has a reserve of its own; empty: there is none."""
+    envelope: Envelope = "plain"
+    """What stands around the records that the journal adds."""
 
 
 def _ignore_point(_when: str, _parts: frozenset[str]) -> None:
@@ -112,6 +114,7 @@ class Journal:
                     on_step=lambda step: on_point("after", frozenset({f"salvage: {step}"})),
                 ),
             )
+            state.envelope = limits.envelope
             move_streams(disk, state, url)
             disk.load_ballast()
             settings = WriterSettings(

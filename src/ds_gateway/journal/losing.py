@@ -44,7 +44,7 @@ class Losing(Retrying):
         """A loss of no stream in particular, as a record of the gateway's own."""
         gateway = self._state.identity.gateway
         said = self.clock_said(self._book(ledger_stream(gateway)))
-        tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns(), clock=said)
+        tail = loss_tail(loss, gateway=gateway, time_ns=self.now_ns(), clock=said, envelope=self.envelope)
         return Record(ledger_stream(gateway), loss.device or "@gateway", tail)
 
     def loss_element(self, book: Book, cause: LossCause, positions: tuple[int, int], *, detail: str = "") -> bytes:
@@ -55,7 +55,9 @@ class Losing(Retrying):
         self.lose(loss)
         book.lost_positions += last - first
         said = self.clock_said(book)
-        tail = loss_tail(loss, gateway=self.gateway, time_ns=now, positions=positions, clock=said)
+        tail = loss_tail(
+            loss, gateway=self.gateway, time_ns=now, positions=positions, clock=said, envelope=self.envelope
+        )
         return element(book.record_id(self._state.identity.short_install, first), tail)
 
     def tally_element(self, book: Book, tally: Tally) -> bytes:
@@ -63,7 +65,9 @@ class Losing(Retrying):
         now_ns = self.now_ns()
         positions = (tally.first_position, tally.last_position)
         loss, said = tally.loss(now_ns), self.clock_said(book)
-        tail = loss_tail(loss, gateway=self.gateway, time_ns=now_ns, positions=positions, clock=said)
+        tail = loss_tail(
+            loss, gateway=self.gateway, time_ns=now_ns, positions=positions, clock=said, envelope=self.envelope
+        )
         return element(self.record_id(book, tally.first_position), tail)
 
     def write_refused(self, book: Book) -> None:

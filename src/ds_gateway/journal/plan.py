@@ -110,7 +110,15 @@ class Plan(Losing):
 
     def _control(self, book: Book, kind: str, info: bytes, *, device: str = "@gateway") -> bytes:
         said, now_ns = self.clock_said(book), self.now_ns()
-        return control_tail(gateway=self.gateway, device=device, time_ns=now_ns, kind=kind, info=info, clock=said)
+        return control_tail(
+            gateway=self.gateway,
+            device=device,
+            time_ns=now_ns,
+            kind=kind,
+            info=info,
+            clock=said,
+            envelope=self.envelope,
+        )
 
     # -- the clock
 

@@ -20,6 +20,7 @@ from ds_gateway.journal import rows
 from ds_gateway.journal.book import Book
 from ds_gateway.journal.sqlite_file import DAMAGE, connect
 from ds_gateway.journal.state import Identity
+from ds_gateway.records import control_info
 from ds_gateway.spans import Span, Spans, TooScatteredError
 
 if TYPE_CHECKING:
@@ -88,15 +89,12 @@ class JournalView:
 
 def named_loss(message: Any) -> NamedLoss | None:
     """The positions that a record stands for; None when it is no loss record, or one of a source."""
-    match message:
+    match control_info(message, "loss"):
         case {
-            "kind": "loss",
-            "info": {
-                "cause": str(cause),
-                "certain": bool(certain),
-                "first_position": int(first),
-                "last_position": int(last),
-            },
+            "cause": str(cause),
+            "certain": bool(certain),
+            "first_position": int(first),
+            "last_position": int(last),
         } if 1 <= first <= last:
             return NamedLoss(cause, certain, (first, last))
         case _:

@@ -344,7 +344,9 @@ def _tell_lost(plan: Plan, book: Book, ranges: list[Span]) -> None:
         plan.lose(loss)
         positions = (each[0][0], each[-1][1])
         said = plan.clock_said(book)
-        tail = loss_tail(loss, gateway=plan.gateway, time_ns=now, positions=positions, clock=said)
+        tail = loss_tail(
+            loss, gateway=plan.gateway, time_ns=now, positions=positions, clock=said, envelope=plan.envelope
+        )
         plan.append(book, tail)
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from ds_gateway.errors import JournalDamagedError
+from ds_gateway.records import control_info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,7 +151,7 @@ class Segment:
         record = self.part(index, index + 1)
         position = position_of(record)
         if b'"kind":"loss"' in record:
-            info = orjson.loads(record).get("info", {})
+            info = control_info(orjson.loads(record), "loss")
             # A salvaged loss record tells of another journal's positions, one of the server's of earlier ones.
             if info.get("first_position") == position:
                 position = max(position, info.get("last_position", position))

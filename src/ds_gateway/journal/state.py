@@ -14,6 +14,7 @@ from ds_gateway.journal.book import Book
 
 if TYPE_CHECKING:
     from ds_gateway.journal.disk import Disk
+    from ds_gateway.records import Envelope
 
 _FIRST_OF_THE_MANY: Final = "q/"
 """Keys from here on are numerous and are not read at open."""
@@ -90,6 +91,8 @@ class State:
     """For each stream, the checksum of what was last announced about each device."""
     gates: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Rows of each source's gate, as they were at open."""
+    envelope: Envelope = "plain"
+    """What stands around the control records that are written from now on; not in the journal."""
 
     def add(self, book: Book) -> None:
         """Know a stream."""

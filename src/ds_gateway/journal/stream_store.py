@@ -234,6 +234,7 @@ class StreamStore:
             kind=kind,
             info=orjson.dumps({**self._birth, "epoch": epoch}),
             clock=self._writer.wall_clock.stamp()[1],
+            envelope=self._writer.state.envelope,
         )
         return b"[" + element(f"b.{epoch}.{random_letters(16)}", tail) + b"]"
 

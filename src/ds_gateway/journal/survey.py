@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ds_gateway.journal.contents import UNKNOWN, digest, parse_page
 from ds_gateway.journal.finder import ids_of
+from ds_gateway.records import control_info
 from ds_gateway.spans import Spans
 
 MAX_FOREIGN: Final = 5_000_000
@@ -99,8 +100,8 @@ class JournalSurvey:
 
     def _take_loss(self, message: dict[str, Any], position: int) -> None:
         """A loss record stands for the positions up to its last one, too; but never for a record that is here."""
-        info = message.get("info") if message.get("kind") == "loss" else None
-        if not isinstance(info, dict) or info.get("first_position") != position:
+        info = control_info(message, "loss")
+        if info.get("first_position") != position:
             return
         last = info.get("last_position")
         if isinstance(last, int) and position < last <= self._expected.high_water:

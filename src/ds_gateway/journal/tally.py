@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
-from ds_gateway.records import Loss
+from ds_gateway.records import Loss, control_info
 
 if TYPE_CHECKING:
     from ds_gateway.records import LossCause
@@ -103,8 +103,9 @@ def add_element(tally: Tally, element: bytes, position: int) -> tuple[str, bool]
         tally.add("", position, None)
         return "", False
     kind = str(message.get("kind", ""))
-    if kind == "loss" and message["info"].get("first_position") == position:
-        tally.add_loss(message["info"])
+    info = control_info(message, "loss")
+    if info.get("first_position") == position:
+        tally.add_loss(info)
         return kind, True
     try:
         time_ns: int | None = nanoseconds(message.get("received") or message["time"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.state import State
-    from ds_gateway.records import ClockState, Loss, Rejected
+    from ds_gateway.records import ClockState, Envelope, Loss, Rejected
     from ds_gateway.timekeeping import WallClock
 
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -90,6 +90,11 @@ class Transaction:
     def gateway(self) -> str:
         """The gateway's id."""
         return self._state.identity.gateway
+
+    @property
+    def envelope(self) -> Envelope:
+        """What stands around a control record."""
+        return self._state.envelope
 
     def _book(self, stream: str) -> Book:
         book = self._state.by_name.get(stream)

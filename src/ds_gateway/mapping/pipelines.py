@@ -1,29 +1,33 @@
 """What a source's thread calls for each message or frame: bytes in, `Record` or `Rejected` out.
 
+None comes out for what was read and is not reported: the source acknowledges it as if it were a record.
+
 A pipeline belongs to one thread; only ``devices()`` may be called from others.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from ds_gateway.decoding import MAX_PAYLOAD_BYTES, UndecodableError, build_decoder
+from ds_gateway.decoding import MAX_PAYLOAD_BYTES, Report, UndecodableError
 from ds_gateway.mapping.errors import MappingError, RefusedNameError
-from ds_gateway.mapping.routes import Route, RouteTable, compile_rules, listed_fields, subscriptions
+from ds_gateway.mapping.routes import Reader, Route, RouteTable, compile_rules, subscriptions
 from ds_gateway.mapping.streams import StreamTemplate, check_device_name
-from ds_gateway.records import Record, Rejected, telemetry_prefix, telemetry_tail_after
+from ds_gateway.records import Record, Rejected, received_member, telemetry_prefix, telemetry_tail_after
 from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ds_gateway.config.decoding import ReportSettings
     from ds_gateway.config.models import LimitSettings
     from ds_gateway.config.mqtt import DeviceSettings
     from ds_gateway.config.serial_port import SerialSettings
-    from ds_gateway.records import Frame
+    from ds_gateway.records import Envelope, Frame
     from ds_gateway.timekeeping import WallClock
 
 MAX_KEPT_READING_BYTES: Final = 4096
@@ -53,6 +57,21 @@ class LastReading:
     """Payloads since the start that did not become a reading; they are in the quarantine."""
     last_rejection: str = ""
     """Why the last one did not."""
+    suppressed: int = 0
+    """Readings since the start that were not reported: no change, or one more than the sampling takes."""
+    untimed: int = 0
+    """Readings since the start whose own time could not be read; they have the time of their reception."""
+    last_untimed: str = ""
+    """Why that of the last one could not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What all records of a pipeline are made with."""
+
+    clock: WallClock
+    monotonic: Callable[[], float]
+    envelope: Envelope
 
 
 class _Device:
@@ -65,36 +84,70 @@ class _Device:
         "_fields",
         "_last",
         "_last_rejection",
+        "_last_untimed",
+        "_monotonic",
         "_prefix",
         "_rejected",
+        "_report",
         "_route",
+        "_suppressed",
+        "_untimed",
     )
 
-    def __init__(self, route: Route, gateway_id: str, clock: WallClock) -> None:
+    def __init__(self, route: Route, gateway_id: str, making: _Making) -> None:
         self._route = route
-        self._clock = clock
-        self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device)
+        self._clock = making.clock
+        self._monotonic = making.monotonic
+        # Several entries may make one device: what each of them reports is decided by itself.
+        self._report: dict[Reader, Report] = {}
+        self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device, envelope=making.envelope)
         self._last: tuple[int | None, bytes | None] = (None, None)
-        self._fields = route.fields
-        self._about = _about(route.fields)
+        self._fields = route.reader.fields
+        self._about = _about(self._fields)
         self._count = 0
         self._rejected = 0
         self._last_rejection = ""
+        self._suppressed = 0
+        self._untimed = 0
+        self._last_untimed = ""
 
-    def read(self, source: str, route: Route, payload: bytes, time_ns: int) -> Record | Rejected:
+    def read(self, source: str, route: Route, payload: bytes, time_ns: int) -> Record | Rejected | None:
+        reader = route.reader
+        measured_ns: int | None = None
         try:
-            data = route.decode(payload)
+            if reader.decode_timed is None:
+                data = reader.decode(payload)
+            else:
+                data, measured_ns, problem = reader.decode_timed(payload)
+                if problem:
+                    self._untimed += 1
+                    self._last_untimed = problem
         except UndecodableError as error:
             self._rejected += 1
             self._last_rejection = str(error)
             return _rejected(source, route.device, str(error), payload, time_ns)
-        if route.fields is not self._fields:
-            self._learn(route.fields)
-        self._last = (time_ns, data if len(data) <= MAX_KEPT_READING_BYTES else None)
+        if reader.fields is not self._fields:
+            self._learn(reader.fields)
+        if not data:
+            self._suppressed += 1
+            return None
+        self._last = (measured_ns or time_ns, data if len(data) <= MAX_KEPT_READING_BYTES else None)
+        if reader.report is not None and not self._wants(reader, reader.report, data):
+            self._suppressed += 1
+            return None
         self._count += 1
         clock, said = self._clock.stamp()
-        tail = telemetry_tail_after(self._prefix, time_ns, data, said)
+        if measured_ns is None:
+            tail = telemetry_tail_after(self._prefix, time_ns, data, said)
+        else:
+            tail = telemetry_tail_after(self._prefix, measured_ns, data, received_member(time_ns) + said)
         return Record(route.stream, route.device, tail, self._about, clock)
+
+    def _wants(self, reader: Reader, settings: ReportSettings, data: bytes) -> bool:
+        report = self._report.get(reader)
+        if report is None:
+            report = self._report[reader] = Report(settings)
+        return report.wants(data, self._monotonic())
 
     def _learn(self, fields: Mapping[str, str | None]) -> None:
         """Several entries may make one device: it has the fields of all, and is not announced at each change."""
@@ -113,11 +166,17 @@ class _Device:
             count=self._count,
             rejected=self._rejected,
             last_rejection=self._last_rejection,
+            suppressed=self._suppressed,
+            untimed=self._untimed,
+            last_untimed=self._last_untimed,
         )
 
 
 class MqttPipeline:
-    """Messages of one broker. The constructor raises `MappingError` (a ValueError) for a wrong device."""
+    """Messages of one broker. The constructor raises `MappingError` (a ValueError) for a wrong device.
+
+    ``monotonic`` gives seconds and never goes back: intervals between reports are measured with it.
+    """
 
     def __init__(
         self,
@@ -126,23 +185,26 @@ class MqttPipeline:
         devices: Sequence[DeviceSettings],
         limits: LimitSettings,
         clock: WallClock = UNWATCHED,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        envelope: Envelope = "plain",
     ) -> None:
         rules = compile_rules(devices, gateway_id)
         self.filters = subscriptions(rules)
         """What to subscribe to: no filter twice, and none that another one contains."""
         self._source = source_name
         self._gateway_id = gateway_id
-        self._clock = clock
+        self._making = _Making(clock, monotonic, envelope)
         self._routes = RouteTable(rules, limits)
         self._devices: dict[str, _Device] = {}
 
-    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
-        """The record of a message that was received at ``time_ns``, or why it is none."""
+    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
+        """The record of a message received at ``time_ns``, or why it is none; None if it is not reported."""
         made = self._read(topic, payload, time_ns)
         # With its topic it can be read again under another configuration.
         return replace(made, topic=topic) if isinstance(made, Rejected) else made
 
-    def _read(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
+    def _read(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
         try:
             route = self._routes.route(topic)
         except RefusedNameError as error:
@@ -150,7 +212,7 @@ class MqttPipeline:
             return _rejected(self._source, shown, f"topic {shown}: {error}", payload, time_ns)
         device = self._devices.get(route.device)
         if device is None:
-            device = self._devices[route.device] = _Device(route, self._gateway_id, self._clock)
+            device = self._devices[route.device] = _Device(route, self._gateway_id, self._making)
         return device.read(self._source, route, payload, time_ns)
 
     def devices(self) -> dict[str, LastReading]:
@@ -163,7 +225,14 @@ class SerialPipeline:
     """Frames of one port, which is one device. The constructor raises `MappingError` for wrong settings."""
 
     def __init__(
-        self, source_name: str, gateway_id: str, settings: SerialSettings, clock: WallClock = UNWATCHED
+        self,
+        source_name: str,
+        gateway_id: str,
+        settings: SerialSettings,
+        clock: WallClock = UNWATCHED,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        envelope: Envelope = "plain",
     ) -> None:
         name = source_name if settings.name is None else settings.name
         try:
@@ -176,16 +245,11 @@ class SerialPipeline:
         except RefusedNameError as error:
             raise MappingError(str(error), key="stream") from error
         self._source = source_name
-        self._route = Route(
-            device=name,
-            stream=stream,
-            decode=build_decoder(settings.decode, settings.fields),
-            fields=listed_fields(settings.fields),
-        )
-        self._device = _Device(self._route, gateway_id, clock)
+        self._route = Route(device=name, stream=stream, reader=Reader.of(settings))
+        self._device = _Device(self._route, gateway_id, _Making(clock, monotonic, envelope))
 
-    def __call__(self, frame: Frame) -> Record | Rejected:
-        """The record of a frame, or why it is none."""
+    def __call__(self, frame: Frame) -> Record | Rejected | None:
+        """The record of a frame, or why it is none; None if it is not reported."""
         return self._device.read(self._source, self._route, frame.data, frame.time_ns)
 
     def devices(self) -> dict[str, LastReading]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ds_gateway.decoding import build_decoder
+from ds_gateway.decoding import SettingsMistakeError, build_decoder, build_timed_decoder, check_settings
 from ds_gateway.mapping.errors import MappingError, RefusedNameError
 from ds_gateway.mapping.streams import StreamTemplate, check_device_name
 from ds_gateway.mapping.templates import Template
@@ -14,13 +14,42 @@ from ds_gateway.mapping.topics import TopicPattern, covers, overlap
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ds_gateway.config.decoding import FieldSettings
+    from ds_gateway.config.decoding import FieldSettings, ReportSettings
     from ds_gateway.config.models import LimitSettings
     from ds_gateway.config.mqtt import DeviceSettings
+    from ds_gateway.decoding import TimedDecoder
+    from ds_gateway.decoding.fitting import ReadingSettings
     from ds_gateway.decoding.limits import Decoder
 
 _MIN_CACHED_TOPICS: Final = 4096
 _MAX_CACHED_TOPIC_CHARACTERS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """How payloads are read, as the settings of a device or of a port say."""
+
+    decode: Decoder
+    decode_timed: TimedDecoder | None
+    """Instead of ``decode`` where the payload gives the time."""
+    report: ReportSettings | None
+    fields: Mapping[str, str | None]
+    """Unit of each field that the configuration lists; empty where every decoded field passes."""
+
+    @classmethod
+    def of(cls, settings: ReadingSettings) -> Reader:
+        """Build it. Raises `MappingError` where settings do not fit each other."""
+        try:
+            check_settings(settings)
+        except SettingsMistakeError as error:
+            raise MappingError(str(error), key=error.key) from error
+        decode, fields, drop, time = settings.decode, settings.fields, settings.drop, settings.time
+        return cls(
+            decode=build_decoder(decode, fields, drop),
+            decode_timed=None if time is None else build_timed_decoder(decode, fields, drop, time),
+            report=settings.report,
+            fields=listed_fields(fields),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +58,7 @@ class Route:
 
     device: str
     stream: str
-    decode: Decoder
-    fields: Mapping[str, str | None]
-    """Unit of each field that the configuration lists; empty where every decoded field passes."""
+    reader: Reader
 
 
 class DeviceRule:
@@ -43,8 +70,7 @@ class DeviceRule:
         self._name = None if settings.name is None else Template(settings.name, captures, key="name")
         self._stream = StreamTemplate(settings.stream, (*captures, "gateway"))
         self._gateway_id = gateway_id
-        self._decode = build_decoder(settings.decode, settings.fields)
-        self._fields = listed_fields(settings.fields)
+        self._reader = Reader.of(settings)
 
     def route(self, topic: str) -> Route | None:
         """The route of a topic, None if it is not this entry's; `RefusedNameError` for a dangerous name."""
@@ -56,7 +82,7 @@ class DeviceRule:
         device = topic if self._name is None and not name else name
         check_device_name(device)
         stream = self._stream.render({**captured, "gateway": self._gateway_id})
-        return Route(device=device, stream=stream, decode=self._decode, fields=self._fields)
+        return Route(device=device, stream=stream, reader=self._reader)
 
 
 class RouteTable:

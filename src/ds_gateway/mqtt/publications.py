@@ -23,8 +23,8 @@ _MAX_TOPIC_BYTES: Final = 1024
 class Pipeline(Protocol):
     """Decoding and mapping: a message becomes a record, or bytes kept aside with a reason."""
 
-    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected:
-        """Return the outcome; ``time_ns`` is when the message was received. Does not raise."""
+    def __call__(self, topic: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
+        """Return the outcome, None for what is not reported; ``time_ns`` is when it came. Does not raise."""
         ...  # pragma: no cover
 
 
@@ -48,6 +48,7 @@ class Publications:
         self._keyless = keyless
         self._is_answer_topic = is_answer_topic
         """Topics of answers to commands: what comes there is acknowledged in its turn, and is no reading."""
+        self._unreported = 0
         self._topics: dict[bytes, tuple[str | None, bytes, bool]] = {}
 
     def item(self, publication: Publication, *, acked: int, generation: int) -> Item:
@@ -65,6 +66,7 @@ class Publications:
             outcome = Rejected(self._source, "", reason, payload, now)
         else:
             outcome = self._pipeline(topic, payload, now)
+            self._unreported += outcome is None
         return Item(
             outcome,
             Delivery(
@@ -80,6 +82,11 @@ class Publications:
                 None if is_answer else self._key_of(publication),
             ),
         )
+
+    def take_unreported(self) -> int:
+        """How many readings since the last call are not reported: they were received all the same."""
+        count, self._unreported = self._unreported, 0
+        return count
 
     def _key_of(self, publication: Publication) -> bytes | None:
         if self._key is None:

@@ -313,7 +313,8 @@ class MqttSource:
                     acked, generation = self._dialogue.mark.commit, self._dialogue.generation
                     items.append(self._publications.item(happened, acked=acked, generation=generation))
                     self._sender.received(happened)
-        self._status.received(sum(item.payload is not None for item in items))
+        reported = sum(item.payload is not None for item in items)
+        self._status.received(reported + self._publications.take_unreported())
         self._handover.add(items)
 
     def _greeted(self, connection: Connection, connack: Connack) -> None:

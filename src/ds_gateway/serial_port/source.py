@@ -79,7 +79,7 @@ class SerialSource:
         name: str,
         settings: SerialSettings,
         *,
-        pipeline: Callable[[Frame], Record | Rejected],
+        pipeline: Callable[[Frame], Record | Rejected | None],
         intake: ItemSink,
         random: RandomSource,
         open_port: Callable[[SerialSettings], Port] = open_port,
@@ -322,7 +322,8 @@ class SerialSource:
 
     def _hand_on(self, frames: list[bytes], time_ns: int, received_bytes: int) -> None:
         readings = self._orders.heard(frames, self._framer.begun_bytes)
-        items = [Item(self._pipeline(Frame(frame, time_ns))) for frame in readings]
+        outcomes = [self._pipeline(Frame(frame, time_ns)) for frame in readings]
+        items = [Item(outcome) for outcome in outcomes if outcome is not None]
         if items and not self._intake.offer(items):
             self._overrun.add(len(items), time_ns)
         last = self._snapshot

@@ -277,7 +277,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         [
             (
                 "7: mqtt.hall.dedupe_key: is '/id', a JSON pointer, which finds nothing in payloads that are "
-                "text, and all devices of this broker have decode: text: take user_property:NAME or "
+                "not JSON, and all devices of this broker have decode: text: take user_property:NAME or "
                 "correlation_data, set decode: json if the payloads are JSON, or remove it"
             )
         ],
@@ -428,15 +428,6 @@ UNSUPPORTED = [
             "8: mqtt.hall.devices[0].commands.retain: not supported in this version: a broker would hand a kept "
             "command to every device that connects later: remove it"
         ),
-    ),
-    (DEVICE + "      - {topic: a, time: ts}\n", "8: mqtt.hall.devices[0].time: not supported in this version"),
-    (
-        DEVICE + "      - {topic: a, decode: {regex: x}}\n",
-        "8: mqtt.hall.devices[0].decode: not supported in this version: use json or text",
-    ),
-    (
-        "serial: {scale: {port: /dev/x, decode: {struct: x}}}\n",
-        "4: serial.scale.decode: not supported in this version: use json or text",
     ),
     ("serial: {scale: {port: /dev/x, rs485: {}}}\n", "4: serial.scale.rs485: not supported in this version"),
     ("serial: {scale: {port: /dev/x, poll: {}}}\n", "4: serial.scale.poll: not supported in this version"),

@@ -53,10 +53,11 @@ def dropping(**limits: object) -> tuple[Callable[[Book, Plan], None], list[Dropp
 
 
 class TestTheOldestGiveWay:
+    @pytest.mark.parametrize("envelope", ["plain", "cloudevents"])
     def test_the_newest_are_there_and_one_record_at_the_first_position_tells_of_the_others(
-        self, box: JournalBox
+        self, box: JournalBox, envelope: str
     ) -> None:
-        box.open(max_bytes=20_000, when_full="shed_oldest")
+        box.open(max_bytes=20_000, when_full="shed_oldest", envelope=envelope)
         fill(box, 200)
         messages = box.drain(A)
         assert covered(messages) == list(range(1, 201))

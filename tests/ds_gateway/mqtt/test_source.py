@@ -10,7 +10,7 @@ import pytest
 from ds_gateway.mqtt.marks import Mark, MarkFile, boot_id
 from ds_gateway.mqtt.packets import Publication
 from ds_gateway.mqtt.publications import Publications
-from ds_gateway.records import Rejected
+from ds_gateway.records import Record, Rejected
 from harness.mosquitto import Mosquitto
 from harness.mqtt_bench import Publisher, numbered, record, take_over
 from harness.ports import free_port
@@ -38,6 +38,21 @@ class TestMessages:
         assert source.snapshot().received == 3100
         assert source.snapshot().duplicates_dropped == 0
         assert source.snapshot().packet_ids == ("sequential" if version == "5" else "unknown")
+
+    def test_that_are_not_reported_are_acknowledged_in_their_turn(
+        self, bench: Bench, broker: Mosquitto, publisher: Publisher, version: str
+    ) -> None:
+        def every_third(topic: str, payload: bytes, time_ns: int) -> Record | None:
+            return Record("stream", topic, payload) if int(payload) % 3 == 0 else None
+
+        source = bench.start(broker.url, version=version, pipeline=every_third, receive_maximum=20)
+        bench.wait_until_subscribed()
+        # Many times the window: if one were not acknowledged, the broker would stop.
+        publisher.publish([b"%d" % number for number in range(300)])
+        bench.wait_for([b"%d" % number for number in range(0, 300, 3)])
+        bench.wait_until_acknowledged()
+        wait_until(lambda: source.snapshot().received == 300, what="all are counted")
+        assert bench.disk.losses == []
 
     def test_wait_at_the_broker_while_the_gateway_is_away(
         self, bench: Bench, broker: Mosquitto, publisher: Publisher, version: str

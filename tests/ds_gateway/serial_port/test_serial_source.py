@@ -133,6 +133,17 @@ class TestReading:
         assert (snapshot.received_frames, snapshot.received_bytes) == (3, 40)
         assert snapshot.last_frame_time_ns == _NOW_NS
 
+    def test_frames_that_are_not_reported_do_not_reach_the_queue(
+        self, device: PtyDevice, start: Callable[..., _Bench]
+    ) -> None:
+        device.plug()
+        bench = start(settings={"report": {"on_change": True}})
+        bench.wait_open()
+        device.send(b"\r\n1 kg\r\n1 kg\r\n2 kg\r\n2 kg\r\n")
+        bench.wait_received(26)
+        assert bench.values() == ["1 kg", "2 kg"]
+        assert bench.source.snapshot().received_frames == 4
+
     def test_a_frame_is_stamped_when_its_last_byte_was_read(self, device: PtyDevice, tmp_path: Path) -> None:
         ticks = iter(range(1, 100))
         frames: list[Frame] = []
