@@ -124,6 +124,7 @@ class Gateway:
             gateway=settings.gateway.id,
             on_stopped=self._on_stopped,
             fenced=self._receipts,
+            on_claim=self._on_claim,
         )
         try:
             self._journal = self._open_journal(loop)
@@ -218,7 +219,8 @@ class Gateway:
         if self._downlink is not None:
             self._downlink.start()
         for number, name, url in self._journal.streams():
-            self._add_stream(number, name, url)
+            if name != self._receipts:
+                self._add_stream(number, name, url)
         event(
             _log,
             "info",
@@ -252,6 +254,9 @@ class Gateway:
                 verbs=self._own_verbs,
                 client=self._downlink_client,
                 headers=request_headers(settings.server),
+                install=self._journal.identity.short_install,
+                claim=self._claim_receipts,
+                claimed=lambda: self._uplinks.claimed(self._receipts),
                 why_not_claimed=lambda: self._uplinks.why_not_claimed(self._receipts),
                 is_fenced=lambda: self._uplinks.is_stopped(self._receipts),
                 is_synchronised=is_synchronised,
@@ -259,6 +264,16 @@ class Gateway:
                 afterwards={} if self._reloading is None else {"reload": self._reloading.begin},
             ),
         )
+
+    def _claim_receipts(self, life: str) -> None:
+        """Let the stream of receipts be claimed: the downlink says when."""
+        for number, name, url in self._journal.streams():
+            if name == self._receipts:
+                self._add_stream(number, name, url, life=life)
+
+    def _on_claim(self) -> None:
+        if self._downlink is not None:
+            self._downlink.on_confirmed()
 
     def _on_confirmed(self, _stream: int) -> None:
         if self._downlink is not None:
@@ -275,8 +290,8 @@ class Gateway:
     def _on_stopped(self, number: int, reason: str) -> None:
         self._journal.set_stopped(number, reason)
 
-    def _add_stream(self, number: int, name: str, url: str) -> None:
-        birth = {"version": __version__, "config": self._about.config_digest}
+    def _add_stream(self, number: int, name: str, url: str, **more: str) -> None:
+        birth = {"version": __version__, "config": self._about.config_digest, **more}
         self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
 
     # -- while it runs

@@ -83,7 +83,10 @@ def receive(book: Book, element: bytes, number: int, routes: Routes, reading: Re
     if known is not None:
         return Received(_repeat(book, parsed, known, reading))
     if book.is_doubtful and parsed.id.startswith(OWN_ID_PREFIX):
-        reason = "the stream is read anew, and without an id nobody can tell whether this was done: give it one"
+        reason = (
+            "the stream is read anew, or another gateway was at work: without an id nobody can tell whether this "
+            "was done; give it one"
+        )
         return Received(_refuse(book, _refusal(parsed, "no_id", reason), reading))
     return _take(book, parsed, routes, reading, len(element))
 
@@ -110,6 +113,24 @@ def overdue(book: Book, entry: Entry, now: Now, *, may_have_been_sent: bool) -> 
         reason = "its time was over before it could be sent again after a restart"
         return end(book, entry, "unknown", now, code="interrupted", reason=reason)
     return end(book, entry, "expired", now, code="expired", reason="its time was over before it could be sent")
+
+
+def taken_over(book: Book, entry: Entry, status: Status | None, now: Now) -> Write:
+    """End a command that another gateway may have done. ``status``: what that one told; None: nothing."""
+    if status is None:
+        reason = "another gateway with this gateway.id was at work meanwhile, and may have done it"
+        return end(book, entry, "unknown", now, code="taken_over", reason=reason)
+    receipt = Receipt(
+        entry.id,
+        entry.number,
+        entry.device,
+        status,
+        is_final=True,
+        code="repeated",
+        reason="another gateway with this gateway.id did this: it is not done again",
+        is_repeated=True,
+    )
+    return Write(book.end(entry.number, status, now.wall_ns), receipt)
 
 
 def end(

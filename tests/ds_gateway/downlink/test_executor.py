@@ -34,6 +34,7 @@ class Desk:
         self.book.begin("-1")
         self.seconds = 0.0
         self.held = ""
+        self.alone = True
         self.confirmed = 100
         self.commits = True
         self.writes: list[Write] = []
@@ -61,6 +62,9 @@ class Desk:
 
     def why_held(self) -> str:
         return self.held
+
+    def is_alone(self) -> bool:
+        return self.alone
 
     def is_confirmed(self, position: int) -> bool:
         return self.confirmed >= position
