@@ -116,21 +116,26 @@ def overdue(book: Book, entry: Entry, now: Now, *, may_have_been_sent: bool) -> 
 
 
 def taken_over(book: Book, entry: Entry, status: Status | None, now: Now) -> Write:
-    """End a command that another gateway may have done. ``status``: what that one told; None: nothing."""
+    """End a command that another gateway may have done. ``status``: what that one told; None: nothing.
+
+    It is a repetition in either case: whoever did it may tell so yet, when it has the claim again.
+    """
     if status is None:
-        reason = "another gateway with this gateway.id was at work meanwhile, and may have done it"
-        return end(book, entry, "unknown", now, code="taken_over", reason=reason)
+        code, reason = "taken_over", "another gateway with this gateway.id was at work, and may have done it"
+    else:
+        code, reason = "repeated", "another gateway with this gateway.id told this: it is not done again"
+    told = status or "unknown"
     receipt = Receipt(
         entry.id,
         entry.number,
         entry.device,
-        status,
+        told,
         is_final=True,
-        code="repeated",
-        reason="another gateway with this gateway.id did this: it is not done again",
+        code=code,
+        reason=reason,
         is_repeated=True,
     )
-    return Write(book.end(entry.number, status, now.wall_ns), receipt)
+    return Write(book.end(entry.number, told, now.wall_ns), receipt)
 
 
 def end(

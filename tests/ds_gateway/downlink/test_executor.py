@@ -181,6 +181,20 @@ class TestBeforeItIsGiven:
         assert [each.status for each in desk.receipts] == ["unknown", "expired"]
         assert list(desk.executor) == []
 
+    async def test_it_does_not_expire_while_another_gateway_may_have_done_it(self, desk: Desk) -> None:
+        desk.alone, desk.held = False, "the claim is lost"
+        desk.add(seconds=5)
+        await desk.settle()
+        desk.seconds = 6
+        desk.bell.ring()
+        await desk.settle()
+        assert desk.receipts == []
+        desk.alone, desk.held = True, ""
+        desk.bell.ring()
+        await desk.settle()
+        assert [each.status for each in desk.receipts] == ["expired"]
+        assert desk.given == []
+
 
 class TestTheOrder:
     async def test_one_at_a_time_for_each_device(self, desk: Desk) -> None:
