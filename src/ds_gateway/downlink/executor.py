@@ -222,9 +222,13 @@ class Executor:
         loop = asyncio.get_running_loop()
 
         def on_progress(progress: Progress) -> None:
-            if not self._stopped:
+            if self._stopped:
+                return
+            try:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: it stopped in between
                     loop.call_soon_threadsafe(told.put_nowait, progress)
+            except Exception as error:  # noqa: BLE001 - supervision boundary: it would end the source's thread
+                event(_log, "error", "downlink.progress.lost", number=ready.number, error=repr(error), exc=error)
 
         turn.is_handed = True
         turn.reason = "with its source"

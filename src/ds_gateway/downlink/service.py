@@ -329,7 +329,8 @@ class Downlink:
     async def _until_allowed(self, why_not: Callable[[], str]) -> None:
         while reason := why_not():
             if self.state != "held":
-                event(_log, "warning", "downlink.held", reason=reason)
+                is_usual = not self._has_inherited and not self._around.is_fenced() and not self.why_no_clock()
+                event(_log, "info" if is_usual else "warning", "downlink.held", reason=reason)
             self.state, self.reason = "held", reason
             await self._bell.wait(LOOK_AGAIN_SECONDS)
         if self.state == "held":

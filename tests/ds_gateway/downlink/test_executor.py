@@ -249,6 +249,21 @@ class TestWhatTheSourceSays:
         assert (receipt.status, receipt.is_final, receipt.reason, receipt.reply) == (told, True, "why", "what")
         assert desk.executor.open_bytes == 0
 
+    async def test_never_comes_back_to_it_as_an_error(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        desk.add()
+        await desk.wait_given(1)
+        (_, tell), *_ = desk.given
+        with monkeypatch.context() as patch:
+
+            def fail(*_arguments: object) -> None:
+                raise MemoryError
+
+            patch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", fail)
+            tell(Progress("published", is_final=False))  # in its thread, which must live on
+        tell(PUBLISHED)
+        await await_until(lambda: desk.receipts, what="the command ends all the same")
+        assert [each.status for each in desk.receipts] == ["published"]
+
     async def test_is_not_heard_after_the_stop(self, desk: Desk) -> None:
         desk.add()
         await desk.wait_given(1)
