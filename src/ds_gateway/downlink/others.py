@@ -12,6 +12,7 @@ ours, and was never accepted by this journal, is another's all the same.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import orjson
 
 from ds_gateway.commands import Status
+from ds_gateway.downlink.pages import elements
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,11 +61,9 @@ class Others:
         self._is_ours: bool | None = None
         """Whose the claim is; None: nobody knows."""
 
-    def take(self, element: bytes) -> Told | None:
+    def take(self, record: object) -> Told | None:
         """Look at one record; return what it says of a command, if it is another gateway's receipt."""
-        try:
-            record = orjson.loads(element)
-        except orjson.JSONDecodeError:
+        if not isinstance(record, dict):
             return None  # not a gateway's
         match record:
             case {"kind": "birth", "info": {"life": str(life)}}:
@@ -90,6 +90,24 @@ class Others:
 
     def _is_recent(self, record: dict[str, Any]) -> bool:
         return _time_ns(record) >= self._since_ns
+
+
+def records(page: bytes) -> list[Any]:
+    """The records of a page, without what nobody can read. Raises `DownlinkError` for what is no page.
+
+    A page that has something unreadable in it is cut by brackets, which takes ten times as long.
+    """
+    try:
+        found = orjson.loads(page)
+    except orjson.JSONDecodeError:
+        found = None
+    if isinstance(found, list):
+        return found
+    readable = []
+    for element in elements(page):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            readable.append(orjson.loads(element))
+    return readable
 
 
 def _told(info: dict[str, Any], time_ns: int) -> Told | None:

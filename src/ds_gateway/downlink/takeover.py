@@ -19,8 +19,7 @@ from ds_gateway.downlink.ageing import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from ds_gateway.downlink.book import START_OFFSET, Looked
 from ds_gateway.downlink.executor import LOOK_AGAIN_SECONDS
 from ds_gateway.downlink.ids import Done
-from ds_gateway.downlink.others import Others
-from ds_gateway.downlink.pages import elements
+from ds_gateway.downlink.others import Others, records
 from ds_gateway.downlink.reception import Write
 from ds_gateway.errors import DownlinkError
 from ds_gateway.logs import event, logger
@@ -162,10 +161,10 @@ class Takeover:
         async with self._stream.stream(offset=start, live=False) as response:
             async for page in response.iter_events("bytes"):
                 rows: Rows = {}
-                for place, element in enumerate(elements(page.data)):
+                for place, record in enumerate(records(page.data)):
                     if place % _YIELD_EVERY == 0:
                         await asyncio.sleep(0)
-                    told = others.take(element)
+                    told = others.take(record)
                     if told is not None:
                         # From where we left off everything is news, whatever the other one's clock says.
                         time_ns = min(told.time_ns, now_ns) if is_whole else now_ns

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from ds_gateway.downlink.others import Others, Told
+from ds_gateway.downlink.others import Others, Told, records
+from ds_gateway.errors import DownlinkError
 from ds_gateway.records import NANOSECONDS, rfc3339
 from harness.commands import START_NS
 
 
-def birth(life: str | None, *, seconds: float = 0.0) -> bytes:
+def birth(life: str | None, *, seconds: float = 0.0) -> dict[str, Any]:
     info = {"epoch": 1} | ({} if life is None else {"life": life})
     return record("b.1.xyz", "birth", info, seconds)
 
 
-def receipt(record_id: str, command: str, *, seconds: float = 0.0, **more: Any) -> bytes:
+def receipt(record_id: str, command: str, *, seconds: float = 0.0, **more: Any) -> dict[str, Any]:
     info = {"command": command, "number": 3, "status": "published", "final": True} | more
     return record(record_id, "receipt", info, seconds)
 
 
-def record(record_id: str, kind: str, info: dict[str, Any], seconds: float) -> bytes:
+def record(record_id: str, kind: str, info: dict[str, Any], seconds: float) -> dict[str, Any]:
     time_ns = START_NS + int(seconds * NANOSECONDS)
-    return json.dumps({"id": record_id, "time": rfc3339(time_ns), "kind": kind, "info": info}).encode()
+    return {"id": record_id, "time": rfc3339(time_ns), "kind": kind, "info": info}
 
 
-def told(others: Others, *records: bytes) -> list[str]:
-    found = [others.take(each) for each in records]
+def told(others: Others, *given: Any) -> list[str]:
+    found = [others.take(each) for each in given]
     return [each.command_id for each in found if each is not None]
 
 
@@ -53,9 +53,9 @@ class TestWhoseItIs:
         assert (others.was_there, others.is_ours_now) == (False, True)
 
     @pytest.mark.parametrize("before", [(), (birth(None),)])
-    def test_where_no_claim_says_it_the_id_does(self, others: Others, before: tuple[bytes, ...]) -> None:
-        records = [receipt("me.inc.10", "x"), receipt("you.inc.1", "y"), receipt("me.inc.11", "z")]
-        assert told(others, *before, *records) == ["y", "z"]
+    def test_where_no_claim_says_it_the_id_does(self, others: Others, before: tuple[Any, ...]) -> None:
+        given = [receipt("me.inc.10", "x"), receipt("you.inc.1", "y"), receipt("me.inc.11", "z")]
+        assert told(others, *before, *given) == ["y", "z"]
 
     def test_the_last_claim_counts(self, others: Others) -> None:
         others.take(birth("now"))
@@ -76,8 +76,8 @@ class TestWhatItSays:
     def test_nothing_where_its_id_was_not_done_by_that(self, others: Others, more: dict[str, Any]) -> None:
         assert told(others, birth("b"), receipt("you.inc.1", "x", **more)) == []
 
-    @pytest.mark.parametrize("junk", [b"7", b"{", b'{"kind":"receipt"}', b'{"kind":"birth","info":7}'])
-    def test_what_no_gateway_wrote_is_passed_over(self, others: Others, junk: bytes) -> None:
+    @pytest.mark.parametrize("junk", [7, [], {"kind": "receipt"}, {"kind": "birth", "info": 7}])
+    def test_what_no_gateway_wrote_is_passed_over(self, others: Others, junk: object) -> None:
         assert told(others, birth("b"), junk, receipt("you.inc.1", "x")) == ["x"]
 
     def test_what_is_old_is_of_no_interest(self) -> None:
@@ -86,3 +86,18 @@ class TestWhatItSays:
         assert not others.was_there
         assert told(others, receipt("you.inc.2", "y", seconds=1)) == ["y"]
         assert others.was_there
+
+
+class TestAPage:
+    def test_is_an_array_or_several(self) -> None:
+        assert records(b'[{"a": 1}, 2]') == [{"a": 1}, 2]
+        assert records(b'[{"a": 1}]\n[2]') == [{"a": 1}, 2]
+        assert records(b"[]") == []
+
+    def test_costs_only_what_nobody_can_read(self) -> None:
+        deep = b"[" * 2000 + b"]" * 2000
+        assert records(b'[{"a": 1}, %b, {"b": "\xff"}, 2]' % deep) == [{"a": 1}, 2]
+
+    def test_is_nothing_else(self) -> None:
+        with pytest.raises(DownlinkError, match="is no JSON array"):
+            records(b"<html>")
