@@ -189,6 +189,7 @@ def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Opt
         stream=stream,
         receipts=receipts,
         url=f"{settings.server.base_url}/{stream_path(stream)}",
+        receipts_url=f"{settings.server.base_url}/{stream_path(receipts)}",
         start=settings.downlink.start,
         create=settings.server.create,
         trusts_clock="trusted" in (settings.downlink.clock, settings.gateway.clock),

@@ -13,6 +13,7 @@ the whole data folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ from ds_gateway.downlink.surroundings import Surroundings
 from ds_gateway.errors import ControlError
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping.commands import CommandRoutes
+from ds_gateway.notify import Feeding
 from ds_gateway.reloading import Reloading
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
@@ -53,6 +55,8 @@ SETTLE_SECONDS: Final = 10.0
 """How long the last records of the sources may take to be committed at the end."""
 DRAIN_SECONDS: Final = 5.0
 """How long the journal may be drained at the end. What remains is sent after the next start."""
+STOPPING_SECONDS: Final = 60.0
+"""How long the watchdog is fed while the gateway stops, if it gets on."""
 SUPERVISION_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 45.0
 """A part that should turn every second and has not for so long is dead: the watchdog is no longer fed."""
@@ -124,6 +128,7 @@ class Gateway:
             gateway=settings.gateway.id,
             on_stopped=self._on_stopped,
             fenced=self._receipts,
+            on_claim=self._on_claim,
         )
         try:
             self._journal = self._open_journal(loop)
@@ -132,6 +137,7 @@ class Gateway:
             raise
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._end)
+        feeding: asyncio.Task[None] | None = None
         try:
             if self._embedded is not None:
                 self._embedded.start()
@@ -147,6 +153,7 @@ class Gateway:
                 self._start()
                 await self._tell_started()
                 await self._supervise()
+                feeding = asyncio.create_task(self._feed(), name="watchdog")
                 await self._stop()
         finally:
             if self._downlink is not None:
@@ -157,6 +164,10 @@ class Gateway:
                 await self._embedded.stop()
             await asyncio.to_thread(self._timekeeper.stop)
             await asyncio.to_thread(self._journal.stop)
+            if feeding is not None:
+                feeding.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await feeding
             await self._restore_signals(loop)
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
@@ -218,7 +229,8 @@ class Gateway:
         if self._downlink is not None:
             self._downlink.start()
         for number, name, url in self._journal.streams():
-            self._add_stream(number, name, url)
+            if name != self._receipts:
+                self._add_stream(number, name, url)
         event(
             _log,
             "info",
@@ -252,6 +264,9 @@ class Gateway:
                 verbs=self._own_verbs,
                 client=self._downlink_client,
                 headers=request_headers(settings.server),
+                install=self._journal.identity.short_install,
+                claim=self._claim_receipts,
+                claimed=lambda: self._uplinks.claimed(self._receipts),
                 why_not_claimed=lambda: self._uplinks.why_not_claimed(self._receipts),
                 is_fenced=lambda: self._uplinks.is_stopped(self._receipts),
                 is_synchronised=is_synchronised,
@@ -259,6 +274,16 @@ class Gateway:
                 afterwards={} if self._reloading is None else {"reload": self._reloading.begin},
             ),
         )
+
+    def _claim_receipts(self, life: str) -> None:
+        """Let the stream of receipts be claimed: the downlink says when."""
+        for number, name, url in self._journal.streams():
+            if name == self._receipts:
+                self._add_stream(number, name, url, life=life)
+
+    def _on_claim(self) -> None:
+        if self._downlink is not None:
+            self._downlink.on_confirmed()
 
     def _on_confirmed(self, _stream: int) -> None:
         if self._downlink is not None:
@@ -275,14 +300,29 @@ class Gateway:
     def _on_stopped(self, number: int, reason: str) -> None:
         self._journal.set_stopped(number, reason)
 
-    def _add_stream(self, number: int, name: str, url: str) -> None:
-        birth = {"version": __version__, "config": self._about.config_digest}
+    def _add_stream(self, number: int, name: str, url: str, **more: str) -> None:
+        birth = {"version": __version__, "config": self._about.config_digest, **more}
         self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
 
     # -- while it runs
 
+    @property
+    def _feed_seconds(self) -> float:
+        return min(SUPERVISION_SECONDS, (self._notifier.watchdog_seconds or 60.0) / 4)
+
+    @property
+    def _stalled_seconds(self) -> float:
+        return min(STALLED_SECONDS, (self._notifier.watchdog_seconds or 60.0) * 0.75)
+
+    async def _feed(self) -> None:
+        """Feed the watchdog while the gateway stops. Its own turns do not count, but the journal's."""
+        feeding = Feeding(time.monotonic() + STOPPING_SECONDS, self._stalled_seconds)
+        while True:
+            if feeding.is_due(self._journal.alive_at, time.monotonic()):
+                self._notifier.watchdog()
+            await asyncio.sleep(self._feed_seconds)
+
     async def _supervise(self) -> None:
-        feed_seconds = min(SUPERVISION_SECONDS, (self._notifier.watchdog_seconds or 60.0) / 4)
         last_line = ""
         while not self._stop_asked.is_set():
             if not self._journal.running:
@@ -297,7 +337,7 @@ class Gateway:
                 self._notifier.status(now_line)
                 last_line = now_line
             try:
-                async with asyncio.timeout(feed_seconds):
+                async with asyncio.timeout(self._feed_seconds):
                     await self._stop_asked.wait()
             except TimeoutError:
                 continue
@@ -308,7 +348,7 @@ class Gateway:
         parts.update({each.name: each.source.alive_at for each in self._sources})
         if self._embedded is not None:
             parts["embedded server"] = self._embedded.alive_at
-        oldest = time.monotonic() - min(STALLED_SECONDS, (self._notifier.watchdog_seconds or 60.0) * 0.75)
+        oldest = time.monotonic() - self._stalled_seconds
         return [name for name, alive_at in parts.items() if alive_at < oldest]
 
     def _in_journal(self, number: int) -> int:

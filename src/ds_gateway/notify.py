@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -67,6 +68,20 @@ class Notifier:
         ):
             sender.setblocking(False)
             sender.sendto("\n".join(assignments).encode(errors="replace"), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """Whether the watchdog is fed while everything is on its way to its end. Times are monotonic seconds."""
+
+    ends_at: float
+    """Not longer than this, whatever gets on."""
+    stalled_seconds: float
+    """What was not alive for so long does not get on."""
+
+    def is_due(self, alive_at: float, now: float) -> bool:
+        """Whether that which must end at last was alive of late, and the time is not over."""
+        return now < self.ends_at and now - alive_at < self.stalled_seconds
 
 
 def _status(text: str | None) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Taking up a changed configuration: the one way for every command that asks for it.
 
 prepare   the file is loaded and checked anew; when anything is wrong it is told, and nothing happens
-begin     the gateway stops as for SIGTERM, and then the process executes itself anew: same pid, same arguments
+begin     the gateway stops as for SIGTERM
+          the file is checked again; if it is wrong by now, the gateway starts with the configuration that it had
+          else the process executes itself anew: same pid, same arguments
 
 A fresh process instead of parts that are exchanged while they run: a start after a stop is what is tested with
 every crash, and what is open (records, commands) is taken up by it already.
@@ -38,7 +40,7 @@ class Reloading:
             loaded = await asyncio.to_thread(self._load)
             refuse_another_gateway(self._running, loaded)
         except ConfigError as error:
-            event(_log, "error", "gateway.reload.refused", problems=len(error.problems), first=error.problems[0])
+            _tell_refused(error)
             raise
         return {
             "config": str(loaded.path),
@@ -56,6 +58,20 @@ class Reloading:
         result = await self.prepare(arguments)
         self.begin()
         return result
+
+
+def can_be_taken_up(running: Loaded, load: Callable[[], Loaded]) -> bool:
+    """Whether the file is right still, now that the gateway has stopped to take it up. Logs why not."""
+    try:
+        refuse_another_gateway(running, load())
+    except ConfigError as error:
+        _tell_refused(error)
+        return False
+    return True
+
+
+def _tell_refused(error: ConfigError) -> None:
+    event(_log, "error", "gateway.reload.refused", problems=len(error.problems), first=error.problems[0])
 
 
 def refuse_another_gateway(running: Loaded, loaded: Loaded) -> None:

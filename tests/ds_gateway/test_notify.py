@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ds_gateway.notify import Notifier
+from ds_gateway.notify import Feeding, Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,3 +108,17 @@ class TestTheWatchdogsLimit:
     @pytest.mark.parametrize("value", ["", "0", "-1", "soon", "1.5", "\u00b2"])
     def test_a_value_that_is_no_time_counts_as_absent(self, value: str) -> None:
         assert Notifier.from_environ({"WATCHDOG_USEC": value}).watchdog_seconds is None
+
+
+class TestFeedingAtTheEnd:
+    def test_goes_on_while_something_lives(self) -> None:
+        feeding = Feeding(ends_at=160.0, stalled_seconds=45.0)
+        assert feeding.is_due(alive_at=100.0, now=100.0)
+        assert feeding.is_due(alive_at=100.0, now=144.0)
+        assert not feeding.is_due(alive_at=100.0, now=145.0)
+        assert feeding.is_due(alive_at=150.0, now=150.0)
+
+    def test_has_a_bound(self) -> None:
+        feeding = Feeding(ends_at=160.0, stalled_seconds=45.0)
+        assert feeding.is_due(alive_at=159.0, now=159.9)
+        assert not feeding.is_due(alive_at=160.0, now=160.0)

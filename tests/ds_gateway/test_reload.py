@@ -308,6 +308,57 @@ class TestWhileItReloads:
             assert (found["late"]["status"], plug.ids) == ("acknowledged", ["late"])
         assert gateway.terminate() == 0
 
+    def test_the_watchdog_is_fed_while_it_waits(
+        self, processes: Processes, tmp_path: Path, settings: dict[str, Any], manager: Manager, broker: Mosquitto
+    ) -> None:
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+        gateway = GatewayProcess(processes, tmp_path, settings, environ=environ)
+        gateway.start()
+        gateway.wait_connected()
+        with Device(broker.port, "sensors/+/+/set") as plug:  # which never answers: it is waited for
+            url = f"{settings['server']['url']}/commands/{GATEWAY}"
+            with DurableStream.create(url, content_type="application/json") as handle:
+                handle.append({"id": "held", "device": "a/1", "payload": 1, "issued_at": time.time()})
+            wait_until(lambda: plug.commands, what="the device has it")
+            ask(gateway)
+            wait_started(gateway, 2)
+            wait_until(lambda: manager.states == ["READY=1", "RELOADING=1", "READY=1"], what="it has started anew")
+            words = [each.split("\n")[0] for each in manager.told]
+            began = words.index("RELOADING=1")
+            fed = words[began : words.index("READY=1", began)].count("WATCHDOG=1")
+            # One comes before it executes itself anew; three seconds at two in a second are the others.
+            assert fed >= 4, words
+        assert gateway.terminate() == 0
+
+    def test_a_file_that_is_wrong_by_then_is_not_taken_up(
+        self, gateway: GatewayProcess, server: InMemoryStreamServer, broker: Mosquitto, settings: dict[str, Any]
+    ) -> None:
+        right = gateway.status()
+        assert right is not None
+
+        def spoil(device: Device, message: MQTTMessage) -> None:
+            wait_until(lambda: gateway.events("gateway.stopping"), what="the gateway stops")
+            gateway.configure(settings | {"jurnal": {}})
+            device.respond(message, b"done")
+
+        with Device(broker.port, "sensors/+/+/set", spoil) as plug:
+            send(server, {"id": "late", "device": "a/1", "payload": 1})
+            wait_until(lambda: plug.commands, what="the device has it")
+            gateway.configure(with_another_topic(settings))
+            ask(gateway)
+            status = wait_started(gateway, 2)
+            (refused,) = gateway.events("gateway.reload.refused")
+            assert "jurnal: unknown key" in str(refused)
+            assert status["gateway"]["pid"] == right["gateway"]["pid"]
+            assert status["gateway"]["config_digest"] == right["gateway"]["config_digest"]
+        with Device(broker.port, "sensors/+/+/set", answer):
+            send(server, {"id": "after", "device": "a/1", "payload": 1})
+            assert wait_for(server, "late", "after")["after"]["status"] == "acknowledged"
+            gateway.configure(with_another_topic(settings))
+            assert ask(gateway)["changed"]
+            wait_started(gateway, 3)
+        assert gateway.terminate() == 0
+
     def test_a_signal_ends_it_for_good(
         self, gateway: GatewayProcess, server: InMemoryStreamServer, broker: Mosquitto, manager: Manager
     ) -> None:

@@ -38,6 +38,8 @@ def source(repeated: dict[str, int]) -> SourceStatus:
         packet_ids="unknown",
         sessions_lost=0,
         ids_missing=0,
+        orders_waiting=2,
+        orders_unacknowledged=1,
     )
     readings = {name: LastReading(name, "t", None, None, {}, count=4, rejected=1) for name in ("a", "b")}
     return SourceStatus("hall", snapshot, 0, readings)

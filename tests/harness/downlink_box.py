@@ -94,7 +94,13 @@ class DownlinkBox:
         settings = ServerSettings(url=self.server.url("v1"))
         client = http_client(settings)
         self.uplinks = Uplinks(
-            settings, BatchSettings(), ExactlyOnceSettings(), client, gateway="g", fenced=RECEIPTS
+            settings,
+            BatchSettings(),
+            ExactlyOnceSettings(),
+            client,
+            gateway="g",
+            fenced=RECEIPTS,
+            on_claim=lambda: self.downlink.on_confirmed(),  # noqa: PLW0108 - it is not there yet
         )
 
         def on_stream(book: Book) -> None:
@@ -123,6 +129,7 @@ class DownlinkBox:
                     "stream": COMMANDS,
                     "receipts": RECEIPTS,
                     "url": self.server.url(f"v1/{COMMANDS}"),
+                    "receipts_url": self.server.url(f"v1/{RECEIPTS}"),
                     "start": "beginning",
                 }
                 | self.options
@@ -134,6 +141,9 @@ class DownlinkBox:
                 verbs=self.verbs,
                 client=self.client,
                 headers={},
+                install=self.journal.identity.short_install,
+                claim=self._claim,
+                claimed=lambda: self.uplinks.claimed(RECEIPTS),
                 why_not_claimed=lambda: self.uplinks.why_not_claimed(RECEIPTS),
                 is_fenced=lambda: self.uplinks.is_stopped(RECEIPTS),
                 is_synchronised=lambda: self.is_synchronised,
@@ -143,12 +153,18 @@ class DownlinkBox:
         )
         self.journal.start()
         for number, name, url in self.journal.streams():
-            self._add_stream(number, name, url)
+            if name != RECEIPTS:
+                self._add_stream(number, name, url)
         self.downlink.start()
         return self.downlink
 
-    def _add_stream(self, number: int, name: str, url: str) -> None:
-        self.uplinks.add(number, name, url, self.journal.store(number, birth={}))
+    def _claim(self, life: str) -> None:
+        for number, name, url in self.journal.streams():
+            if name == RECEIPTS:
+                self._add_stream(number, name, url, life=life)
+
+    def _add_stream(self, number: int, name: str, url: str, **birth: str) -> None:
+        self.uplinks.add(number, name, url, self.journal.store(number, birth=birth))
 
     async def stop(self) -> None:
         """In order."""

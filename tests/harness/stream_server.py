@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -87,7 +88,8 @@ class Front:
     `lose_answers` lets requests through and hangs up instead of answering, for as many requests as are asked for.
     """
 
-    def __init__(self, upstream_url: str) -> None:
+    def __init__(self, upstream_url: str, *, tls: tuple[Path, Path] | None = None) -> None:
+        """``tls``: files with a certificate and its key."""
         upstream = urlsplit(upstream_url)
         assert upstream.hostname is not None
         self._upstream = (upstream.hostname, upstream.port)
@@ -98,12 +100,18 @@ class Front:
         self.lost = 0
         self._to_lose: Callable[[Asked], bool] = lambda _asked: False
         self._server = _Listener(("127.0.0.1", free_port()), self)
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="front")
 
     @property
     def base_url(self) -> str:
         """What goes into ``server.url`` of a configuration."""
-        return f"http://127.0.0.1:{self._server.server_port}{self._path}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}{self._path}"
 
     def lose_answers(self, which: Callable[[Asked], bool]) -> None:
         """Pass these requests on, and hang up instead of answering them."""

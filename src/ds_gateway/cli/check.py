@@ -11,8 +11,11 @@ import typer
 from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.errors import ConfigError
+from ds_gateway.mapping.commands import CommandRoutes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ds_gateway.config.loader import Loaded
 
 
@@ -51,6 +54,16 @@ def summary(loaded: Loaded) -> dict[str, Any]:
             ),
         ],
         "devices": len(devices) + len(settings.serial),
+        "commands": [
+            {
+                "device": text(each.template),
+                "source": each.source,
+                "to": text(each.target),
+                "delivery": each.delivery,
+                "expires_after_seconds": each.expires_after_seconds,
+            }
+            for each in CommandRoutes(settings).rules
+        ],
         "streams": sorted(text(stream) for stream in streams),
         "server": text(settings.server.url),
         "base_url": text(settings.server.base_url),
@@ -58,6 +71,13 @@ def summary(loaded: Loaded) -> dict[str, Any]:
         "journal_max_bytes": settings.journal.max_bytes,
         "digest": loaded.digest,
     }
+
+
+def _command(each: Mapping[str, Any]) -> str:
+    return (
+        f"{each['device']} by {each['source']}, {each['to']}; {each['delivery']}, expires after "
+        f"{each['expires_after_seconds']:g} s"
+    )
 
 
 def print_json(document: object) -> None:
@@ -73,6 +93,7 @@ def print_summary(said: dict[str, Any]) -> None:
         ("gateway", said["gateway"]),
         *(("source", f"{source['name']} ({source['kind']} {source['at']})") for source in said["sources"]),
         ("devices", f"{said['devices']} configured"),
+        *(("command", _command(each)) for each in said["commands"]),
         *(("stream", stream) for stream in said["streams"]),
         ("server", ", ".join(server)),
         ("data_dir", said["data_dir"]),

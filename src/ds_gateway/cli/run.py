@@ -18,6 +18,7 @@ from ds_gateway.config import last_valid
 from ds_gateway.gateway import Gateway
 from ds_gateway.logs import event, logger
 from ds_gateway.notify import Notifier
+from ds_gateway.reloading import can_be_taken_up
 
 if TYPE_CHECKING:
     from ds_gateway.config.last_valid import Refused
@@ -57,10 +58,15 @@ def run(
 
     async def main() -> int:
         notifier = Notifier.from_environ(os.environ)
-        gateway = Gateway(
-            loaded, notifier, load=load, dry_run_commands=dry_run_commands, refused=refused, on_started=keep
-        )
-        status = await gateway.run()
+        while True:
+            gateway = Gateway(
+                loaded, notifier, load=load, dry_run_commands=dry_run_commands, refused=refused, on_started=keep
+            )
+            status = await gateway.run()
+            # It stopped with a file that was right; by now another one may be there.
+            if not gateway.starts_anew or can_be_taken_up(loaded, load):
+                break
+            logs.setup(loaded.settings.log.level, loaded.settings.log.format)  # what is told again is no repeat
         # Everything is committed and closed. Leaving the loop would wait for threads that resolve a name, for as
         # long as the resolver likes, and a second signal would turn a clean end into a killed process.
         logging.shutdown()

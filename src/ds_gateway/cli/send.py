@@ -6,6 +6,7 @@ import asyncio
 import json as json_library
 import math
 import os
+import ssl
 import sys
 import time
 import uuid
@@ -99,6 +100,23 @@ def send(  # noqa: PLR0917 - typer's options
             help="File with the bearer token; default: server.token of the configuration.", dir_okay=False
         ),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --server: file with the certificate authorities to trust; default: the system's.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --server: URL of an HTTP proxy, as http://proxy:3128; default: none, whatever the "
+            "environment says.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,  # noqa: FBT002
 ) -> None:
@@ -114,11 +132,15 @@ def send(  # noqa: PLR0917 - typer's options
         raise typer.BadParameter("--server takes the place of a configuration: leave --config out")
     if server is None and (stream is not None or receipts is not None):
         raise typer.BadParameter("--stream and --receipts are for --server: the configuration has them already")
+    if server is None and (ca is not None or proxy is not None):
+        raise typer.BadParameter(
+            "--ca and --proxy are for --server: the configuration has server.tls.ca and server.proxy"
+        )
     token = None if token_file is None else read_token(token_file)
     seconds = None if expires_after is None else _seconds(expires_after)
     command = element(device, payload_of(payload, is_text=text), command_id, seconds, at_most_once=at_most_once)
     if server is not None and gateway is not None:
-        address = remote(server, gateway, token, stream, receipts)
+        address = remote(server, gateway, token, stream, receipts, ca=ca, proxy=proxy)
     else:
         address = own(config, token)
     if timeout is None:
@@ -239,7 +261,16 @@ def own(config: Path | None, token: str | None) -> Address:
     return _address(server, settings.gateway.id, settings.downlink)
 
 
-def remote(url: str, gateway: str, token: str | None, stream: str | None, receipts: str | None) -> Address:
+def remote(
+    url: str,
+    gateway: str,
+    token: str | None,
+    stream: str | None,
+    receipts: str | None,
+    *,
+    ca: Path | None = None,
+    proxy: str | None = None,
+) -> Address:
     """Where a gateway elsewhere takes commands. Raises `typer.BadParameter`."""
     try:
         GatewaySettings.model_validate({"id": gateway})
@@ -251,12 +282,31 @@ def remote(url: str, gateway: str, token: str | None, stream: str | None, receip
     except ValidationError as error:
         raise typer.BadParameter(f"--{error.errors()[0]['loc'][0]} {_first(error)}") from None
     try:
-        server = ServerSettings.model_validate({"url": url, "token": None if token is None else Credential(token)})
+        server = ServerSettings.model_validate(
+            {
+                "url": url,
+                "token": None if token is None else Credential(token),
+                "tls": {} if ca is None else {"ca": str(ca)},
+                "proxy": proxy,
+            }
+        )
     except ValidationError as error:
-        raise typer.BadParameter(f"--server {_first(error)}") from None
+        option = "--proxy" if error.errors()[0]["loc"] == ("proxy",) else "--server"
+        raise typer.BadParameter(f"{option} {_first(error)}") from None
+    if ca is not None:
+        _check_ca(ca)
     if server.is_embedded:
         raise typer.BadParameter("--server is a URL here, as http://box.local:4437/v1/stream")
     return _address(server, gateway, downlink)
+
+
+def _check_ca(ca: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=str(ca))
+    except ssl.SSLError:
+        raise typer.BadParameter(f"--ca {ca} cannot be used: it has no certificate in PEM form") from None
+    except OSError as error:
+        raise typer.BadParameter(f"--ca {ca} cannot be used: {error.strerror}") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -101,6 +101,7 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
                 "last error / what to do": _trouble,
             },
         ),
+        *_downlink(_mapping(result, "downlink"), result.get("sources")),
         _journal(_mapping(result, "journal")),
         *_losses(_mapping(_mapping(result, "journal"), "losses")),
     )
@@ -177,6 +178,23 @@ def _embedded(embedded: Mapping[str, Any]) -> list[Text]:
         f"{_bytes(embedded.get('free_bytes'))} free on the disk",
     ]
     reason = str(embedded.get("reason") or "")
+    return [_safe(": ".join(filter(None, (", ".join(parts), reason))), "red" if reason else "")]
+
+
+def _downlink(downlink: Mapping[str, Any], sources: Any) -> list[Text]:
+    if not downlink:
+        return []
+    rows = [row for row in sources if isinstance(row, dict)] if isinstance(sources, list) else []
+
+    def count(key: str) -> int:
+        return sum(row[key] for row in rows if isinstance(row.get(key), int))
+
+    parts = [
+        f"commands {_text(downlink, 'state')}, {_text(downlink, 'open')} open",
+        f"{count('orders_waiting')} wait for their broker or port",
+        f"{count('orders_unacknowledged')} are sent and not acknowledged",
+    ]
+    reason = str(downlink.get("reason") or "")
     return [_safe(": ".join(filter(None, (", ".join(parts), reason))), "red" if reason else "")]
 
 

@@ -8,6 +8,7 @@
 | `at`         | the checkpoint (`Place`), and `through`: all commands before this number ended              |
 | `c<number>`  | a command from `through` on that was accepted, or that ended                                |
 | `i<digest>`  | the id of one that ended in the last day (`ids`)                                            |
+| `life`       | the words by which claims of this journal are known (`others`), and `Looked`                |
 
 A number is counted from the first offset that was read, so it is the same however pages fall. It is never given
 twice, not even when the stream begins anew. Every method returns the rows that go with it; they are committed in
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from ds_gateway.commands import Delivery, Status
 
 AT: Final = "at"
+LIFE: Final = "life"
+MAX_LIVES: Final = 256
+"""Starts whose claims are known as this journal's own."""
 START_OFFSET: Final = "-1"
 _ENTRY: Final = "c"
 
@@ -54,6 +58,16 @@ class Place:
     """Of the next command."""
     mark: Mark | None = None
     """Of the last page before, if that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How far the receipts stream was looked through for what other gateways did."""
+
+    url: str
+    offset: str
+    epoch: int
+    """What is behind the offset, and was written under this epoch, is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +100,12 @@ class Book:
         self.through = 0
         """All commands before this number ended."""
         self.is_doubtful = False
-        """Whether the stream is read anew, because the place in it was lost: some of it may have been done."""
+        """Whether some of what is read next may have been done: the place in the stream was lost, or another
+        gateway did commands without ids meanwhile."""
         self.ids = DoneIds()
+        self.lives: list[str] = []
+        """Of this journal, the present one last."""
+        self.looked: Looked | None = None
         self.entries: dict[int, Entry] = {}
         self._by_id: dict[str, int] = {}
         self._ends: deque[Place] = deque()
@@ -103,6 +121,10 @@ class Book:
                 mark = None if at["mark"] is None else (at["mark"][0], at["mark"][1])
                 book.at = Place(at["offset"], at["number"], mark)
                 book.through, book.is_doubtful = at["through"], at["doubtful"]
+            if LIFE in rows:
+                life: dict[str, Any] = orjson.loads(rows[LIFE])
+                book.lives = [str(each) for each in life["lives"]]
+                book.looked = None if life["looked"] is None else Looked(**life["looked"])
             for name, row in rows.items():
                 if name[0] == _ENTRY:
                     book._put(Entry(**orjson.loads(row)))
@@ -132,6 +154,10 @@ class Book:
         """Whether this command has its terminal receipt."""
         entry = self.entries.get(number)
         return number < self.through if entry is None else not entry.is_open
+
+    def is_open(self, command_id: str) -> bool:
+        """Whether a command with this id has no terminal receipt yet."""
+        return command_id in self._by_id
 
     def known(self, command_id: str) -> tuple[Status, bool] | None:
         """What an id's last receipt said, and whether that was final; None for an id that was never there."""
@@ -180,6 +206,28 @@ class Book:
         elif end.number == last.number and not self._ends:
             self.at = replace(last, offset=end.offset)  # nothing but an empty page lies between
         self._move()
+
+    def begin_life(self, life: str) -> Rows:
+        """This word is in the claims from now on."""
+        self.lives = [*self.lives, life][-MAX_LIVES:]
+        return self._life_row()
+
+    def look_through(self, looked: Looked) -> Rows:
+        """Everything of other gateways up to here is known."""
+        self.looked = looked
+        return self._life_row()
+
+    def told_by_another(self, command_id: str, done: Done, *, is_final: bool) -> Rows:
+        """Another gateway had this command, and must have been the only one."""
+        if command_id.startswith(OWN_ID_PREFIX):
+            # Its number there says nothing about the command here.
+            self.is_doubtful = True
+            return {} if self.at is None else self._at_row()
+        if is_final:
+            return self.ids.add(command_id, done)
+        if self.ids.find(command_id) is not None:
+            return {}
+        return self.ids.add(command_id, replace(done, status="unknown"))
 
     def accept(self, entry: Entry) -> Rows:
         """A command is taken: from now on it is owed a terminal receipt."""
@@ -237,6 +285,10 @@ class Book:
         while self._ends and self._ends[0].number <= self.through:
             self.at = self._ends.popleft()
 
+    def _life_row(self) -> Rows:
+        looked = None if self.looked is None else asdict(self.looked)
+        return {LIFE: orjson.dumps({"lives": self.lives, "looked": looked})}
+
     def _at_row(self) -> Rows:
         assert self.at is not None, "counting has begun"
         at = {"offset": self.at.offset, "number": self.at.number, "mark": self.at.mark}
@@ -249,3 +301,4 @@ def _name(number: int) -> str:
 
 assert AT[0] not in {_ENTRY, PREFIX}, "names tell the rows apart"
 assert FLOOR[0] not in {_ENTRY, PREFIX}, "names tell the rows apart"
+assert LIFE[0] not in {_ENTRY, PREFIX}, "names tell the rows apart"

@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ds_gateway.commands import Receipt
 from ds_gateway.downlink.reception import Write, end, overdue
 from ds_gateway.logs import event, logger
+from ds_gateway.records import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -50,6 +51,10 @@ class Desk(Protocol):
 
     def why_held(self) -> str:
         """Why nothing may be executed now; empty if it may."""
+        ...  # pragma: no cover
+
+    def is_alone(self) -> bool:
+        """Whether no other gateway can have had what is open here: only then is it known that nobody sent it."""
         ...  # pragma: no cover
 
     def is_confirmed(self, position: int) -> bool:
@@ -184,7 +189,8 @@ class Executor:
         ready = turn.ready
         while not turn.has_ended:
             now = self._desk.now()
-            if ready.deadline.is_over(now):
+            is_over = ready.deadline.is_over(now)
+            if is_over and self._desk.is_alone():
                 self._end_overdue(turn)
                 break
             pause_seconds = self._next_at.get(ready.device, now.monotonic) - now.monotonic
@@ -196,7 +202,7 @@ class Executor:
             if turn.reason or pause_seconds > 0:
                 turn.reason = turn.reason or "max_rate of the device"
                 left_seconds = ready.deadline.monotonic - now.monotonic
-                longest = min(LOOK_AGAIN_SECONDS, left_seconds)
+                longest = LOOK_AGAIN_SECONDS if is_over else min(LOOK_AGAIN_SECONDS, left_seconds)
                 await self._bell.wait(longest if pause_seconds <= 0 else min(longest, pause_seconds))
             elif self._dry_run:
                 self._end(turn, "failed", code="dry_run", reason=f"would have sent {ready.message!r}")
@@ -216,9 +222,13 @@ class Executor:
         loop = asyncio.get_running_loop()
 
         def on_progress(progress: Progress) -> None:
-            if not self._stopped:
+            if self._stopped:
+                return
+            try:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: it stopped in between
                     loop.call_soon_threadsafe(told.put_nowait, progress)
+            except Exception as error:  # noqa: BLE001 - supervision boundary: it would end the source's thread
+                event(_log, "error", "downlink.progress.lost", number=ready.number, error=repr(error), exc=error)
 
         turn.is_handed = True
         turn.reason = "with its source"
@@ -260,7 +270,7 @@ class Executor:
     def _end_overdue(self, turn: Turn) -> None:
         entry = self._desk.book.entries[turn.ready.number]
         may_have_been_sent = turn.ready.may_have_been_sent
-        self._finish(
+        self.conclude(
             turn, overdue(self._desk.book, entry, self._desk.now(), may_have_been_sent=may_have_been_sent)
         )
 
@@ -272,9 +282,9 @@ class Executor:
             status = "unknown"  # not by this process
         entry = self._desk.book.entries[turn.ready.number]
         write = end(self._desk.book, entry, status, self._desk.now(), code=code, reason=reason, reply=reply)
-        return self._finish(turn, write)
+        return self.conclude(turn, write)
 
-    def _finish(self, turn: Turn, write: Write) -> asyncio.Future[int]:
+    def conclude(self, turn: Turn, write: Write) -> asyncio.Future[int]:
         """Let its end be committed; see `Desk.write`."""
         turn.has_ended = True
         del self._turns[turn.ready.number]
@@ -287,3 +297,22 @@ class Executor:
 
     def __iter__(self) -> Iterator[Turn]:
         return iter(list(self._turns.values()))
+
+
+def shown(book: Book, executor: Executor) -> list[dict[str, Any]]:
+    """The open commands, as JSON values for people."""
+    found = []
+    for entry in book.open_entries:
+        turn = executor.turn(entry.number)
+        found.append(
+            {
+                "command": entry.id,
+                "number": entry.number,
+                "device": entry.device,
+                "state": entry.status if turn is None or not turn.is_handed else "sent",
+                "since": rfc3339(entry.since_ns),
+                "deadline": rfc3339(entry.deadline_ns),
+                "reason": turn.reason if turn is not None else "it is read again from the stream",
+            }
+        )
+    return found

@@ -47,6 +47,10 @@ class ReceiptJournal(Protocol):
         """The last position that is committed."""
         ...  # pragma: no cover
 
+    def anchor(self, stream: str) -> tuple[int, str] | None:
+        """The epoch under which a stream is claimed, and an offset before which all was there under this claim."""
+        ...  # pragma: no cover
+
     def confirmed(self, stream: str) -> int:
         """All positions up to this one are in the stream."""
         ...  # pragma: no cover

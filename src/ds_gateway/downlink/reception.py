@@ -83,7 +83,10 @@ def receive(book: Book, element: bytes, number: int, routes: Routes, reading: Re
     if known is not None:
         return Received(_repeat(book, parsed, known, reading))
     if book.is_doubtful and parsed.id.startswith(OWN_ID_PREFIX):
-        reason = "the stream is read anew, and without an id nobody can tell whether this was done: give it one"
+        reason = (
+            "the stream is read anew, or another gateway was at work: without an id nobody can tell whether this "
+            "was done; give it one"
+        )
         return Received(_refuse(book, _refusal(parsed, "no_id", reason), reading))
     return _take(book, parsed, routes, reading, len(element))
 
@@ -110,6 +113,29 @@ def overdue(book: Book, entry: Entry, now: Now, *, may_have_been_sent: bool) -> 
         reason = "its time was over before it could be sent again after a restart"
         return end(book, entry, "unknown", now, code="interrupted", reason=reason)
     return end(book, entry, "expired", now, code="expired", reason="its time was over before it could be sent")
+
+
+def taken_over(book: Book, entry: Entry, status: Status | None, now: Now) -> Write:
+    """End a command that another gateway may have done. ``status``: what that one told; None: nothing.
+
+    It is a repetition in either case: whoever did it may tell so yet, when it has the claim again.
+    """
+    if status is None:
+        code, reason = "taken_over", "another gateway with this gateway.id was at work, and may have done it"
+    else:
+        code, reason = "repeated", "another gateway with this gateway.id told this: it is not done again"
+    told = status or "unknown"
+    receipt = Receipt(
+        entry.id,
+        entry.number,
+        entry.device,
+        told,
+        is_final=True,
+        code=code,
+        reason=reason,
+        is_repeated=True,
+    )
+    return Write(book.end(entry.number, told, now.wall_ns), receipt)
 
 
 def end(

@@ -4,8 +4,8 @@
 |----------|----------------------------------------------------------------------------------------------------|
 | starting | what the journal knows is being read                                                               |
 | reading  | commands are read as they come                                                                     |
-| held     | commands stay in their stream: the clock is not synchronised, there is no room, or another gateway |
-|          | has the receipts stream                                                                            |
+| held     | commands stay in their stream: the clock is not synchronised, there is no room, the receipts       |
+|          | stream is not claimed, or another gateway has it                                                   |
 | waiting  | the stream cannot be read; tried again for ever                                                    |
 | closed   | the stream is closed: no more commands, ever                                                       |
 | failed   | what the journal has of it is damaged                                                              |
@@ -16,37 +16,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ds_gateway.commands import Order
 from ds_gateway.downlink.ageing import Now
 from ds_gateway.downlink.book import START_OFFSET, Book, Place
-from ds_gateway.downlink.executor import LOOK_AGAIN_SECONDS, Bell, Executor
+from ds_gateway.downlink.executor import LOOK_AGAIN_SECONDS, Bell, Executor, shown
 from ds_gateway.downlink.outbox import Outbox
 from ds_gateway.downlink.own import AllRoutes, perform
 from ds_gateway.downlink.ports import GatewayMessage
 from ds_gateway.downlink.reader import GAP_SECONDS, Page, PlaceLostError, Reader
-from ds_gateway.downlink.receipts import TYPICAL_BYTES
-from ds_gateway.downlink.reception import Reading, Write, abandon, overdue, receive, stranded
+from ds_gateway.downlink.reception import (
+    Reading,
+    Write,
+    abandon,
+    overdue,
+    receive,
+    stranded,
+    taken_over,
+)
+from ds_gateway.downlink.room import Load, why_no_room
+from ds_gateway.downlink.takeover import Takeover
 from ds_gateway.errors import DownlinkError, JournalDamagedError
 from ds_gateway.logs import event, logger
-from ds_gateway.records import rfc3339
 from durable_streams import DurableStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ds_gateway.commands import Progress
+    from ds_gateway.commands import Progress, Status
     from ds_gateway.downlink.reception import Ready
     from ds_gateway.downlink.surroundings import Options, Surroundings
 
 _log = logger("downlink")
 
-MAX_OPEN: Final = 5000
-MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
-MAX_SPAN: Final = 50_000
-"""Commands from the oldest open one on, ended ones included: each has a row, and an entry in memory."""
-MAX_UNCOMMITTED: Final = 2000
 FIRST_PAUSE_SECONDS: Final = 0.25
 MAX_PAUSE_SECONDS: Final = 30.0
 CLOSED_PAUSE_SECONDS: Final = 60.0
@@ -87,10 +91,13 @@ class Downlink:
             create=options.create,
             clock=around.monotonic,
         )
+        self._takeover = Takeover(options, around, self, self._bell)
         self._place: Place | None = None
         """Where the next page begins."""
         self._known_before = 0
         """The last position of the receipts stream at the start: what was accepted earlier lies before it."""
+        self._has_inherited = False
+        """Whether what earlier processes left over was dealt with."""
         self._clock_is_good = False
         self._failures = 0
         """Attempts to read in a row that brought nothing."""
@@ -120,13 +127,18 @@ class Downlink:
 
     def why_held(self) -> str:
         """Why nothing is executed now; empty if it is."""
-        return self._why_no_clock() or self._around.why_not_claimed()
+        return self.why_no_clock() or self._takeover.why_not()
+
+    def is_alone(self) -> bool:
+        """Whether no other gateway can have had what is open here."""
+        return not self._takeover.why_not()
 
     def is_confirmed(self, position: int) -> bool:
         """Whether the receipts stream has everything up to a position."""
         return self._around.journal.confirmed(self._options.receipts) >= position
 
-    def _why_no_clock(self) -> str:
+    def why_no_clock(self) -> str:
+        """Why nobody knows how old a command is; empty if that is known."""
         if self._options.trusts_clock or self._clock_is_good:
             return ""
         return "the clock is not synchronised, so nobody knows how old a command is"
@@ -159,7 +171,7 @@ class Downlink:
         return self._outbox.uncommitted > 0
 
     def on_confirmed(self) -> None:
-        """Receipts are in their stream. Any thread."""
+        """Receipts are in their stream, or its claim is another one. Any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._bell.ring)
 
@@ -175,15 +187,37 @@ class Downlink:
         except JournalDamagedError as error:
             self.state, self.reason = "failed", str(error)
             event(_log, "error", "downlink.failed", reason=str(error))
+            self._around.claim("")  # what receipts there are is sent all the same
             return
         self._known_before = self._around.journal.accepted(self._options.receipts)
         self._place = self.book.at
-        for write in stranded(self.book, self.now()):
-            self.write(write)
-        for entry in self.book.lost_entries:
-            self.write(abandon(self.book, entry, self.now()))
+        if self._place is not None:
+            self._take_over()
         self._spawn(self._watch(), "downlink watch")
         await self._read_for_ever()
+
+    def _take_over(self) -> None:
+        """Claim, but not before it is known where reading begins: no command falls between two gateways then."""
+        self._spawn(self._takeover.run(secrets.token_hex(8)), "downlink takeover")
+
+    def inherit(self, ended: Mapping[str, Status], *, was_there: bool) -> None:
+        """Everything that others did is known; see `Heir`."""
+        now = self.now()
+        for entry in self.book.open_entries if was_there else []:
+            turn = self._executor.turn(entry.number)
+            if turn is not None and turn.is_handed:
+                continue  # its source will tell what became of it
+            write = taken_over(self.book, entry, ended.get(entry.id), now)
+            if turn is None:
+                self.write(write)
+            else:
+                self._executor.conclude(turn, write)
+        if not self._has_inherited:
+            self._has_inherited = True
+            for write in stranded(self.book, now):
+                self.write(write)
+            for entry in self.book.lost_entries:
+                self.write(abandon(self.book, entry, now))
 
     async def _watch(self) -> None:
         """See once a second to what nothing tells: clocks, deadlines."""
@@ -200,8 +234,9 @@ class Downlink:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def _expire(self) -> None:
-        if self._why_no_clock():
-            return  # an hour from now it may turn out to be next year, or last
+        if self.why_held():
+            # An hour from now it may turn out to be next year, or last; or that another gateway has sent it.
+            return
         self._executor.expire()
         now = self.now()
         for entry in self.book.open_entries:
@@ -233,12 +268,13 @@ class Downlink:
 
     async def _read(self) -> None:
         """Read on until the stream is closed."""
-        await self._until_allowed(self._why_not_read)
         if self._place is None:
             end = await self._reader.look(None)
             offset = end if self._options.start == "tail" else START_OFFSET
             await self.write(Write(self.book.begin(offset)))
             self._place = self.book.at
+            self._take_over()
+        await self._until_allowed(self.why_held)
         assert self._place is not None, "counting has begun"
         await self._reader.look(self._place)
         async with contextlib.aclosing(self._reader.pages(self._place)) as pages:
@@ -294,32 +330,25 @@ class Downlink:
     async def _until_allowed(self, why_not: Callable[[], str]) -> None:
         while reason := why_not():
             if self.state != "held":
-                event(_log, "warning", "downlink.held", reason=reason)
+                is_usual = not self._has_inherited and not self._around.is_fenced() and not self.why_no_clock()
+                event(_log, "info" if is_usual else "warning", "downlink.held", reason=reason)
             self.state, self.reason = "held", reason
             await self._bell.wait(LOOK_AGAIN_SECONDS)
         if self.state == "held":
             self.state, self.reason = "reading", ""
 
-    def _why_not_read(self) -> str:
-        if self._around.is_fenced():
-            return self._around.why_not_claimed()
-        return self._why_no_clock()
-
     def _why_no_room(self, number: int) -> str:
         """Why a command must stay in its stream; empty if it can be taken."""
-        open_count = self.book.open_count
-        if (why := self._why_not_read()) != "":
-            return why
-        if open_count >= MAX_OPEN or self._executor.open_bytes >= MAX_OPEN_BYTES:
-            return f"{open_count} commands are open"
-        if number - self.book.through >= MAX_SPAN:
-            return f"{MAX_SPAN} commands were read since the oldest one that is open"
-        if self._outbox.uncommitted >= MAX_UNCOMMITTED:
-            return "receipts wait for the journal"
-        promised = self._outbox.uncommitted_bytes + (open_count + 1) * TYPICAL_BYTES
-        if self._around.journal.receipt_room < promised:
-            return "receipts wait for the server, and their room in the journal is promised"
-        return ""
+        return self.why_held() or why_no_room(
+            Load(
+                open_count=self.book.open_count,
+                open_bytes=self._executor.open_bytes,
+                span=number - self.book.through,
+                uncommitted=self._outbox.uncommitted,
+                uncommitted_bytes=self._outbox.uncommitted_bytes,
+                receipt_room=self._around.journal.receipt_room,
+            )
+        )
 
     # -- giving
 
@@ -367,18 +396,4 @@ class Downlink:
 
     def commands(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the control socket's verb ``commands``."""
-        found = []
-        for entry in self.book.open_entries:
-            turn = self._executor.turn(entry.number)
-            found.append(
-                {
-                    "command": entry.id,
-                    "number": entry.number,
-                    "device": entry.device,
-                    "state": entry.status if turn is None or not turn.is_handed else "sent",
-                    "since": rfc3339(entry.since_ns),
-                    "deadline": rfc3339(entry.deadline_ns),
-                    "reason": turn.reason if turn is not None else "it is read again from the stream",
-                }
-            )
-        return {"commands": found, "downlink": self.summary()}
+        return {"commands": shown(self.book, self._executor), "downlink": self.summary()}

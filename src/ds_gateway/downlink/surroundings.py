@@ -29,6 +29,8 @@ class Options:
     receipts: str
     url: str
     """Of the command stream."""
+    receipts_url: str
+    """Of the stream of receipts."""
     start: Literal["tail", "beginning"] = "tail"
     create: bool = True
     trusts_clock: bool = False
@@ -47,8 +49,14 @@ class Surroundings:
     verbs: Mapping[str, Verb]
     client: httpx.AsyncClient
     headers: Mapping[str, Callable[[], str]]
+    install: str
+    """What the ids of this journal's records begin with."""
+    claim: Callable[[str], None]
+    """Begin to claim the receipts stream, and to send receipts; a word tells this life's claims from others'."""
+    claimed: Callable[[], int | None]
+    """The epoch under which the receipts stream is this gateway's alone; None while that is not certain."""
     why_not_claimed: Callable[[], str]
-    """Why the receipts stream is not this gateway's alone; empty if it is."""
+    """Why that is None; empty if it is not."""
     is_fenced: Callable[[], bool]
     """Whether the receipts stream has stopped."""
     is_synchronised: Callable[[], bool]

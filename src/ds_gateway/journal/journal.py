@@ -17,7 +17,7 @@ from ds_gateway.journal.names import Names, check_names, read_names, write_names
 from ds_gateway.journal.salvage import SalvageSettings, finish_interrupted, salvage, set_aside
 from ds_gateway.journal.settings import WriterSettings
 from ds_gateway.journal.snapshot import JournalSnapshot
-from ds_gateway.journal.state import Identity, State, load, move_streams
+from ds_gateway.journal.state import Identity, State, begin_stream, load, move_streams
 from ds_gateway.journal.stream_store import StreamStore
 from ds_gateway.journal.writer import Writer
 from ds_gateway.timekeeping import UNWATCHED
@@ -50,7 +50,10 @@ class JournalLimits:
     when_full: WhenFull = "backpressure"
     max_age_seconds: float | None = None
     receipts: str = ""
-    """Name of the stream of receipts, which has a reserve of its own; empty: there is none."""
+    """Name of the stream of receipts, which has a reserve of its own; empty: there is none.
+
+    It is there from the start, so that it can be claimed before its first record.
+    """
     envelope: Envelope = "plain"
     """What stands around the records that the journal adds."""
 
@@ -116,6 +119,10 @@ class Journal:
             )
             state.envelope = limits.envelope
             move_streams(disk, state, url)
+            if limits.receipts:
+                begin_stream(disk, state, limits.receipts, url)
+                with suppress(OSError):
+                    write_names(directory, Names.of(state))
             disk.load_ballast()
             settings = WriterSettings(
                 gateway=gateway,
@@ -226,13 +233,23 @@ class Journal:
         found = committed.by_name(stream)
         return 0 if found is None else max(found.confirmed, committed.confirmed.get(found.number, 0))
 
+    def anchor(self, stream: str) -> tuple[int, str] | None:
+        """The epoch under which a stream is claimed, and an offset before which all was there under this claim.
+
+        None if the journal knows of no claim. Before the stream's uplink has begun.
+        """
+        book = self._writer.state.by_name.get(stream)
+        if book is None or not book.claimed or book.anchor is None:
+            return None
+        return book.epoch, book.anchor
+
     @property
     def receipt_room(self) -> int:
         """Bytes that are free in the receipts' reserve, as of the last commit. Any thread."""
         return self._writer.committed.receipt_room
 
     def streams(self) -> list[tuple[int, str, str]]:
-        """Number, name and server URL of every stream that ever got a record."""
+        """Number, name and server URL of every stream."""
         return [(book.number, book.name, book.url) for book in list(self._writer.state.books.values())]
 
     def store(self, stream: int, *, birth: Mapping[str, object]) -> StreamStore:

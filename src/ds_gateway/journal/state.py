@@ -172,6 +172,16 @@ def move_streams(disk: Disk, state: State, url: str) -> None:
                     disk.delete(rows.announced_key(book.number))
 
 
+def begin_stream(disk: Disk, state: State, name: str, url: str) -> None:
+    """Let there be a stream, also before it has a record: its producer claims it then."""
+    if name in state.by_name:
+        return
+    book = state.new_book(name, url)
+    key = rows.stream_key(book.number)
+    with disk.transaction():
+        disk.write(key, rows.encode_json(key, book.to_row()))
+
+
 def begin(disk: Disk, identity: Identity) -> State:
     """Write the first row of a new journal."""
     meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}

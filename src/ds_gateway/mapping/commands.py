@@ -74,7 +74,9 @@ class MqttCommandRule:
         self.place = f"mqtt.{source}.devices[{index}]"
         self.pattern = TopicPattern(settings.topic)
         rest = self.pattern.rest
-        self.names = NameInverse(_name_template(settings, self.pattern), rest)
+        self.template = _name_template(settings, self.pattern)
+        """Of the devices' names."""
+        self.names = NameInverse(self.template, rest)
         _not_the_gateway(self.names)
         captures, known = self.names.captures, self.pattern.captures
         self._topic = topic_template(commands.topic, captures, rest, known=known, key="commands.topic")
@@ -87,6 +89,10 @@ class MqttCommandRule:
         """Where all answers of this entry come; None without answers, or with the response topic of MQTT 5."""
         self._commands = commands
         self._max_rate = settings.max_rate
+        self.target = commands.topic
+        """Where they go, for people."""
+        self.delivery: Delivery = commands.delivery
+        self.expires_after_seconds = commands.expires_after
 
     def route(self, device: str) -> CommandRoute | None:
         """The route of a device, None if it cannot be one of this entry's."""
@@ -117,7 +123,7 @@ class SerialCommandRule:
         assert commands is not None, "asked for ports with commands only"
         self.source = source
         self.place = f"serial.{source}"
-        device = source if settings.name is None else settings.name
+        self.template = device = source if settings.name is None else settings.name
         # A port's name is no template.
         self.names = NameInverse(device, is_literal=True)
         _not_the_gateway(self.names)
@@ -126,6 +132,10 @@ class SerialCommandRule:
         except MappingError as error:
             raise MappingError(str(error), key=f"commands.{error.key}") from error
         reply = None if commands.reply is None else _serial_reply(commands.reply)
+        self.target = settings.port
+        """Where they go, for people."""
+        self.delivery: Delivery = commands.delivery
+        self.expires_after_seconds = commands.expires_after
         self._route = CommandRoute(
             device=device,
             source=source,
@@ -175,6 +185,11 @@ class CommandRoutes:
         except MappingError as error:
             place = f"{self._rules[error.index or 0].place}.{error.key}"
             raise MappingError(f"{place}: {error}", key=place) from error
+
+    @property
+    def rules(self) -> Sequence[CommandRule]:
+        """The entries and ports with commands, in the order of the configuration."""
+        return tuple(self._rules)
 
     def __bool__(self) -> bool:
         """Whether there is anything that a command could be for."""

@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.commands import MqttMessage, Progress
+from ds_gateway.mapping.topics import TopicPattern
 from ds_gateway.mqtt.replies import answer_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ds_gateway.commands import MqttReply, Order
     from ds_gateway.mqtt.events import Connack, Puback
     from ds_gateway.mqtt.packets import Publication
@@ -103,10 +106,17 @@ class Outgoing:
         self._told: list[tuple[int, Progress]] = []
         self._connack: Connack | None = None
         self._is_subscribed = False
+        self._refused: dict[str, str] = {}
+        """Topic filters that the session lacks, and why."""
 
     def __len__(self) -> int:
         """Open orders."""
         return len(self._orders)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be published, the first time or again. Any thread."""
+        return len(self._waiting)
 
     @property
     def due(self) -> float | None:
@@ -141,9 +151,10 @@ class Outgoing:
         """The broker took us."""
         self._connack = connack
 
-    def subscribed(self) -> None:
-        """The session has the subscriptions, as far as the broker grants them."""
+    def subscribed(self, refused: Mapping[str, str] | None = None) -> None:
+        """The session has the subscriptions but for those that the broker refused, with its reason."""
         self._is_subscribed = True
+        self._refused = dict(refused or {})
 
     def disconnected(self) -> None:
         """The connection is over, or none came about. What it let go and nobody confirmed may have arrived."""
@@ -284,7 +295,16 @@ class Outgoing:
             self._waiting[number] = None
         else:
             assert entry.reply is not None
-            self._end(number, _unknown(f"no answer within {entry.reply.timeout_seconds:g} s"))
+            why = self._why_unheard(entry)
+            self._end(number, _unknown(f"no answer within {entry.reply.timeout_seconds:g} s{why}"))
+
+    def _why_unheard(self, entry: _Order) -> str:
+        """Why no answer can come; empty if one can."""
+        topic = entry.listens_on.decode(errors="surrogatepass")
+        for each, reason in self._refused.items():
+            if TopicPattern(each).match(topic) is not None:
+                return f": the broker refuses the subscription to {each!r}, where it would come: {reason}"
+        return ""
 
     def _await_confirmation(self, number: int, entry: _Order, now: float) -> None:
         entry.confirm_by = max(entry.order.deadline, now + CONFIRM_SECONDS)

@@ -11,7 +11,7 @@ from ds_gateway.commands import Progress
 from ds_gateway.mqtt.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ds_gateway.commands import Order
     from ds_gateway.mqtt.events import Connack, Puback
@@ -77,9 +77,19 @@ class Sender:
         """The broker took us."""
         self._outgoing.connected(connack)
 
-    def subscribed(self) -> None:
-        """The session has its subscriptions."""
-        self._outgoing.subscribed()
+    def subscribed(self, refused: Mapping[str, str] | None = None) -> None:
+        """The session has its subscriptions but for those that the broker refused, with its reason."""
+        self._outgoing.subscribed(refused)
+
+    @property
+    def waiting(self) -> int:
+        """Orders that wait to be published, the first time or again. Any thread."""
+        return len(self._given) + self._outgoing.waiting
+
+    @property
+    def unacknowledged(self) -> int:
+        """Orders that were published, and are not over. Any thread."""
+        return max(len(self._outgoing) - self._outgoing.waiting, 0)
 
     def confirmed(self, puback: Puback) -> None:
         """The broker confirmed a message, or refused it."""

@@ -35,5 +35,9 @@ class MqttSnapshot:
     """The verdict about the broker's numbering: sequential or unknown, and whether it was configured."""
     sessions_lost: int
     """Times that the broker had forgotten the session: messages may be missing."""
+    orders_waiting: int
+    """Commands that were not published yet, or wait to be published again."""
+    orders_unacknowledged: int
+    """Commands that were published, and whose confirmation or answer is waited for."""
     ids_missing: int
     """Packet ids that a sequential broker skipped: messages it may have dropped."""

@@ -165,7 +165,7 @@ class MqttSource:
 
     def snapshot(self) -> MqttSnapshot:
         """Return what is known at this moment."""
-        return self._status.snapshot(self._dialogue.view, self._handover)
+        return self._status.snapshot(self._dialogue.view, self._handover, self._sender)
 
     @property
     def alive_at(self) -> float:
@@ -305,8 +305,7 @@ class MqttSource:
                     self._greeted(connection, happened)
                 case Suback():
                     items.append(self._publications.marker(self._dialogue.suback(happened)))
-                    self._status.subscribed(happened.refused)
-                    self._sender.subscribed()
+                    self._subscribed(happened)
                 case Puback():
                     self._sender.confirmed(happened)
                 case _:
@@ -316,6 +315,12 @@ class MqttSource:
         reported = sum(item.payload is not None for item in items)
         self._status.received(reported + self._publications.take_unreported())
         self._handover.add(items)
+
+    def _subscribed(self, suback: Suback) -> None:
+        self._status.subscribed(suback.refused)
+        self._sender.subscribed(suback.refused)
+        for each, reason in suback.refused.items():
+            event(_log, "warning", "mqtt.subscription.refused", source=self._name, filter=each, reason=reason)
 
     def _greeted(self, connection: Connection, connack: Connack) -> None:
         token, plan = self._dialogue.connack(connack, self._clock())

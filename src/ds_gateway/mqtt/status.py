@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ds_gateway.mqtt.dedupe import GateView
     from ds_gateway.mqtt.handover import Handover
     from ds_gateway.mqtt.keyless import Keyless
+    from ds_gateway.mqtt.sending import Sender
 
 
 class Status:
@@ -86,7 +87,7 @@ class Status:
         if view.repeated:
             self._repeated = Counter(self._repeated) + Counter(view.repeated)
 
-    def snapshot(self, view: GateView, handover: Handover) -> MqttSnapshot:
+    def snapshot(self, view: GateView, handover: Handover, sender: Sender) -> MqttSnapshot:
         """Return what is known at this moment."""
         return MqttSnapshot(
             name=self._name,
@@ -105,6 +106,8 @@ class Status:
             packet_ids=view.verdict,
             sessions_lost=view.sessions_lost,
             ids_missing=view.ids_missing,
+            orders_waiting=sender.waiting,
+            orders_unacknowledged=sender.unacknowledged,
         )
 
 

@@ -86,6 +86,18 @@ class Orders:
         heapq.heappush(self._deadlines, (order.deadline, self._added))
 
     @property
+    def waiting(self) -> int:
+        """How many were not begun, or wait to be written again. Any thread."""
+        current = self._current
+        return len(self._queue) + (current is not None and current.exchange.phase == "waiting")
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many are being written, or wait for their answer. Any thread."""
+        current = self._current
+        return int(current is not None and current.exchange.phase != "waiting")
+
+    @property
     def is_draining(self) -> bool:
         """Whether the driver has taken all bytes of a request, and has to be asked when the last left it."""
         return self._current is not None and self._current.exchange.phase == "draining"

@@ -17,6 +17,10 @@ class SerialSnapshot:
     received_bytes: int = 0
     answers: int = 0
     """Those of the received frames that were answers to commands, and no readings."""
+    orders_waiting: int = 0
+    """Commands that were not written yet, or wait to be written again."""
+    orders_unacknowledged: int = 0
+    """Commands that are being written, or whose answer is waited for: one at most."""
     overlong: int = 0
     """Frames discarded because they were longer than allowed."""
     bad_checks: int = 0

@@ -161,7 +161,8 @@ class SerialSource:
 
     def snapshot(self) -> SerialSnapshot:
         """State and counters. Any thread."""
-        return self._snapshot
+        orders = self._orders
+        return replace(self._snapshot, orders_waiting=orders.waiting, orders_unacknowledged=orders.unacknowledged)
 
     @property
     def alive_at(self) -> float:

@@ -82,19 +82,30 @@ class UplinkSnapshot:
 class Uplink:
     """One stream: runs its producer, and keeps what an operator wants to know."""
 
-    def __init__(self, name: str, url: str, on_stopped: Callable[[str], None] = lambda _reason: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        on_stopped: Callable[[str], None] = lambda _reason: None,
+        on_claim: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.url = url
         self.on_stopped = on_stopped
         """Told why the stream stopped; told nothing (empty) when it goes on."""
+        self._on_claim = on_claim
+        """Called when `claimed` is another one."""
         self.state = "starting"
         self.reason = ""
         self.last_error = ""
         self.last_ok_time: float | None = None
         self.failures = 0
         self.epoch = 0
-        self.has_claimed = False
-        """Whether its epoch was claimed, or asked for, since the start: nobody else writes under this identity."""
+        self.claimed: int | None = None
+        """The epoch that was claimed, or asked for, since the start: nobody else writes under this identity.
+
+        None before, while a repair claims another one, and when the stream has stopped.
+        """
         self.why = ""
 
     async def run(
@@ -129,13 +140,17 @@ class Uplink:
         """Say that the stream's uplink has stopped, and why: for people, and in a word for programs."""
         self.why = why
         self.state, self.reason, self.last_error = state, reason, reason
+        self._claim(None)
         event(_log, "error", f"uplink.stream.{state}", stream=self.name, reason=reason)
         self.on_stopped(f"{state}: {reason}")
 
     def observe(self, state: Pull, command: Command) -> None:
         """Follow the producer."""
         self.epoch = state.stored.epoch
-        self.has_claimed = self.has_claimed or state.stage in {Stage.IDLE, Stage.SEND}
+        if state.stage in {Stage.IDLE, Stage.SEND}:
+            self._claim(state.stored.epoch)
+        elif not state.stored.claimed:
+            self._claim(None)
         self.failures = state.failures
         if state.trouble:
             self.last_error = state.trouble
@@ -157,11 +172,16 @@ class Uplink:
                 pass
         self.state, self.reason = shown(state, command, self.state, self.reason)
 
+    def _claim(self, epoch: int | None) -> None:
+        if epoch != self.claimed:
+            self.claimed = epoch
+            self._on_claim()
+
     def why_not_claimed(self) -> str:
         """Why it is not certain that nobody else writes it under this identity; empty if it is."""
         if self.state in STANDING:
             return f"{self.name} is {self.state}: {self.reason}"
-        if not self.has_claimed:
+        if self.claimed is None:
             return f"{self.name} is not claimed yet" + (f": {self.reason}" if self.reason else "")
         return ""
 

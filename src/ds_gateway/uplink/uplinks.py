@@ -44,12 +44,15 @@ class Uplinks:
         gateway: str,
         on_stopped: Callable[[int, str], None] = lambda _number, _reason: None,
         fenced: str = "",
+        on_claim: Callable[[], None] = lambda: None,
         look_again_seconds: float = LOOK_AGAIN_SECONDS,
     ) -> None:
         """``on_stopped`` is told why a stream stopped, and nothing (empty) when it goes on.
 
         ``fenced`` is the name of a stream that is claimed at every start: who else has this identity is stopped.
+        ``on_claim`` is told when its claim is confirmed, or is so no more (`claimed`).
         """
+        self._on_claim = on_claim
         self._fenced = fenced
         self._look_again_seconds = look_again_seconds
         self._looking: asyncio.Task[None] | None = None
@@ -80,7 +83,10 @@ class Uplinks:
             self._looking = asyncio.create_task(self._look_again(), name="uplinks look again")
         self._stores[number] = store
         uplink = self._uplinks[number] = Uplink(
-            name, f"{self._base_url}/{stream_path(name)}", lambda reason: self._on_stopped(number, reason)
+            name,
+            f"{self._base_url}/{stream_path(name)}",
+            lambda reason: self._on_stopped(number, reason),
+            self._on_claim if name == self._fenced else lambda: None,
         )
         if url != self._server_url:
             self._stranded[number] = Stranded(uplink, store, url)
@@ -285,13 +291,18 @@ class Uplinks:
             confirm_path=lambda: self._confirm_path(uplink),
         )
 
-    def why_not_claimed(self, name: str) -> str:
-        """Why it is not certain that nobody else writes a stream under this identity; empty if it is.
+    def claimed(self, name: str) -> int | None:
+        """The epoch under which nobody else writes a stream under this identity; None while that is not certain.
 
-        Certain is it from the first claim since the start on, until the stream stops.
+        Certain is it from the first claim since the start on, until the stream is repaired, or stops.
         """
         uplink = self._named(name)
-        return f"{name} has no record yet" if uplink is None else uplink.why_not_claimed()
+        return None if uplink is None else uplink.claimed
+
+    def why_not_claimed(self, name: str) -> str:
+        """Why `claimed` is None; empty if it is not."""
+        uplink = self._named(name)
+        return f"{name} is not claimed yet" if uplink is None else uplink.why_not_claimed()
 
     def is_stopped(self, name: str) -> bool:
         """Whether a stream is halted or parked."""

@@ -52,6 +52,29 @@ def test_the_embedded_server_is_told_with_the_place_of_its_streams(check: Check)
     assert "  server   embedded, http://127.0.0.1:4437/v1/stream\n" in done.stdout
 
 
+def test_the_devices_that_take_commands_are_told(check: Check) -> None:
+    text = (
+        "gateway: {id: line-7}\ndata_dir: /d\nserver: {url: 'http://h/v1'}\n"
+        "mqtt: {hall: {url: 'mqtt://b', devices: [\n"
+        "  {topic: 's/{hall}/{sensor}', commands: {topic: 's/{hall}/{sensor}/set', delivery: at_most_once}},\n"
+        "  {topic: 'm/{meter}', name: 'meter-{meter}'}]}}\n"
+        'serial: {scale: {port: /dev/ttyUSB0, commands: {write: "T\\r\\n", expires_after: 2m}}}\n'
+    )
+    done = check(text)
+    assert (done.code, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if "command" in line] == [
+        "  command  {hall}/{sensor} by hall, s/{hall}/{sensor}/set; at_most_once, expires after 60 s",
+        "  command  scale by scale, /dev/ttyUSB0; at_least_once, expires after 120 s",
+    ]
+    assert json.loads(check(text, "--json").stdout)["commands"][1] == {
+        "device": "scale",
+        "source": "scale",
+        "to": "/dev/ttyUSB0",
+        "delivery": "at_least_once",
+        "expires_after_seconds": 120.0,
+    }
+
+
 def test_mistakes_are_on_standard_error(check: Check, tmp_path: Path) -> None:
     done = check(MINIMAL + "log: {level: loud}\njurnal: 1\n", DS_GATEWAY__BATCH__PARALLEL="x")
     assert (done.code, done.stdout) == (2, "")
@@ -85,6 +108,7 @@ class TestJson:
             "gateway": "line-7",
             "sources": [{"name": "hall", "kind": "mqtt", "at": "mqtt://127.0.0.1"}],
             "devices": 1,
+            "commands": [],
             "streams": ["telemetry/{gateway}"],
             "server": "http://127.0.0.1:4437/v1/stream",
             "base_url": "http://127.0.0.1:4437/v1/stream",

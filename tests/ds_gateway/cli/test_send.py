@@ -6,24 +6,28 @@ import json
 import re
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from ds_gateway import clock
 from durable_streams import DurableStream
 from durable_streams.testing import DropAfter, DropBefore, InMemoryStreamServer, Status
+from harness.stream_server import Asked, Front, Reply
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from harness.command import Command, Ended
 
     Receipts = list[dict[str, Any]]
 
+TLS = Path(__file__).parents[1] / "mqtt" / "tls"
 DONE: Receipts = [
     {"number": 1, "status": "accepted", "final": False},
     {"number": 1, "status": "acknowledged", "final": True, "reply": "OK"},
@@ -300,6 +304,8 @@ class TestWhatCannotBeSent:
             (["a", str(2**70)], "PAYLOAD cannot be sent as JSON"),
             (["a", "[" * 5000 + "]" * 5000], "PAYLOAD cannot be sent as JSON"),
             (["a", "on", "--stream", "x"], "--stream and --receipts are for --server"),
+            (["a", "on", "--proxy", "http://p:1"], "--ca and --proxy are for --server"),
+            (["a", "on", "--ca", "x"], "--ca and --proxy are for --server"),
             (["a", "on", "--gateway", "x"], "--server and --gateway belong together"),
             (["a", "on", "--server", "http://h", "--gateway", "x"], "leave --config out"),
         ],
@@ -326,6 +332,20 @@ def plain(box: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", box).split())
 
 
+def no_events(asked: Asked) -> Reply | None:
+    """A front passes on whole answers only."""
+    return Reply(400) if "live=sse" in asked.path else None
+
+
+class Proxy(Front):
+    """An HTTP proxy to one server, whatever host is asked for."""
+
+    def answer(self, asked: Asked) -> Reply | None:
+        url = urlsplit(asked.path)
+        assert url.hostname == "streams.invalid"
+        return super().answer(replace(asked, path=url._replace(scheme="", netloc="").geturl()))
+
+
 class TestFromAnotherMachine:
     def test_needs_no_configuration(self, command: Command, server: InMemoryStreamServer, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("s3cret\n")
@@ -338,6 +358,38 @@ class TestFromAnotherMachine:
         assert len(came) == 1
         asked = [each for each in server.requests if each.headers.get("authorization") == "Bearer s3cret"]
         assert {each.method for each in asked} == {"HEAD", "POST", "GET"}
+
+    def test_authorities_of_its_own(self, command: Command, server: InMemoryStreamServer, tmp_path: Path) -> None:
+        with (
+            Front(server.url("/v1"), tls=(TLS / "server.pem", TLS / "server.key")) as front,
+            gateway(server, DONE) as came,
+        ):
+            front.rule = no_events
+            to = ("send", "--server", front.base_url, "--gateway", "line-7", "--timeout", "10")
+            trusting = command(*to, "--ca", TLS / "ca.pem", "plug", "on")
+            wary = command(*to, "plug", "on")
+        assert (trusting.code, trusting.stderr) == (0, "")
+        assert wary.code == 1
+        assert "certificate" in wary.stderr
+        assert len(came) == 1
+
+    def test_a_proxy(self, command: Command, server: InMemoryStreamServer) -> None:
+        with Proxy(server.url("/v1")) as proxy, gateway(server, DONE) as came:
+            proxy.rule = no_events
+            url = proxy.base_url.removesuffix("/v1")
+            done = command(
+                *("send", "--server", "http://streams.invalid/v1", "--gateway", "line-7", "--proxy", url),
+                *("plug", "on"),
+            )
+        assert (done.code, done.stderr) == (0, "")
+        assert len(came) == 1
+
+    def test_authorities_that_cannot_be_read(self, command: Command, tmp_path: Path) -> None:
+        to = ("send", "--server", "https://h", "--gateway", "a", "plug", "on")
+        absent = command(*to, "--ca", tmp_path / "absent")
+        assert (absent.code, "cannot be used: No such file" in plain(absent.stderr)) == (2, True)
+        wrong = command(*to, "--ca", TLS / "server.key")
+        assert (wrong.code, "it has no certificate in PEM form" in plain(wrong.stderr)) == (2, True)
 
     def test_other_streams(self, command: Command, server: InMemoryStreamServer) -> None:
         with gateway(server, DONE, commands="c/line-7", told="r/line-7") as came:
@@ -353,6 +405,7 @@ class TestFromAnotherMachine:
         [
             (["--server", "http://h", "--gateway", "a/b"], "--gateway 'a/b' must be 1 to 64 letters"),
             (["--server", "h", "--gateway", "a"], "--server must be an http:// or https:// URL"),
+            (["--server", "http://h", "--gateway", "a", "--proxy", "p"], "--proxy a proxy is an http://"),
             (["--server", "embedded", "--gateway", "a"], "--server is a URL here"),
             (["--server", "http://h", "--gateway", "a", "--stream", "c"], "has no {gateway}"),
             (

@@ -159,6 +159,20 @@ class TestTheTables:
             "cannot listen on 127.0.0.1 port 4437: Address already in use"
         )
 
+    def test_what_commands_wait_for(self) -> None:
+        sources = [
+            {"name": "hall", "orders_waiting": 2, "orders_unacknowledged": 3},
+            {"name": "scale", "orders_waiting": 1, "orders_unacknowledged": 0},
+            {"name": "of an older version"},
+        ]
+        downlink = {"state": "held", "reason": "receipts/line-7 is not claimed yet", "open": 6}
+        text = shown({**STATUS, "sources": sources, "downlink": downlink}, width=400)
+        assert (
+            "commands held, 6 open, 3 wait for their broker or port, 3 are sent and not acknowledged: "
+            "receipts/line-7 is not claimed yet\n"
+        ) in text
+        assert "commands" not in shown({**STATUS, "downlink": None})
+
     def test_a_full_journal(self) -> None:
         assert "FULL: sources wait" in shown({**STATUS, "journal": {"bytes": 10, "full": True}})
 

@@ -34,6 +34,7 @@ class Desk:
         self.book.begin("-1")
         self.seconds = 0.0
         self.held = ""
+        self.alone = True
         self.confirmed = 100
         self.commits = True
         self.writes: list[Write] = []
@@ -61,6 +62,9 @@ class Desk:
 
     def why_held(self) -> str:
         return self.held
+
+    def is_alone(self) -> bool:
+        return self.alone
 
     def is_confirmed(self, position: int) -> bool:
         return self.confirmed >= position
@@ -177,6 +181,20 @@ class TestBeforeItIsGiven:
         assert [each.status for each in desk.receipts] == ["unknown", "expired"]
         assert list(desk.executor) == []
 
+    async def test_it_does_not_expire_while_another_gateway_may_have_done_it(self, desk: Desk) -> None:
+        desk.alone, desk.held = False, "the claim is lost"
+        desk.add(seconds=5)
+        await desk.settle()
+        desk.seconds = 6
+        desk.bell.ring()
+        await desk.settle()
+        assert desk.receipts == []
+        desk.alone, desk.held = True, ""
+        desk.bell.ring()
+        await desk.settle()
+        assert [each.status for each in desk.receipts] == ["expired"]
+        assert desk.given == []
+
 
 class TestTheOrder:
     async def test_one_at_a_time_for_each_device(self, desk: Desk) -> None:
@@ -230,6 +248,21 @@ class TestWhatTheSourceSays:
         (receipt,) = desk.receipts
         assert (receipt.status, receipt.is_final, receipt.reason, receipt.reply) == (told, True, "why", "what")
         assert desk.executor.open_bytes == 0
+
+    async def test_never_comes_back_to_it_as_an_error(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        desk.add()
+        await desk.wait_given(1)
+        (_, tell), *_ = desk.given
+        with monkeypatch.context() as patch:
+
+            def fail(*_arguments: object) -> None:
+                raise MemoryError
+
+            patch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", fail)
+            tell(Progress("published", is_final=False))  # in its thread, which must live on
+        tell(PUBLISHED)
+        await await_until(lambda: desk.receipts, what="the command ends all the same")
+        assert [each.status for each in desk.receipts] == ["published"]
 
     async def test_is_not_heard_after_the_stop(self, desk: Desk) -> None:
         desk.add()

@@ -89,15 +89,16 @@ class TestAScriptedBroker:
             bench.start(broker.url, version="5")
             bench.wait_for_reason("refuses the connection: Unsupported protocol version")
 
-    def test_that_refuses_a_filter_is_named_with_it(self, bench: Bench) -> None:
+    def test_that_refuses_a_filter_is_named_with_it(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
         def script(peer: Peer) -> None:
             greet(peer)
             peer.send(suback(peer.packet_of(8), 0x01, 0x80))
             peer.packet()
 
-        with ScriptedBroker(script) as broker:
-            source = bench.start(broker.url, version="3.1.1", filters=["a", "b"])
+        with caplog.at_level("WARNING", "ds_gateway.mqtt"), ScriptedBroker(script) as broker:
+            source = bench.start(broker.url, version="3.1.1", filters=["a"], options={"reply_filters": ["b"]})
             bench.wait_for_reason("the broker refuses the subscription to 'b': Unspecified error")
+            wait_until(lambda: "mqtt.subscription.refused" in caplog.messages, what="a warning is logged")
             assert source.snapshot().state == "connected"
             wait_until(lambda: bench.disk.rows.get("filters") == b"1\na", what="the granted filter is known")
 

@@ -269,6 +269,28 @@ class TestARefusal:
         assert "the broker takes packets of 100 bytes at most" in line.reason
 
 
+class TestTheCount:
+    def test_of_what_waits_and_of_what_is_not_acknowledged(self) -> None:
+        line = Line(order("a", reply=ANSWERED), order("b"), is_connected=False)
+
+        def counts() -> tuple[int, int]:
+            return line.outgoing.waiting, len(line.outgoing) - line.outgoing.waiting
+
+        assert counts() == (2, 0)
+        line.connect(receive_maximum=1)
+        line.send()
+        assert counts() == (1, 1)
+        line.outgoing.disconnected()
+        assert counts() == (2, 0)
+        line.connect()
+        line.send()
+        assert counts() == (0, 2)
+        line.confirm(mid=line.mid)
+        line.outgoing.received(answer("a"))
+        line.confirm(mid=line.mid - 1)
+        assert counts() == (0, 0)
+
+
 class TestTheWindow:
     @pytest.mark.parametrize(("limit", "window"), [(65535, MAX_IN_FLIGHT), (3, 3)])
     def test_bounds_what_is_unconfirmed(self, limit: int, window: int) -> None:
@@ -368,6 +390,33 @@ class TestAnAnswer:
             line.at((attempt + 1) * 10)
         assert line.send() == []
         assert line.statuses() == ["published", "unknown."]
+
+    @pytest.mark.parametrize("filter_", ["d/1/out", "d/+/out", "d/#"])
+    def test_that_cannot_come_as_the_broker_refuses_the_subscription(self, filter_: str) -> None:
+        line = Line(order(reply=ANSWERED), is_connected=False)
+        line.outgoing.connected(Connack(session_present=False))
+        line.outgoing.subscribed({"other/#": "no", filter_: "Not authorized"})
+        line.send()
+        line.confirm()
+        line.at(10)
+        assert line.statuses() == ["published", "unknown."]
+        assert line.reason == (
+            f"no answer within 10 s: the broker refuses the subscription to {filter_!r}, where it would come: "
+            "Not authorized"
+        )
+
+    def test_that_can_come_again_is_no_matter_of_subscriptions(self) -> None:
+        line = Line(order(reply=ANSWERED), is_connected=False)
+        line.outgoing.connected(Connack(session_present=False))
+        line.outgoing.subscribed({"d/1/out": "Not authorized"})
+        line.send()
+        line.outgoing.disconnected()
+        line.connect()
+        line.send()
+        line.confirm()
+        line.at(10)
+        assert line.statuses()[-1] == "unknown."
+        assert line.reason == "no answer within 10 s"
 
     def test_is_not_asked_for_again_at_most_once(self) -> None:
         reply = MqttReply("d/1/out", timeout_seconds=10, retries=2)

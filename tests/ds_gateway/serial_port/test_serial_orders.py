@@ -254,6 +254,23 @@ class TestWriting:
         )
         assert {bench.statuses(name)[0] for name in bench.told} == {"published"}
 
+    def test_the_snapshot_counts_what_waits_and_what_is_not_acknowledged(self, bench: _Bench) -> None:
+        def counts() -> tuple[int, int]:
+            snapshot = bench.source.snapshot()
+            return snapshot.orders_waiting, snapshot.orders_unacknowledged
+
+        bench.begin()
+        bench.order("a", reply=_REPLY)
+        bench.order("b", reply=_REPLY)
+        bench.wait_told("a", "published")
+        assert counts() == (1, 1)
+        bench.device.send(b"OK\r\n")
+        bench.wait_told("b", "published")
+        assert counts() == (0, 1)
+        bench.device.send(b"OK\r\n")
+        bench.wait_told("b", "published", "acknowledged")
+        assert counts() == (0, 0)
+
     def test_what_is_not_for_a_serial_port_is_refused(self, bench: _Bench) -> None:
         order = Order("x", "lamp", MqttMessage("set", b"1"), "at_least_once", 1.0)
         with pytest.raises(TypeError, match="the command x for lamp is not for the port scale"):
