@@ -20,7 +20,7 @@ from ds_gateway.errors import ControlError, JournalDamagedError
 from ds_gateway.journal.quarantine import Quarantined, read_quarantine
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping import MqttPipeline, SerialPipeline
-from ds_gateway.records import Frame, Item, Retried, RetryOutcome, rfc3339
+from ds_gateway.records import Item, Retried, RetryOutcome, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,7 +197,7 @@ def _read(each: Quarantined, pipelines: Pipelines) -> Any:
     pipeline = pipelines[each.source]
     if isinstance(pipeline, MqttPipeline):
         return pipeline(each.topic, each.raw, each.time_ns)
-    return pipeline(Frame(each.raw, each.time_ns))
+    return pipeline.again(each.device, each.raw, each.time_ns)
 
 
 def listing(directory: Path, wanted: Wanted, limit: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Frame:
 
     data: bytes
     time_ns: int
+    route: int = 0
+    """0: it came by itself; n: it is the answer to the n-th of the requests that the port asks."""
 
 
 @dataclass(frozen=True, slots=True)

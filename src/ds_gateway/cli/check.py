@@ -41,7 +41,8 @@ def summary(loaded: Loaded) -> dict[str, Any]:
     """What the configuration says, in short; references instead of what they gave."""
     settings = loaded.settings
     devices = [device for broker in settings.mqtt.values() for device in broker.devices]
-    streams = {device.stream for device in devices} | {port.stream for port in settings.serial.values()}
+    lines = [each for name, port in settings.serial.items() for _, each in port.each_device(name)]
+    streams = {device.stream for device in devices} | {each.stream or "" for each in lines}
     text = loaded.redact
     return {
         "config": str(loaded.path),
@@ -49,11 +50,11 @@ def summary(loaded: Loaded) -> dict[str, Any]:
         "sources": [
             *({"name": name, "kind": "mqtt", "at": text(source.url)} for name, source in settings.mqtt.items()),
             *(
-                {"name": name, "kind": "serial", "at": text(source.port)}
+                {"name": name, "kind": "serial", "at": text(source.where)}
                 for name, source in settings.serial.items()
             ),
         ],
-        "devices": len(devices) + len(settings.serial),
+        "devices": len(devices) + len(lines),
         "commands": [
             {
                 "device": text(each.template),

@@ -106,8 +106,10 @@ def _commands(
             if device.commands is not None:
                 add(("mqtt", name, "devices", index), partial(MqttCommandRule, name, index, device))
     for name, port in ports.items():
-        if port.commands is not None:
-            add(("serial", name), partial(SerialCommandRule, name, port))
+        for place_index, each in port.each_device(name):
+            if each.commands is not None:
+                path: Keys = ("serial", name) if place_index is None else ("serial", name, "devices", place_index)
+                add(path, partial(SerialCommandRule, name, place_index, each))
     filters = {
         name: [topic_filter(device.topic) for device in devices.values()] for name, devices in brokers.items()
     }
@@ -140,7 +142,14 @@ def _downlink(
         for index, device in devices.items()
     ]
     streams += [
-        (("serial", name), port.stream.replace("{name}", port.name or name)) for name, port in ports.items()
+        (
+            ("serial", name)
+            if index is None or not port.devices or port.devices[index].stream is None
+            else ("serial", name, "devices", index),
+            (each.stream or "").replace("{name}", each.name),
+        )
+        for name, port in ports.items()
+        for index, each in port.each_device(name)
     ]
     for path, stream in streams:
         try:
@@ -156,6 +165,7 @@ def _is_fine(path: Keys, check: Callable[[], None], findings: Findings) -> bool:
     try:
         check()
     except MappingError as error:
-        findings.add((*path, *error.key.split(".")), str(error))
+        keys = [int(key) if key.isdigit() else key for key in error.key.split(".")]
+        findings.add((*path, *keys), str(error))
         return False
     return True

@@ -35,7 +35,7 @@ _LOSSES: Final[Mapping[str, str]] = {
     "session_lost": "the broker forgot the session",
     "id_gap": "the broker skipped packet ids",
     "qos0": "QoS 0 messages that found no room",
-    "serial_overrun": "readings of a serial port that nobody could take in time",
+    "serial_overrun": "readings or bytes of a serial port that nobody could take in time",
 }
 _PIPED_COLUMNS: Final = 400
 

@@ -167,9 +167,10 @@ def _client_ids(brokers: Mapping[str, MqttSettings], findings: Findings) -> None
 def _ports(ports: Mapping[str, SerialSettings], findings: Findings) -> None:
     seen: dict[str, str] = {}
     for name, settings in ports.items():
-        first = seen.setdefault(settings.port, name)
+        first = seen.setdefault(settings.where, name)
         if first != name:
-            findings.add(("serial", name, "port"), f"serial.{first} reads this port already: {settings.port!r}")
+            key = "usb" if settings.port is None else "port"
+            findings.add(("serial", name, key), f"serial.{first} reads this port already: {settings.where!r}")
 
 
 def _commands(values: Mapping[str, Any], findings: Findings) -> None:
@@ -201,16 +202,15 @@ def _commands(values: Mapping[str, Any], findings: Findings) -> None:
 
 
 def _devices(values: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """Every device with its path and its source; a port is both."""
+    """Every device with its path and its source; a port without ``devices`` is both."""
     for kind in ("mqtt", "serial"):
         sources = values.get(kind)
         for name, source in (sources if isinstance(sources, dict) else {}).items():
             if not isinstance(source, dict):
                 continue
-            if kind == "serial":
-                yield (kind, name), source, source
-                continue
             devices = source.get("devices")
+            if kind == "serial" and devices is None:
+                yield (kind, name), source, source
             for index, device in enumerate(devices if isinstance(devices, list) else ()):
                 if isinstance(device, dict):
                     yield (kind, name, "devices", index), source, device

@@ -14,6 +14,7 @@ from ds_gateway.config import schema
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.includes import INCLUDE
 from ds_gateway.config.references import ReferenceProblemError, References
+from ds_gateway.config.serial_port import UsbNumber
 from ds_gateway.config.unsupported import unsupported
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Plain:
             return [self.value(item, inner, (*path, index)) for index, item in enumerate(node.items)]
         if isinstance(node.value, str):
             return self._text(node.value, node, annotation, path)
-        return node.value
+        # 6001 is four hex digits here, and no decimal number.
+        return node.written if annotation is UsbNumber and isinstance(node.value, int) else node.value
 
     def _model(self, node: Node, model: type[BaseModel], path: Path) -> dict[str, Any]:
         known = schema.fields(model)

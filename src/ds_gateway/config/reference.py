@@ -91,19 +91,29 @@ configuration that is invalid while the gateway runs is refused by `reload`, and
 def markdown() -> str:
     """The whole page."""
     lines = [_HEAD]
-    for title, model in _tables(Settings, ""):
+    first: dict[type[BaseModel], str] = {}
+    for title, model in _tables(Settings, "", set()):
         lines += [f"## {title or 'Top level'}", "", _sentence(model.__doc__ or ""), ""]
+        if first.setdefault(model, title) != title:
+            lines += [f"Its keys are those of `{first[model]}`.", ""]
+            continue
         lines += ["| key | value | default | what it is |", "|---|---|---|---|"]
         lines += [_row(field.alias or name, field) for name, field in model.model_fields.items()]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def _tables(
+    model: type[BaseModel], path: str, seen: set[type[BaseModel]]
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every place of a model; what is below one only where it is first."""
     yield path, model
+    if model in seen:
+        return
+    seen.add(model)
     for name, field in model.model_fields.items():
         for kind, inner in _models_in(field.annotation):
-            yield from _tables(inner, f"{path}.{field.alias or name}{kind}".lstrip("."))
+            yield from _tables(inner, f"{path}.{field.alias or name}{kind}".lstrip("."), seen)
 
 
 def _models_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -144,7 +154,10 @@ def _type(annotation: Any) -> str:
         return "duration"
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(arguments[0])
+        # A bound of its own, as Annotated[Seconds, Field(le=60)], makes a new type of it.
+        kinds = ((Bytes, "size"), (Seconds, "duration"))
+        known = (name for kind, name in kinds if get_args(kind)[1] in arguments)
+        return next(known, _type(arguments[0]))
     if origin is Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
     if origin in {Union, types.UnionType}:

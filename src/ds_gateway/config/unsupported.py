@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.config.commands import MqttCommandSettings
 from ds_gateway.config.models import BatchSettings, Settings
 from ds_gateway.config.mqtt import MqttSettings
-from ds_gateway.config.serial_port import SerialSettings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -18,7 +17,6 @@ _KEYS: Final[dict[type[BaseModel], frozenset[str]]] = {
     Settings: frozenset({"metrics"}),
     MqttSettings: frozenset({"commands"}),
     MqttCommandSettings: frozenset({"retain", "qos"}),
-    SerialSettings: frozenset({"usb", "rs485", "poll", "devices"}),
 }
 
 _VALUES: Final[dict[tuple[type[BaseModel], str], frozenset[str | bool]]] = {
@@ -31,8 +29,6 @@ _HINTS: Final[dict[tuple[type[BaseModel], str], str]] = {
     (MqttCommandSettings, "qos"): "commands are published at QoS 1: remove it",
     (MqttCommandSettings, "retain"): "a broker would hand a kept command to every device that connects later: "
     "remove it",
-    (SerialSettings, "devices"): "a port is one device",
-    (SerialSettings, "usb"): "give the port's path in /dev/serial/by-id",
 }
 
 

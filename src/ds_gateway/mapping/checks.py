@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ds_gateway.mapping.errors import MappingError
 from ds_gateway.mapping.pipelines import SerialPipeline
 from ds_gateway.mapping.routes import DeviceRule, compile_rules
 
@@ -31,12 +30,5 @@ def check_devices(devices: Sequence[DeviceSettings]) -> None:
 
 
 def check_serial(source_name: str, settings: SerialSettings) -> None:
-    """Check the port's address, the name and the stream of a serial source."""
-    if "://" in settings.port:
-        scheme = settings.port.partition("://")[0]
-        raise MappingError(
-            f"port {settings.port!r}: {scheme}:// is not supported; give the path of a device, best one from "
-            "/dev/serial/by-id",
-            key="port",
-        )
+    """Check the names and the streams of a serial source."""
     SerialPipeline(source_name, _ANY_GATEWAY, settings)

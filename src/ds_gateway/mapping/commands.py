@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.commands import MqttReplySettings, SerialReplySettings
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import DeviceSettings
-    from ds_gateway.config.serial_port import SerialSettings
+    from ds_gateway.config.serial_port import SerialDeviceSettings
 
 T = TypeVar("T")
 
@@ -116,14 +116,14 @@ class MqttCommandRule:
 
 
 class SerialCommandRule:
-    """A port that has commands. `MappingError` where its settings are wrong."""
+    """A device on a port that has commands. `MappingError` where its settings are wrong."""
 
-    def __init__(self, source: str, settings: SerialSettings) -> None:
+    def __init__(self, source: str, where: str, index: int | None, settings: SerialDeviceSettings) -> None:
         commands = settings.commands
-        assert commands is not None, "asked for ports with commands only"
+        assert commands is not None, "asked for devices with commands only"
         self.source = source
-        self.place = f"serial.{source}"
-        self.template = device = source if settings.name is None else settings.name
+        self.place = serial_place(source, index)
+        self.template = device = settings.name
         # A port's name is no template.
         self.names = NameInverse(device, is_literal=True)
         _not_the_gateway(self.names)
@@ -132,7 +132,7 @@ class SerialCommandRule:
         except MappingError as error:
             raise MappingError(str(error), key=f"commands.{error.key}") from error
         reply = None if commands.reply is None else _serial_reply(commands.reply)
-        self.target = settings.port
+        self.target = where
         """Where they go, for people."""
         self.delivery: Delivery = commands.delivery
         self.expires_after_seconds = commands.expires_after
@@ -153,6 +153,11 @@ class SerialCommandRule:
 CommandRule = MqttCommandRule | SerialCommandRule
 
 
+def serial_place(source: str, index: int | None) -> str:
+    """Where the settings of a device on a port are."""
+    return f"serial.{source}" if index is None else f"serial.{source}.devices[{index}]"
+
+
 class CommandRoutes:
     """All devices that take commands. `MappingError` with the place of the setting that is wrong."""
 
@@ -170,11 +175,14 @@ class CommandRoutes:
                 else:
                     self._rules.append(_placed(place, partial(MqttCommandRule, source, index, device)))
         for source, port in settings.serial.items():
-            place = f"serial.{source}"
-            if port.commands is None:
-                self._mute.append(_Mute.serial(place, source, port))
-            else:
-                self._rules.append(_placed(place, partial(SerialCommandRule, source, port)))
+            for place_index, each in port.each_device(source):
+                place = serial_place(source, place_index)
+                if each.commands is None:
+                    self._mute.append(_Mute.serial(place, source, each))
+                else:
+                    self._rules.append(
+                        _placed(place, partial(SerialCommandRule, source, port.where, place_index, each))
+                    )
         if self:
             gateway = settings.gateway.id
             _placed("downlink", partial(check_downlink_streams, settings.downlink, gateway))
@@ -265,8 +273,8 @@ class _Mute:
         return cls(place, source, index, pattern, re.compile(regex, re.DOTALL))
 
     @classmethod
-    def serial(cls, place: str, source: str, settings: SerialSettings) -> Self:
-        return cls(place, source, 0, None, re.compile(re.escape(settings.name or source)))
+    def serial(cls, place: str, source: str, settings: SerialDeviceSettings) -> Self:
+        return cls(place, source, 0, None, re.compile(re.escape(settings.name)))
 
     def takes(self, topic: str) -> bool:
         return self.pattern is not None and self.pattern.match(topic) is not None
@@ -322,7 +330,8 @@ def _telemetry(settings: Settings) -> Iterator[tuple[str, str]]:
         for index, device in enumerate(broker.devices):
             yield f"mqtt.{source}.devices[{index}]", device.stream
     for source, port in settings.serial.items():
-        yield f"serial.{source}", port.stream.replace("{name}", port.name or source)
+        for place_index, each in port.each_device(source):
+            yield serial_place(source, place_index), (each.stream or "").replace("{name}", each.name)
 
 
 def _takes_none(device: str, mute: _Mute) -> RefusedNameError:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from ds_gateway.decoding import MAX_PAYLOAD_BYTES, Report, UndecodableError
-from ds_gateway.mapping.errors import MappingError, RefusedNameError
+from ds_gateway.mapping.errors import RefusedNameError
 from ds_gateway.mapping.routes import Reader, Route, RouteTable, compile_rules, subscriptions
-from ds_gateway.mapping.streams import StreamTemplate, check_device_name
-from ds_gateway.records import Record, Rejected, received_member, telemetry_prefix, telemetry_tail_after
+from ds_gateway.mapping.serial_routes import serial_routes
+from ds_gateway.records import Frame, Record, Rejected, received_member, telemetry_prefix, telemetry_tail_after
 from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import LimitSettings
     from ds_gateway.config.mqtt import DeviceSettings
     from ds_gateway.config.serial_port import SerialSettings
-    from ds_gateway.records import Envelope, Frame
+    from ds_gateway.records import Envelope
     from ds_gateway.timekeeping import WallClock
 
 MAX_KEPT_READING_BYTES: Final = 4096
@@ -222,7 +222,7 @@ class MqttPipeline:
 
 
 class SerialPipeline:
-    """Frames of one port, which is one device. The constructor raises `MappingError` for wrong settings."""
+    """Frames of one port, of its device or of several. `MappingError` from the constructor if it is wrong."""
 
     def __init__(
         self,
@@ -234,27 +234,38 @@ class SerialPipeline:
         monotonic: Callable[[], float] = time.monotonic,
         envelope: Envelope = "plain",
     ) -> None:
-        name = source_name if settings.name is None else settings.name
-        try:
-            check_device_name(name)
-        except RefusedNameError as error:
-            raise MappingError(str(error), key="name") from error
-        values = {"gateway": gateway_id, "name": name}
-        try:
-            stream = StreamTemplate(settings.stream, tuple(values)).render(values)
-        except RefusedNameError as error:
-            raise MappingError(str(error), key="stream") from error
         self._source = source_name
-        self._route = Route(device=name, stream=stream, reader=Reader.of(settings))
-        self._device = _Device(self._route, gateway_id, _Making(clock, monotonic, envelope))
+        self._routes = serial_routes(source_name, gateway_id, settings)
+        making = _Making(clock, monotonic, envelope)
+        self._devices: dict[str, _Device] = {}
+        for route in filter(None, self._routes):
+            self._devices.setdefault(route.device, _Device(route, gateway_id, making))
 
     def __call__(self, frame: Frame) -> Record | Rejected | None:
         """The record of a frame, or why it is none; None if it is not reported."""
-        return self._device.read(self._source, self._route, frame.data, frame.time_ns)
+        route = self._routes[frame.route]
+        assert route is not None, "what nobody asked for is dropped where there is no route for it"
+        return self._devices[route.device].read(self._source, route, frame.data, frame.time_ns)
+
+    def again(self, device: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
+        """What a frame becomes now that was refused as that device's: nobody knows any more what it answered.
+
+        So all ways to read this device are tried; those of all devices if there is none of this name any more.
+        """
+        routes = [(number, route.device) for number, route in enumerate(self._routes) if route is not None]
+        numbers = [number for number, name in routes if name == device] or [number for number, _ in routes]
+        outcome: Record | Rejected | None = _rejected(
+            self._source, device, "nothing is read here any more", payload, time_ns
+        )
+        for number in numbers:
+            outcome = self(Frame(payload, time_ns, number))
+            if not isinstance(outcome, Rejected):
+                break
+        return outcome
 
     def devices(self) -> dict[str, LastReading]:
-        """Last reading of the device, by its name. Any thread."""
-        return {self._route.device: self._device.last_reading()}
+        """Last reading of each device, by its name. Any thread."""
+        return {name: device.last_reading() for name, device in self._devices.items()}
 
 
 def _about(fields: Mapping[str, str | None]) -> bytes:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Sequence
 
+    from ds_gateway.framing import Framer
+
 _TEXT_CHARACTERS: Final = 4096
 """How much of a frame a pattern sees, and how much of an answer is kept."""
 
@@ -67,6 +69,10 @@ class Request:
     """How often it is written again if no answer came."""
     write_seconds: float = 5.0
     """How long the writing may take, to the last byte."""
+    framer: Framer | None = None
+    """What cuts the answer out of the bytes that come; None: what cuts all frames of the port."""
+    name: str = ""
+    """What is asked, for people."""
 
 
 def pattern_matcher(
@@ -84,6 +90,19 @@ def pattern_matcher(
     return match
 
 
+def any_matcher(data: bytes, pattern: re.Pattern[str] | None) -> Callable[[bytes, int], Answer | None]:
+    """A matcher for a device that only answers: any frame is one, but for the request that an adapter echoes."""
+    echo = data.strip(b"\r\n")
+
+    def match(frame: bytes, start: int) -> Answer | None:
+        if pattern is None:
+            return None if frame[start:].strip(b"\r\n") == echo else Answer("", is_error=False)
+        text = frame[:_TEXT_CHARACTERS].decode("latin-1")
+        return Answer("", is_error=False) if pattern.search(text, start) else None
+
+    return match
+
+
 class Exchange:
     """The state of one request. Times are on the monotonic clock, in seconds."""
 
@@ -92,6 +111,10 @@ class Exchange:
         self.phase: Phase = "waiting"
         self.end: End | None = None
         self.answer: Answer | None = None
+        self.answer_frame = b""
+        """The frame of the answer, without what was read before the last byte of the request had left."""
+        self.was_late = False
+        """Whether an attempt got no answer in time."""
         self.may_have_left = False
         """Whether the driver ever took a byte of it."""
         self.unwritten = b""
@@ -141,6 +164,7 @@ class Exchange:
                 others.append(frame)
             else:
                 self.answer = answer
+                self.answer_frame = frame[start:]
                 self._finish("answered")
         # A frame under way that was given up as over-long takes what was stale with it.
         self._stale_bytes = min(self._stale_bytes, begun_bytes)
@@ -157,6 +181,7 @@ class Exchange:
         """Go on where a phase has lasted long enough."""
         if now < self.until:
             return
+        self.was_late = self.was_late or self.phase == "listening"
         if self.phase == "listening" and self._retries > 0:
             self._retries -= 1
             self._enter("waiting", math.inf)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ds_gateway.commands import Progress, SerialMessage
 from ds_gateway.serial_port.exchange import Exchange, Request, pattern_matcher
+from ds_gateway.serial_port.silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,12 @@ WRITE_SECONDS: Final = 5.0
 """How long a port may take nothing; what the line needs for the bytes themselves comes on top."""
 _BITS_PER_BYTE: Final = 12
 """At most: start, eight data bits, parity and two stop bits."""
+
+
+def writing_seconds(size_bytes: int, baudrate: int) -> float:
+    """How long the writing of so many bytes may take before the port is given up."""
+    return WRITE_SECONDS + size_bytes * _BITS_PER_BYTE / baudrate
+
 
 _Status = Literal["published", "acknowledged", "failed", "expired", "unknown"]
 
@@ -62,7 +69,7 @@ class Orders:
     The port is closed at first. What has to be told is taken by `take_told` and told by the caller.
     """
 
-    def __init__(self, baudrate: int) -> None:
+    def __init__(self, baudrate: int, silence: Silence | None = None) -> None:
         self.answers = 0
         """Frames that were answers, since the start."""
         self._baudrate = baudrate
@@ -72,10 +79,7 @@ class Orders:
         self._added = 0
         self._current: _Open | None = None
         self._told: list[tuple[Callable[[Progress], None], Progress]] = []
-        self._is_port_open = False
-        self._quiet_since = -math.inf
-        self._settled_at = -math.inf
-        self._turnaround_seconds = 0.0
+        self._silence = Silence() if silence is None else silence
         self._must_discard = False
 
     def add(self, order: Order, on_progress: Callable[[Progress], None]) -> None:
@@ -98,6 +102,11 @@ class Orders:
         return int(current is not None and current.exchange.phase != "waiting")
 
     @property
+    def is_busy(self) -> bool:
+        """Whether an order has the line, or waits for it as the next."""
+        return self._current is not None
+
+    @property
     def is_draining(self) -> bool:
         """Whether the driver has taken all bytes of a request, and has to be asked when the last left it."""
         return self._current is not None and self._current.exchange.phase == "draining"
@@ -109,13 +118,11 @@ class Orders:
 
     def opened(self, now: float, *, settle_seconds: float = 0.0) -> None:
         """The port is open; nobody knows whether it was silent before. ``settle_seconds`` nothing is written."""
-        self._is_port_open = True
-        self._quiet_since = now
-        self._settled_at = now + settle_seconds
+        self._silence.opened(now, settle_seconds)
 
     def closed(self) -> None:
         """The port vanished, or is closed."""
-        self._is_port_open = False
+        self._silence.closed()
         if self._current is None:
             return
         self._current.exchange.interrupted()
@@ -124,7 +131,7 @@ class Orders:
 
     def received(self, now: float) -> None:
         """Bytes came: the line was not silent."""
-        self._quiet_since = now
+        self._silence.broken(now)
 
     def heard(self, frames: Sequence[bytes], begun_bytes: int) -> list[bytes]:
         """Those frames that are readings; the framer holds so many bytes of a next one."""
@@ -140,12 +147,12 @@ class Orders:
                 self._end("acknowledged", reply=exchange.answer.text)
         return others
 
-    def advance(self, now: float) -> None:
-        """Give up what has waited long enough, and take the next order if there is none."""
+    def advance(self, now: float, *, may_take: bool = True) -> None:
+        """Give up what has waited long enough, and take the next order if there is none and it may be taken."""
         self._expire(now)
         if self._current is not None:
             self._check(self._current, now)
-        while self._current is None and self._queue:
+        while may_take and self._current is None and self._queue:
             _, self._current = self._queue.popitem(last=False)
             self._check(self._current, now)
 
@@ -158,7 +165,7 @@ class Orders:
         if self._current is None:
             raise RuntimeError("there is no order to begin")
         self._current.exchange.begin(now)
-        self._turnaround_seconds = self._current.exchange.request.turnaround_seconds
+        self._silence.after_seconds = self._current.exchange.request.turnaround_seconds
 
     @property
     def unwritten(self) -> bytes:
@@ -171,7 +178,7 @@ class Orders:
             raise RuntimeError("there is no order that is being written")
         self._current.exchange.wrote(count)
         self._note_begun(self._current, now)
-        self._quiet_since = now
+        self._silence.broken(now)
 
     def drained(self, now: float, begun_bytes: int) -> None:
         """The last byte left the driver, while the framer held so many of a frame under way."""
@@ -180,18 +187,18 @@ class Orders:
         current = self._current
         current.exchange.drained(now, begun_bytes)
         self._note_begun(current, now)
-        self._quiet_since = now
+        self._silence.broken(now)
         if current.exchange.phase == "ended":
             self._end("published")
         elif not current.is_published:
             current.is_published = True
             self._told.append((current.on_progress, Progress("published", is_final=False)))
 
-    def due(self) -> float:
+    def due(self, *, may_take: bool = True) -> float:
         """When to call `advance` again, or to ask whether one `wants_to_begin`, if nothing happens before."""
         due = self._deadlines[0][0] if self._deadlines else math.inf
         if self._current is None:
-            due = -math.inf if self._queue else due
+            due = -math.inf if self._queue and may_take else due
         else:
             due = min(due, self._limit(self._current), self._current.exchange.until, self._begins_at())
         return due
@@ -220,10 +227,9 @@ class Orders:
 
     def _begins_at(self) -> float:
         current = self._current
-        if current is None or not self._is_port_open or current.exchange.phase != "waiting":
+        if current is None or current.exchange.phase != "waiting":
             return math.inf
-        turnaround_seconds = max(self._turnaround_seconds, current.exchange.request.turnaround_seconds)
-        return max(self._settled_at, self._quiet_since + turnaround_seconds)
+        return self._silence.lasts_until(current.exchange.request.turnaround_seconds)
 
     def _limit(self, current: _Open) -> float:
         """Until when it may wait to be written, the first time or again."""
@@ -255,7 +261,7 @@ class Orders:
                 self._end("expired", f"its time was over: {self._obstacle()}")
 
     def _obstacle(self) -> str:
-        if not self._is_port_open:
+        if not self._silence.is_open:
             return "the port is not open"
         if self.is_writing:
             return "the port takes no byte"
@@ -266,7 +272,7 @@ class Orders:
             _, number = heapq.heappop(self._deadlines)
             expired = self._queue.pop(number, None)
             if expired is not None:
-                obstacle = "others were before it" if self._is_port_open else "the port is not open"
+                obstacle = "others were before it" if self._silence.is_open else "the port is not open"
                 reason = f"its time was over: {obstacle}"
                 self._told.append((expired.on_progress, Progress("expired", is_final=True, reason=reason)))
         # Orders that were taken leave their deadlines behind, which may be days away.
@@ -290,5 +296,5 @@ class Orders:
             turnaround_seconds=message.turnaround_seconds,
             timeout_seconds=reply.timeout_seconds if reply is not None else 0.0,
             retries=reply.retries if reply is not None and order.delivery == "at_least_once" else 0,
-            write_seconds=WRITE_SECONDS + len(data) * _BITS_PER_BYTE / self._baudrate,
+            write_seconds=writing_seconds(len(data), self._baudrate),
         )

@@ -1,4 +1,8 @@
-"""Readings that the journal's queue had no room for: logged, and entered into the loss ledger when there is."""
+"""What nobody took in time: logged, and entered into the loss ledger when there is room.
+
+Readings that the journal's queue had no room for, which is certain; and bytes that the line's chip or driver
+dropped, which may have been part of a reading.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +30,34 @@ class ItemSink(Protocol):
 
 
 class Overrun:
-    """What one source lost. Not thread-safe. ``monotonic`` is the clock of what is told when, in seconds."""
+    """What one source lost. Not thread-safe. ``monotonic`` is the clock of what is told when, in seconds.
 
-    def __init__(self, source: str, intake: ItemSink, monotonic: Callable[[], float]) -> None:
+    ``is_certain``: these are readings of the queue; else bytes of the line.
+    """
+
+    def __init__(
+        self, source: str, intake: ItemSink, monotonic: Callable[[], float], *, is_certain: bool = True
+    ) -> None:
         self.lost = 0
-        """Readings, since the start."""
+        """Readings or bytes, since the start."""
+        self._is_certain = is_certain
         self._source = source
         self._intake = intake
         self._monotonic = monotonic
         self._untold: tuple[int, int, int] | None = None
-        """Readings that the ledger does not know of yet; when the first and the last came."""
+        """What the ledger does not know of yet; when the first and the last came."""
         self._next_log = self._next_loss = monotonic()
 
     def add(self, count: int, time_ns: int) -> None:
-        """So many readings more were lost at that time (UTC, nanoseconds since 1970)."""
+        """So many more were lost at that time (UTC, nanoseconds since 1970)."""
         self.lost += count
         untold, first_ns, _ = self._untold or (0, time_ns, 0)
         self._untold = untold + count, first_ns, time_ns
         now = self._monotonic()
         if now >= self._next_log:
             self._next_log = now + _LOG_SECONDS
-            event(_log, "error", "serial.queue.overflow", source=self._source, lost_so_far=self.lost)
+            name = "serial.queue.overflow" if self._is_certain else "serial.line.overrun"
+            event(_log, "error", name, source=self._source, lost_so_far=self.lost)
 
     def tell(self, *, at_once: bool = False) -> None:
         """Enter what was lost into the ledger, once, when there is room for that."""
@@ -56,12 +67,14 @@ class Overrun:
         count, first_ns, last_ns = self._untold
         loss = Loss(
             "serial_overrun",
-            certain=True,
+            certain=self._is_certain,
             count=count,
             first_ns=first_ns,
             last_ns=last_ns,
             source=self._source,
-            detail="readings that the journal's queue had no room for",
+            detail="readings that the journal's queue had no room for"
+            if self._is_certain
+            else "bytes that the serial driver dropped, as it counted: a reading may be missing",
         )
         if self._intake.offer([Item(loss)]):
             self._untold = None

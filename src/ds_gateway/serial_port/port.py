@@ -1,7 +1,7 @@
 """Opening a serial port, and saying in an operator's words why that failed.
 
-The only importer of pyserial. It opens and configures; reading is done on the descriptor, because its own
-``read`` throws away what it has when the device vanishes, and costs 50 times as much.
+pyserial opens and configures; reading is done on the descriptor, because its own ``read`` throws away what it has
+when the device vanishes, and costs 50 times as much.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import re
 import stat
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import serial
+import serial.rfc2217
+import serial.rs485
 
 from ds_gateway.errors import DeviceError
+from ds_gateway.serial_port import usb
+from ds_gateway.serial_port.network import Rfc2217Port, SocketPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ds_gateway.config.serial_port import SerialSettings
+    from ds_gateway.config.serial_port import Rs485Settings, SerialSettings, UsbSettings
 
-_PARITIES: Final = {
+PARITIES: Final = {
     "none": serial.PARITY_NONE,
     "even": serial.PARITY_EVEN,
     "odd": serial.PARITY_ODD,
@@ -59,27 +65,97 @@ class Port(Protocol):
         ...  # pragma: no cover
 
 
-def open_port(settings: SerialSettings) -> Port:
+def open_port(settings: SerialSettings, *, find_usb: Callable[[UsbSettings], str] = usb.find) -> Port:
     """Open the port for this process alone and set its line up. `DeviceError` with the reason if not possible.
 
-    What the driver had received before is discarded by the opening.
+    What the driver had received before is discarded by the opening. A network's port may take `CONNECT_SECONDS`.
     """
-    if "://" in settings.port:
-        raise DeviceError(f"{settings.port} is a URL, which is not supported: give the path of a device")
+    if settings.port is not None and settings.is_network:
+        return _open_network(settings.port, settings)
+    path = settings.port if settings.usb is None else find_usb(settings.usb)
+    assert path is not None, "the settings have one of them"
+    port = _open_terminal(path, settings)
     try:
-        port: Port = serial.Serial(
-            port=settings.port,
+        _check_same(path, port.fileno())
+        if settings.usb is not None:
+            _check_still(path, settings.usb, find_usb)
+        if settings.rs485 is not None:
+            _set_rs485(port, path, settings.rs485)
+    except BaseException:
+        port.close()
+        raise
+    opened: Port = port
+    return opened
+
+
+def _open_terminal(path: str, settings: SerialSettings) -> serial.Serial:
+    try:
+        return serial.Serial(
+            port=path,
             baudrate=settings.baudrate,
             bytesize=settings.bytesize,
-            parity=_PARITIES[settings.parity],
+            parity=PARITIES[settings.parity],
             stopbits=settings.stopbits,
             timeout=0,
             exclusive=True,
         )
     # pyserial lets the terminal's own errors through, and a ValueError where a line setting is impossible.
     except (OSError, termios.error, ValueError) as error:
-        raise DeviceError(explain(settings.port, error)) from error
-    return port
+        raise DeviceError(explain(path, error)) from error
+
+
+def _open_network(url: str, settings: SerialSettings) -> Port:
+    try:
+        if url.startswith("socket://"):
+            return SocketPort(url)
+        line = serial.rfc2217.Serial(
+            port=None,
+            baudrate=settings.baudrate,
+            bytesize=settings.bytesize,
+            parity=PARITIES[settings.parity],
+            stopbits=settings.stopbits,
+        )
+        line.port = url
+        line.open()
+        return Rfc2217Port(line)
+    except (OSError, ValueError) as error:
+        raise DeviceError(f"{url} cannot be reached: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """Without what pyserial writes around it, which has the address in it again."""
+    return re.sub(r"^Could not open port .*?: ", "", str(error)) or type(error).__name__
+
+
+def _check_same(path: str, descriptor: int) -> None:
+    """A link may lead to another adapter by the time its target is open."""
+    try:
+        is_same = Path(path).stat().st_rdev == os.fstat(descriptor).st_rdev
+    except OSError as error:
+        raise DeviceError(f"{path} vanished while it was opened") from error
+    if not is_same:
+        raise DeviceError(f"{path} became another device while it was opened")
+
+
+def _check_still(path: str, wanted: UsbSettings, find_usb: Callable[[UsbSettings], str]) -> None:
+    if find_usb(wanted) != path:
+        raise DeviceError(f"{wanted} moved away from {path} while it was opened")
+
+
+def _set_rs485(port: serial.Serial, path: str, rs485: Rs485Settings) -> None:
+    try:
+        port.rs485_mode = serial.rs485.RS485Settings(
+            rts_level_for_tx=rs485.rts_level_for_tx,
+            rts_level_for_rx=rs485.rts_level_for_rx,
+            loopback=rs485.loopback,
+            delay_before_tx=rs485.delay_before_tx_seconds,
+            delay_before_rx=rs485.delay_before_rx_seconds,
+        )
+    except (OSError, ValueError) as error:
+        raise DeviceError(
+            f"{path}: its driver cannot switch an RS-485 line by RTS ({error}): remove rs485 if the adapter "
+            "switches by itself, as most USB ones do; else take another port"
+        ) from error
 
 
 def explain(path: str, error: Exception, *, look_at: Callable[[str], os.stat_result] = os.stat) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ds_gateway.serial_port.polls import PollCounters
+    from ds_gateway.serial_port.uart import UartCounters
 
 
 @dataclass(frozen=True, slots=True)
 class SerialSnapshot:
     """What is known of a port at one instant. Counters are since the start."""
 
-    state: Literal["waiting", "open"] = "waiting"
+    state: Literal["waiting", "open", "alarm"] = "waiting"
+    """alarm: it is open, and something is wrong."""
     reason: str = "not started"
-    """Why it is waiting, for an operator; empty while it is open."""
+    """Why it is waiting, or what is wrong, for an operator; empty while it is open and all is well."""
     received_frames: int = 0
     received_bytes: int = 0
     answers: int = 0
@@ -21,6 +26,8 @@ class SerialSnapshot:
     """Commands that were not written yet, or wait to be written again."""
     orders_unacknowledged: int = 0
     """Commands that are being written, or whose answer is waited for: one at most."""
+    unasked: int = 0
+    """Those that answered nothing, on a port whose devices only answer: dropped."""
     overlong: int = 0
     """Frames discarded because they were longer than allowed."""
     bad_checks: int = 0
@@ -33,3 +40,13 @@ class SerialSnapshot:
     """UTC, nanoseconds since 1970."""
     reopens: int = 0
     """How often the port was opened after the first time."""
+    alarms: tuple[str, ...] = ()
+    """What is wrong though it is open, for an operator: silence, no answers, nothing that can be read."""
+    silent: bool = False
+    """Whether one of the alarms is silence."""
+    unreadable: bool = False
+    """Whether one of the alarms is that nothing of what comes can be read."""
+    polls: PollCounters | None = None
+    """None where nothing is asked."""
+    uart: UartCounters | None = None
+    """What the line's driver counted since the start; None where it does not count."""

@@ -1,4 +1,4 @@
-"""One thread for one serial port: read, frame, decode, offer to the journal; write what is ordered.
+"""One thread for one serial port: read, frame, decode, offer to the journal; write what is ordered, and ask.
 
 It never waits for a commit, and for a device only in `select.poll`, where everything else wakes it, too.
 
@@ -12,13 +12,13 @@ In one turn the thread goes on with a write that was begun, then reads, then see
 write. So a frame is only taken for an answer if it was read after the request's last byte was known to have left.
 
 What comes first after an opening may be the tail of a frame, so it is discarded to the first boundary. Only a
-device that says nothing until a request was written begins with a frame, which is its answer.
+device that says nothing until a request was written begins with a frame, which is its answer. Where devices only
+answer, what was read before a request's last byte had left is noise, and forgotten.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import select
 import termios
@@ -29,14 +29,19 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.commands import Progress, SerialMessage
 from ds_gateway.errors import DeviceError
-from ds_gateway.framing import build_framer
 from ds_gateway.logs import event, logger
-from ds_gateway.records import Frame, Item
 from ds_gateway.serial_port.orders import Orders
 from ds_gateway.serial_port.overrun import Overrun
+from ds_gateway.serial_port.plan import jobs
+from ds_gateway.serial_port.polls import Polls
 from ds_gateway.serial_port.port import Port, open_port
+from ds_gateway.serial_port.reading import Reading
+from ds_gateway.serial_port.silence import Silence
 from ds_gateway.serial_port.snapshot import SerialSnapshot
+from ds_gateway.serial_port.turns import Turns
+from ds_gateway.serial_port.uart import UartCounters, read_counters
 from ds_gateway.serial_port.wake import Wake
+from ds_gateway.serial_port.watch import Watch
 from durable_streams import Backoff
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.commands import Order
     from ds_gateway.config.serial_port import SerialSettings
-    from ds_gateway.records import Record, Rejected
+    from ds_gateway.records import Frame, Record, Rejected
     from ds_gateway.serial_port.overrun import ItemSink
     from durable_streams import RandomSource
 
@@ -83,26 +88,32 @@ class SerialSource:
         intake: ItemSink,
         random: RandomSource,
         open_port: Callable[[SerialSettings], Port] = open_port,
+        read_counters: Callable[[int], UartCounters | None] = read_counters,
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._settings = settings
-        self._pipeline = pipeline
-        self._intake = intake
         self._random = random
         self._open_port = open_port
         self._now_ns = now_ns
         self._monotonic = monotonic
-        self._framer = build_framer(settings.framing)
-        self._silent_at = math.inf
-        """When the framer is told that nothing came for some time."""
-        self._read_time_ns = 0
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None
         self._stopping = threading.Event()
-        self._orders = Orders(settings.baudrate)
-        """Of the source's thread alone."""
+        silence = Silence()
+        # These are of the source's thread alone.
+        self._orders = Orders(settings.baudrate, silence)
+        self._polls = Polls(jobs(name, settings), silence, monotonic())
+        self._turns = Turns(self._orders, self._polls, silence)
+        self._watch = Watch(
+            name,
+            intake,
+            silent_after_seconds=settings.silent_after_seconds,
+            monotonic=monotonic,
+            now_ns=now_ns,
+            read_counters=read_counters,
+        )
         self._inbox: list[tuple[Order, Callable[[Progress], None]]] = []
         """Orders that the thread has not seen yet; with ``_has_ended`` under the lock."""
         self._inbox_lock = threading.Lock()
@@ -110,8 +121,16 @@ class SerialSource:
         self._alive_at = monotonic()
         self._opens = 0
         self._overrun = Overrun(name, intake, monotonic)
-        self._heard_nothing = False
-        """Whether not a byte came since the port was opened, nor was it found to be at a boundary."""
+        self._reading = Reading(
+            settings,
+            pipeline=pipeline,
+            intake=intake,
+            turns=self._turns,
+            orders=self._orders,
+            polls=self._polls,
+            overrun=self._overrun,
+            watch=self._watch,
+        )
         # Replaced whole by the source's thread; others only read the reference.
         self._snapshot = SerialSnapshot()
 
@@ -188,6 +207,7 @@ class SerialSource:
             attempt += 1
         self._end_orders()
         self._overrun.tell(at_once=True)
+        self._watch.ended()
         self._wait_because("stopped")
 
     def _read_once_opened(self, wake: Wake) -> str:
@@ -197,12 +217,12 @@ class SerialSource:
         except DeviceError as error:
             return str(error)
         try:
-            self._note_opened()
+            self._note_opened(port)
             return self._serve_until_gone(port, wake)
         except OSError as error:
-            return f"{self._settings.port} is gone: {error.strerror or error}"
+            return f"{self._settings.where} is gone: {error.strerror or error}"
         except termios.error as error:
-            return f"{self._settings.port} is gone: {error}"
+            return f"{self._settings.where} is gone: {error}"
         finally:
             self._close(port)
 
@@ -211,7 +231,7 @@ class SerialSource:
         poll = select.poll()
         poll.register(wake.descriptor, select.POLLIN)
         while not self._stopping.is_set():
-            poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._orders.unwritten else 0))
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._turns.unwritten else 0))
             ready = dict(poll.poll(self._turn_seconds() * 1000))
             self._alive_at = self._monotonic()
             if wake.descriptor in ready:
@@ -219,36 +239,39 @@ class SerialSource:
             self._overrun.tell()
             self._write_on(port)
             if ready.get(descriptor, 0) & ~select.POLLOUT and not self._read(descriptor):
-                return f"{self._settings.port} is gone, or another program reads from it"
-            if self._alive_at >= self._silent_at:
-                self._note_silence()
+                return f"{self._settings.where} is gone, or another program reads from it"
+            if self._alive_at >= self._reading.silent_at:
+                self._reading.note_silence(self._alive_at)
+                self._count()
             self._see_to_orders()
-            if self._orders.wants_to_begin(self._monotonic()):
+            if self._turns.wants_to_begin(self._monotonic()):
                 self._begin_write(port)
-            if self._orders.take_discard():
+            if self._turns.take_discard():
                 port.reset_output_buffer()
             self._tell_progress()
+            self._look_after(descriptor)
         return "stopped"
 
     def _read(self, descriptor: int) -> bool:
         """Take what was received, at most `_READ_BYTES`; False if the device is gone."""
         data = os.read(descriptor, _READ_BYTES)
         if data:
-            self._take(data, self._now_ns())
+            self._reading.take(data, self._now_ns(), self._monotonic())
+            self._count()
         return bool(data)
 
     def _turn_seconds(self) -> float:
-        if self._orders.is_draining:
+        if self._turns.is_draining:
             return _DRAIN_LOOK_SECONDS
-        due = min(self._orders.due(), self._silent_at)
-        return max(0.0, min(_TURN_SECONDS, due - self._monotonic()))
+        now = self._monotonic()
+        return max(0.0, min(_TURN_SECONDS, min(self._turns.due(now), self._reading.silent_at) - now))
 
     def _see_to_orders(self) -> None:
         with self._inbox_lock:
             came, self._inbox = self._inbox, []
         for order, on_progress in came:
             self._orders.add(order, on_progress)
-        self._orders.advance(self._monotonic())
+        self._turns.advance(self._monotonic())
 
     def _begin_write(self, port: Port) -> None:
         """Begin to write, unless the line turns out not to be silent, or the order's time is over meanwhile."""
@@ -262,23 +285,20 @@ class SerialSource:
             if not self._read(port.fileno()):
                 return
         now = self._monotonic()
-        self._orders.advance(now)
-        if self._orders.wants_to_begin(now):
-            self._orders.begin(now)
+        self._turns.advance(now)
+        if self._turns.wants_to_begin(now):
+            self._turns.begin(now)
             self._write_on(port)
 
     def _write_on(self, port: Port) -> None:
         """Give the driver what it takes of a write that was begun, and look whether its last byte has left."""
-        unwritten = self._orders.unwritten
+        unwritten = self._turns.unwritten
         if unwritten:
             with contextlib.suppress(BlockingIOError):
-                self._orders.wrote(os.write(port.fileno(), unwritten), self._monotonic())
-        if self._orders.is_draining and port.out_waiting == 0:
-            if self._heard_nothing:
-                # No frame was under way, so what comes now is no tail: it is the beginning of an answer.
-                self._heard_nothing = False
-                self._framer.reset(discard_to_boundary=False)
-            self._orders.drained(self._monotonic(), self._framer.begun_bytes)
+                self._turns.wrote(os.write(port.fileno(), unwritten), self._monotonic())
+        if self._turns.is_draining and port.out_waiting == 0:
+            begun_bytes = self._reading.before_answer()
+            self._turns.drained(self._monotonic(), begun_bytes)
 
     def _tell_progress(self) -> None:
         for on_progress, progress in self._orders.take_told():
@@ -295,67 +315,50 @@ class SerialSource:
 
     def _close(self, port: Port) -> None:
         # Closing waits for bytes that flow control holds, and they must not leave after they were given up.
-        if self._orders.is_writing:
+        if self._turns.is_writing:
             with contextlib.suppress(OSError, termios.error):
                 port.reset_output_buffer()
         with contextlib.suppress(OSError):
             port.close()
+        self._watch.closed()
         if not self._stopping.is_set():
-            self._orders.closed()
+            self._turns.closed()
 
-    def _take(self, data: bytes, time_ns: int) -> None:
-        """Make items of the frames that ``data`` completes, and offer them."""
-        self._heard_nothing = False
-        frames = self._framer.feed(data)
-        self._read_time_ns = time_ns
-        self._await_silence()
-        self._orders.received(self._monotonic())
-        self._hand_on(frames, time_ns, len(data))
+    def _count(self) -> None:
+        self._snapshot = replace(self._snapshot, **self._reading.counters())
 
-    def _await_silence(self) -> None:
-        gap_seconds = self._framer.gap_seconds
-        self._silent_at = math.inf if gap_seconds is None else self._monotonic() + gap_seconds
-
-    def _note_silence(self) -> None:
-        """Nothing came for the framer's gap: what that completes was read when the last byte was."""
-        self._silent_at = math.inf
-        self._hand_on(self._framer.idle(), self._read_time_ns, 0)
-
-    def _hand_on(self, frames: list[bytes], time_ns: int, received_bytes: int) -> None:
-        readings = self._orders.heard(frames, self._framer.begun_bytes)
-        outcomes = [self._pipeline(Frame(frame, time_ns)) for frame in readings]
-        items = [Item(outcome) for outcome in outcomes if outcome is not None]
-        if items and not self._intake.offer(items):
-            self._overrun.add(len(items), time_ns)
-        last = self._snapshot
+    def _look_after(self, descriptor: int) -> None:
+        """Tell what is wrong, and what is well again."""
+        watch = self._watch
+        watch.turn(self._monotonic(), descriptor, self._polls.troubles)
         self._snapshot = replace(
-            last,
-            received_frames=last.received_frames + len(frames),
-            received_bytes=last.received_bytes + received_bytes,
-            answers=self._orders.answers,
-            overlong=self._framer.overlong,
-            bad_checks=self._framer.bad_checks,
-            resyncs=self._framer.resyncs,
-            overflow_lost=self._overrun.lost,
-            last_frame_time_ns=time_ns if frames else last.last_frame_time_ns,
+            self._snapshot,
+            state="alarm" if watch.alarms else "open",
+            reason="; ".join(watch.alarms),
+            alarms=watch.alarms,
+            silent=watch.is_silent,
+            unreadable=watch.is_unreadable,
+            polls=self._polls.counters if self._polls else None,
+            uart=watch.counters,
         )
 
-    def _note_opened(self) -> None:
-        # Reading begins anywhere: the first bytes may be the tail of a frame.
-        self._framer.reset(discard_to_boundary=True)
-        self._await_silence()
-        self._heard_nothing = True
+    def _note_opened(self, port: Port) -> None:
+        now = self._monotonic()
+        self._reading.opened(now)
         self._opens += 1
         characters_seconds = _SETTLE_CHARACTERS * _BITS_PER_CHARACTER / self._settings.baudrate
-        self._orders.opened(self._monotonic(), settle_seconds=_SETTLE_SECONDS + characters_seconds)
+        self._turns.opened(now, settle_seconds=_SETTLE_SECONDS + characters_seconds)
+        self._watch.opened(now, port.fileno())
         self._snapshot = replace(self._snapshot, state="open", reason="", reopens=self._opens - 1)
-        event(_log, "info", "serial.port.opened", source=self.name, port=self._settings.port)
+        event(_log, "info", "serial.port.opened", source=self.name, port=self._settings.where)
 
     def _wait_because(self, reason: str) -> None:
         # The same reason again, every two seconds for days, is no news.
         if reason not in {self._snapshot.reason, "stopped"}:
             event(_log, "warning", "serial.port.waiting", source=self.name, reason=reason)
-        self._snapshot = replace(self._snapshot, state="waiting", reason=reason)
+        self._snapshot = replace(
+            self._snapshot, state="waiting", reason=reason, alarms=(), silent=False, unreadable=False
+        )
 
     def _pause(self, seconds: float, wake: Wake) -> None:
         """Wait, in turns, unless the source is stopped; orders expire meanwhile."""

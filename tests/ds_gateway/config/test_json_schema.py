@@ -115,7 +115,7 @@ REFUSED = [
     ("a source's name", HEAD + "serial: {hall 1: {port: a}}\n", ["serial"]),
     ("qos 2", HEAD + "mqtt: {h: {url: 'mqtt://h', qos: 2, devices: [{topic: a}]}}\n", ["mqtt.h.qos"]),
     ("YAML 1.1 boolean", HEAD.replace("'}", "', create: yes}") + PORT, ["server.create"]),
-    ("required and empty", HEAD + "serial: {scale: {port: }}\n", ["serial.scale.port"]),
+    ("required and empty", HEAD + "serial: {scale: {usb: {vid: , pid: 1}}}\n", ["serial.scale.usb.vid"]),
     (
         "a framing that needs more than a word",
         HEAD + "serial: {s: {port: a, framing: fixed}}\n",

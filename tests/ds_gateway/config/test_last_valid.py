@@ -49,7 +49,7 @@ def running(found: tuple[Loaded, Refused | None]) -> list[str]:
     loaded, refused = found
     assert refused is not None
     assert refused.problems
-    return [loaded.settings.serial["a"].port, loaded.digest]
+    return [loaded.settings.serial["a"].where, loaded.digest]
 
 
 class TestKeeping:

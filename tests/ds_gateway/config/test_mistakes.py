@@ -429,12 +429,6 @@ UNSUPPORTED = [
             "command to every device that connects later: remove it"
         ),
     ),
-    ("serial: {scale: {port: /dev/x, rs485: {}}}\n", "4: serial.scale.rs485: not supported in this version"),
-    ("serial: {scale: {port: /dev/x, poll: {}}}\n", "4: serial.scale.poll: not supported in this version"),
-    (
-        "serial: {scale: {port: /dev/x, usb: {vid: 1}}}\n",
-        "4: serial.scale.usb: not supported in this version: give the port's path in /dev/serial/by-id",
-    ),
 ]
 
 

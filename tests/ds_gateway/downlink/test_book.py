@@ -211,9 +211,17 @@ class TestEveryCommandEndsOnce:
         assert {name for name in world.rows if name[0] == "c"} == set()
         book = Book.restored(world.rows)
         assert book.at is not None
-        assert (book.at.number, book.through) == (len(stream), len(stream))
-        assert book.at.offset == str(len(stream))
+        assert book.through == len(stream)
+        assert book.at.offset == str(book.at.number)
+        if ("crash", 0) not in steps:
+            assert book.at.number == len(stream)
         assert len(book.ids) <= 4
+
+        # What expired after a crash, before it was read again, ended without its offset: it is passed over.
+        told, done = len(world.receipts), len(world.executed)
+        world.start()
+        world.finish()
+        assert (len(world.receipts), len(world.executed)) == (told, done)
 
 
 class TestAPlaceThatIsLost:

@@ -59,8 +59,6 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("settings_", "key", "words"),
         [
-            ({"port": "socket://host:5000"}, "port", "socket:// is not supported"),
-            ({"port": "rfc2217://host:5000"}, "port", "/dev/serial/by-id"),
             ({"name": "a\x01"}, "name", "control characters"),
             ({"name": "..", "stream": "t/{name}"}, "stream", "'..' is refused"),
             ({"stream": "t/{gatway}"}, "stream", "did you mean {gateway}?"),
@@ -74,3 +72,26 @@ class TestMistakes:
 
     def test_sound_settings_pass(self) -> None:
         check_serial("scale-1", _settings(stream="t/{gateway}/{name}"))
+
+
+class TestAgain:
+    """Frames that were refused, and are read anew, as from the quarantine."""
+
+    def test_each_way_to_read_the_device_is_tried(self) -> None:
+        requests = [
+            {"write": "a", "decode": "json"},
+            {"write": "b"},
+            {"write": "c", "name": "x", "decode": "json"},
+        ]
+        pipeline = _pipeline(poll={"requests": requests})
+        for device, payload, kind in (
+            ("scale-1", b"no JSON", Record),
+            ("scale-1/x", b"no JSON", Rejected),
+            ("scale-1/x", b'{"a": 1}', Record),
+            ("of another name before", b"no JSON", Record),
+        ):
+            assert isinstance(pipeline.again(device, payload, 0), kind)
+
+    def test_nothing_is_read_where_nothing_is_asked_any_more(self) -> None:
+        devices = [{"name": "pump", "commands": {"write": "T"}}]
+        assert isinstance(_pipeline(devices=devices).again("pump", b"1.5", 0), Rejected)

@@ -568,6 +568,7 @@ class TestFlowControl:
             assert "took 0 of 3 bytes" in progress.reason
             bench.order("b", lifetime_seconds=3.0)
             bench.say(b"2 kg\r\n")
+            wait_until(lambda: bench.source._orders.is_writing, what="the port was given it")
             bench.clock.ahead_seconds += 3.0
             assert "takes no byte" in bench.wait_told("b", "expired").reason
         bench.order("c", b"next\r\n")

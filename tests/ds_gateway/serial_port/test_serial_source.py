@@ -340,10 +340,6 @@ class TestRefusals:
         with pytest.raises(DeviceError, match="is not a serial port"):
             open_port(SerialSettings(port=str(path)))
 
-    def test_a_url_is_refused_in_words(self) -> None:
-        with pytest.raises(DeviceError, match="give the path of a device"):
-            open_port(SerialSettings(port="socket://localhost:5000"))
-
     def test_the_reason_of_a_refusal_is_shown(self, start: Callable[..., _Bench]) -> None:
         def refuse(_settings: SerialSettings) -> Port:
             raise DeviceError("permission denied: join the group dialout")
