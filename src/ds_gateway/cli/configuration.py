@@ -109,7 +109,7 @@ def _commands(
         for place_index, each in port.each_device(name):
             if each.commands is not None:
                 path: Keys = ("serial", name) if place_index is None else ("serial", name, "devices", place_index)
-                add(path, partial(SerialCommandRule, name, place_index, each))
+                add(path, partial(SerialCommandRule, name, port.where, place_index, each))
     filters = {
         name: [topic_filter(device.topic) for device in devices.values()] for name, devices in brokers.items()
     }
