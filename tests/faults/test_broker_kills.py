@@ -29,7 +29,8 @@ THIRTY_KILLS_SECONDS = 2400
 """A broker that was gone soon after it took us is called again after up to 30 s: that waiting takes the time."""
 
 
-def run(processes: Processes, folder: Path, *, kills: int, messages: int, **mqtt: Any) -> Findings:
+def run(processes: Processes, folder: Path, *, kills: int, messages: int, **mqtt: Any) -> tuple[Findings, int]:
+    """What was found, and how many messages were published again."""
     server = StreamServer(processes, folder / "streams")
     server.start()
     random = Random(seed := SystemRandom().randrange(10**9))
@@ -59,7 +60,7 @@ def run(processes: Processes, folder: Path, *, kills: int, messages: int, **mqtt
         f"seed {seed}: {kills} kills of the broker, {plant.publisher.retried} published again; told: "
         f"{len(causes[0])} lost sessions, {len(causes[1])} gaps"
     )
-    return findings
+    return findings, plant.publisher.retried
 
 
 def pass_on(plant: Plant, fence: int) -> None:
@@ -80,20 +81,23 @@ def pass_on(plant: Plant, fence: int) -> None:
 
 @pytest.mark.soak
 def test_nothing_is_repeated_with_a_key(processes: Processes, tmp_path: Path) -> None:
-    findings = run(processes, tmp_path, kills=4, messages=1200, dedupe_key="/n")
+    findings, _ = run(processes, tmp_path, kills=4, messages=1200, dedupe_key="/n")
     assert (findings.duplicated, findings.out_of_order, findings.positions) == ([], [], [])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(THIRTY_KILLS_SECONDS)
 def test_nothing_is_repeated_with_a_key_in_thirty_kills(processes: Processes, tmp_path: Path) -> None:
-    findings = run(processes, tmp_path, kills=30, messages=15_000, dedupe_key="/n")
+    findings, _ = run(processes, tmp_path, kills=30, messages=15_000, dedupe_key="/n")
     assert (findings.duplicated, findings.out_of_order, findings.positions) == ([], [], [])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(THIRTY_KILLS_SECONDS)
-def test_without_a_key_the_publishers_second_try_is_another_message(processes: Processes, tmp_path: Path) -> None:
-    findings = run(processes, tmp_path, kills=30, messages=15_000)
+def test_without_a_key_nothing_but_the_publishers_second_tries_is_there_twice(
+    processes: Processes, tmp_path: Path
+) -> None:
+    findings, published_again = run(processes, tmp_path, kills=30, messages=15_000)
     assert findings.positions == []
-    assert findings.duplicated
+    # Whether one is depends on the instant of the kill: the gateway had it, and its publisher was not told.
+    assert len(findings.duplicated) <= published_again
