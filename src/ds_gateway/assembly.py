@@ -51,6 +51,7 @@ class Source:
             snapshot=self.source.snapshot(),
             waiting_bytes=self.intake.waiting_bytes,
             readings=self.pipeline.devices(),
+            alarms=self.pipeline.alarms,
         )
 
 

@@ -60,6 +60,8 @@ class SourceStatus:
     waiting_bytes: int
     """Bytes that wait for the journal."""
     readings: Mapping[str, LastReading]
+    alarms: tuple[str, ...] = ()
+    """What an operator must see to in what it brings, beside those of the source itself."""
 
 
 def document(
@@ -179,6 +181,7 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "received": snapshot.received if isinstance(snapshot, MqttSnapshot) else snapshot.received_frames,
         "lost": _lost(snapshot),
         "waiting_bytes": source.waiting_bytes,
+        "alarms": [*(() if isinstance(snapshot, MqttSnapshot) else snapshot.alarms), *source.alarms],
     }
 
 

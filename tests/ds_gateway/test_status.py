@@ -42,7 +42,7 @@ def source(repeated: dict[str, int]) -> SourceStatus:
         orders_unacknowledged=1,
     )
     readings = {name: LastReading(name, "t", None, None, {}, count=4, rejected=1) for name in ("a", "b")}
-    return SourceStatus("hall", snapshot, 0, readings)
+    return SourceStatus("hall", snapshot, 0, readings, alarms=("too many devices",))
 
 
 def status(uplinks: dict[int, UplinkSnapshot], repeated: dict[str, int]) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def test_a_reading_that_was_there_before_is_not_an_accepted_one() -> None:
         ("b", 4, 0),
     ]
     assert "repeated" not in said["sources"][0]
+    assert said["sources"][0]["alarms"] == ["too many devices"]
 
 
 @pytest.mark.parametrize("stop", ["fenced", ""])

@@ -79,7 +79,12 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         *_refused(_mapping(gateway, "config_refused")),
         *_clock(_mapping(result, "clock")),
         *_embedded(_mapping(result, "embedded")),
-        _table("sources", result, ("name", "kind", "state", "reason", "received", "lost")),
+        _table(
+            "sources",
+            result,
+            ("name", "kind", "state", "reason", "received", "lost"),
+            {"reason": _reason},
+        ),
         _table(
             "devices",
             result,
@@ -105,6 +110,12 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         _journal(_mapping(result, "journal")),
         *_losses(_mapping(_mapping(result, "journal"), "losses")),
     )
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Why it is as it is; what is wrong with what it brings, where the source itself is well."""
+    alarms = row.get("alarms")
+    return "; ".join(map(str, alarms)) if isinstance(alarms, list) and alarms else _text(row, "reason")
 
 
 def _refused(refused: Mapping[str, Any]) -> list[Text]:

@@ -129,8 +129,16 @@ class LogSettings(Model):
 class LimitSettings(Model):
     """Captures come from outside: how many devices and streams they may make."""
 
-    max_devices: int = Field(1000, ge=1, description="Devices.")
-    max_streams: int = Field(200, ge=1, description="Streams.")
+    max_devices: int = Field(
+        1000,
+        ge=1,
+        description="Most devices of one broker; messages of others go to the quarantine, with an alarm.",
+    )
+    max_streams: int = Field(
+        200,
+        ge=1,
+        description="Most streams of one broker; messages for others go to the quarantine, with an alarm.",
+    )
 
 
 class Settings(BaseSettings):

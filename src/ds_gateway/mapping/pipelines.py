@@ -215,6 +215,15 @@ class MqttPipeline:
             device = self._devices[route.device] = _Device(route, self._gateway_id, self._making)
         return device.read(self._source, route, payload, time_ns)
 
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What an operator must see to. Any thread."""
+        count, why = self._routes.beyond
+        if not count:
+            return ()
+        way_out = "raise the limit, or let the topic filters take fewer"
+        return (f"{count} messages are in the quarantine, because {why}: {way_out}",)
+
     def devices(self) -> dict[str, LastReading]:
         """Last reading of each device seen since the start, by its name. Any thread."""
         # dict.copy is one step under the interpreter lock, so a device that appears meanwhile does no harm.
@@ -262,6 +271,11 @@ class SerialPipeline:
             if not isinstance(outcome, Rejected):
                 break
         return outcome
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """None: what is wrong with a port its source knows."""
+        return ()
 
     def devices(self) -> dict[str, LastReading]:
         """Last reading of each device, by its name. Any thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from ds_gateway.decoding import SettingsMistakeError, build_decoder, build_timed_decoder, check_settings
 from ds_gateway.mapping.errors import MappingError, RefusedNameError
@@ -98,6 +98,8 @@ class RouteTable:
         self._streams: set[str] = set()
         self._cache: dict[str, Route] = {}
         self._cache_size = max(_MIN_CACHED_TOPICS, 4 * limits.max_devices)
+        self.beyond: tuple[int, str] = (0, "")
+        """Messages beyond a limit since the start, and why the last one was; replaced whole, for any thread."""
 
     def route(self, topic: str) -> Route:
         """The route of a topic; `RefusedNameError` with the reason where there is none."""
@@ -116,16 +118,18 @@ class RouteTable:
         raise RefusedNameError("no device of the configuration has this topic")
 
     def _count(self, route: Route) -> None:
-        if route.device not in self._devices and len(self._devices) >= self._limits.max_devices:
-            raise RefusedNameError(
-                f"device {route.device!r} is one more than limits.max_devices ({self._limits.max_devices}) allows"
-            )
-        if route.stream not in self._streams and len(self._streams) >= self._limits.max_streams:
-            raise RefusedNameError(
-                f"stream {route.stream!r} is one more than limits.max_streams ({self._limits.max_streams}) allows"
-            )
+        limits = self._limits
+        if route.device not in self._devices and len(self._devices) >= limits.max_devices:
+            self._refuse(f"device {route.device!r}", f"limits.max_devices ({limits.max_devices})")
+        if route.stream not in self._streams and len(self._streams) >= limits.max_streams:
+            self._refuse(f"stream {route.stream!r}", f"limits.max_streams ({limits.max_streams})")
         self._devices.add(route.device)
         self._streams.add(route.stream)
+
+    def _refuse(self, what: str, limit: str) -> NoReturn:
+        why = f"{what} is one more than {limit} allows"
+        self.beyond = (self.beyond[0] + 1, why)
+        raise RefusedNameError(why)
 
     def _remember(self, topic: str, route: Route) -> None:
         if len(topic) > _MAX_CACHED_TOPIC_CHARACTERS:

@@ -116,6 +116,10 @@ class TestTheTables:
             ["scale", "serial", "waiting", "no such device", "3", "1"],
         ]
 
+    def test_an_alarm_is_shown_where_the_source_itself_is_well(self) -> None:
+        hall = {**STATUS["sources"][0], "alarms": ["too many devices", "too many streams"]}
+        assert rows(shown({**STATUS, "sources": [hall]}), "sources")[0][3] == "too many devices; too many streams"
+
     def test_devices(self) -> None:
         assert rows(shown(STATUS), "devices") == [
             ["h1/t1", "temperature 21.4 Cel, ok True", "2.5 s", "1500", "4", "-"]

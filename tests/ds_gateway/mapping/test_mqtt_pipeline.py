@@ -222,6 +222,18 @@ class TestLimits:
         _record(pipeline, "s/1")
         assert sorted(pipeline.devices()) == ["1", "2"]
 
+    def test_what_is_beyond_a_limit_is_an_alarm(self) -> None:
+        pipeline = _pipeline(_device("s/{id}"), max_devices=1)
+        _record(pipeline, "s/1")
+        assert not pipeline.alarms
+        _rejected(pipeline, "s/2")
+        _rejected(pipeline, "s/3")
+        (alarm,) = pipeline.alarms
+        assert alarm == (
+            "2 messages are in the quarantine, because device '3' is one more than limits.max_devices (1) allows: "
+            "raise the limit, or let the topic filters take fewer"
+        )
+
     def test_one_stream_too_many_is_rejected_and_makes_no_device(self) -> None:
         pipeline = _pipeline(_device("s/{hall}", stream="t/{hall}"), max_streams=1)
         _record(pipeline, "s/1")
