@@ -22,7 +22,7 @@ def decode_slip(frame: bytes) -> bytes | None:
 
 
 def decode_cobs(frame: bytes) -> bytes | None:
-    """Cheshire and Baker, without the zero at the end; None where a block is not as long as it says, or has a zero in it."""
+    """Cheshire and Baker, without the zero at the end; None where a block has a zero in it, or ends too early."""
     if b"\0" in frame:
         return None
     blocks: list[bytes] = []
