@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ds_gateway import control
-from ds_gateway.records import rfc3339
+from ds_gateway.records import control_info, rfc3339
 from durable_streams import DurableStream
 from durable_streams.testing import InMemoryStreamServer
 from harness.gateway_process import GatewayProcess
@@ -87,7 +87,7 @@ def receipts(server: InMemoryStreamServer) -> list[dict[str, Any]]:
         DurableStream.create(server.url(RECEIPTS), content_type="application/json") as handle,
         handle.stream(live=False) as response,
     ):
-        return [each["info"] for each in response.read_json() if each["kind"] == "receipt"]
+        return [info for each in response.read_json() if (info := control_info(each, "receipt"))]
 
 
 def wait_for(server: InMemoryStreamServer, count: int) -> list[dict[str, Any]]:
@@ -147,6 +147,15 @@ class TestCommands:
         assert (status["downlink"]["state"], status["downlink"]["number"]) == ("reading", 4)
         assert control.call(gateway.data_dir / "control.sock", "commands")["commands"] == []
         assert gateway.terminate() == 0
+
+    def test_are_done_where_records_are_cloud_events(
+        self, gateway: GatewayProcess, server: InMemoryStreamServer, broker: Mosquitto, scale: PtyDevice
+    ) -> None:
+        given = settings(server, broker, scale)
+        gateway.configure({**given, "gateway": {"id": GATEWAY, "envelope": "cloudevents"}})
+        gateway.start()
+        send(server, {"id": "self", "device": "@gateway", "payload": "status"})
+        assert wait_for(server, 1)[-1]["status"] == "acknowledged"
 
     def test_a_command_that_is_open_at_a_stop_goes_on_after_it(
         self, gateway: GatewayProcess, server: InMemoryStreamServer, broker: Mosquitto

@@ -21,6 +21,7 @@ import orjson
 
 from ds_gateway.commands import Status
 from ds_gateway.downlink.pages import elements
+from ds_gateway.records import control_info
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,18 +67,23 @@ class Others:
         if not isinstance(record, dict):
             return None  # not a gateway's
         match record:
-            case {"kind": "birth", "info": {"life": str(life)}}:
-                self._is_ours, self.is_ours_now = life in self._lives, life == self._life
-                self.was_there |= not self._is_ours and self._is_recent(record)
             case {"kind": "birth"}:
-                self._is_ours, self.is_ours_now = None, False  # of a version that did not tell
-            case {"kind": "receipt", "id": str(record_id), "info": dict(info)}:
+                self._take_claim(record)
+            case {"kind": "receipt", "id": str(record_id)} if info := control_info(record, "receipt"):
                 if not self._gave(record_id) and self._is_recent(record):
                     self.was_there = True
                     return _told(info, _time_ns(record))
             case _:
                 pass
         return None
+
+    def _take_claim(self, birth: dict[str, Any]) -> None:
+        match control_info(birth, "birth"):
+            case {"life": str(life)}:
+                self._is_ours, self.is_ours_now = life in self._lives, life == self._life
+                self.was_there |= not self._is_ours and self._is_recent(birth)
+            case _:
+                self._is_ours, self.is_ours_now = None, False  # of a version that did not tell
 
     def _gave(self, record_id: str) -> bool:
         """Whether this journal gave a record its position."""

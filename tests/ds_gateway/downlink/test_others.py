@@ -27,6 +27,11 @@ def record(record_id: str, kind: str, info: dict[str, Any], seconds: float) -> d
     return {"id": record_id, "time": rfc3339(time_ns), "kind": kind, "info": info}
 
 
+def as_event(plain: dict[str, Any]) -> dict[str, Any]:
+    info = plain["info"]
+    return {key: value for key, value in plain.items() if key != "info"} | {"specversion": "1.0", "data": info}
+
+
 def told(others: Others, *given: Any) -> list[str]:
     found = [others.take(each) for each in given]
     return [each.command_id for each in found if each is not None]
@@ -56,6 +61,11 @@ class TestWhoseItIs:
     def test_where_no_claim_says_it_the_id_does(self, others: Others, before: tuple[Any, ...]) -> None:
         given = [receipt("me.inc.10", "x"), receipt("you.inc.1", "y"), receipt("me.inc.11", "z")]
         assert told(others, *before, *given) == ["y", "z"]
+
+    def test_records_may_be_cloud_events(self, others: Others) -> None:
+        given = [as_event(each) for each in (birth("b"), receipt("you.inc.1", "x"), birth("now"))]
+        assert told(others, *given) == ["x"]
+        assert (others.was_there, others.is_ours_now) == (True, True)
 
     def test_the_last_claim_counts(self, others: Others) -> None:
         others.take(birth("now"))
