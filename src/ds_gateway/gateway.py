@@ -117,7 +117,9 @@ class Gateway:
         """
         settings = self._loaded.settings
         loop = asyncio.get_running_loop()
-        self._timekeeper = Timekeeper(trusted=settings.gateway.clock == "trusted")
+        self._timekeeper = Timekeeper(
+            trusted=settings.gateway.clock == "trusted", envelope=settings.gateway.envelope
+        )
         self._embedded = assembly.embedded_server(settings)
         client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
         self._uplinks = Uplinks(

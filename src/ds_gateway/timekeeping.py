@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ds_gateway.clock import Instant
+    from ds_gateway.records import Envelope
 
 _log = logger("clock")
 
@@ -54,10 +55,13 @@ class Unwatched:
 UNWATCHED: Final = Unwatched()
 
 
-def member(boot: str, boot_ns: int) -> bytes:
+def member(boot: str, boot_ns: int, envelope: Envelope = "plain") -> bytes:
     """What a record says that was stamped by a clock that is not synchronised."""
     seconds, rest = divmod(boot_ns, NANOSECONDS)
-    return b',"clock":"unsynced","boot":"%b","mono":%d.%06d' % (boot.encode("ascii"), seconds, rest // 1000)
+    mono = b"%d.%06d" % (seconds, rest // 1000)
+    if envelope == "cloudevents":
+        mono = b'"%b"' % mono  # attributes of CloudEvents are no fractions
+    return b',"clock":"unsynced","boot":"%b","mono":%b' % (boot.encode("ascii"), mono)
 
 
 def begun(boot: str, now: Instant, *, is_synchronised: bool) -> ClockState:
@@ -97,8 +101,10 @@ class Timekeeper:
         instant: Callable[[], Instant] = clock.instant,
         boot_ns: Callable[[], int] = clock.boot_ns,
         boot: str | None = None,
+        envelope: Envelope = "plain",
     ) -> None:
         self.trusted = trusted
+        self._envelope = envelope
         self._machine_says = is_synchronised or clock.is_synchronised
         self._instant = instant
         self._boot_ns = boot_ns
@@ -124,7 +130,7 @@ class Timekeeper:
         state = self._state
         if state.is_synchronised:
             return state, b""
-        return state, member(state.boot, self._boot_ns())
+        return state, member(state.boot, self._boot_ns(), self._envelope)
 
     # -- looking
 

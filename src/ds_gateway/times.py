@@ -4,13 +4,15 @@
         for record in corrected(res.iter_json()):
             ...
 
-It needs one stream's records only, and nothing else of this package.
+It takes the records of one stream, in either envelope.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from ds_gateway.records import control_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,11 +28,13 @@ def corrected(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for original in reversed(list(records)):
         record = dict(original)
-        if record.get("kind") == "clock":
-            base = record["info"]["base"]
-            bases[record["info"]["boot"]] = None if base is None else datetime.fromisoformat(base)
+        match control_info(record, "clock"):
+            case {"boot": str(boot), "base": str(base)}:
+                bases[boot] = datetime.fromisoformat(base)
+            case {"boot": str(boot)}:
+                bases[boot] = None
         if record.get("clock") == "unsynced" and (zero := bases.get(record["boot"])) is not None:
-            instant = zero + timedelta(seconds=record["mono"])
+            instant = zero + timedelta(seconds=float(record["mono"]))
             stamped = "received" if "received" in record else "time"
             record[stamped] = instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
             record["clock"] = "corrected"

@@ -17,13 +17,16 @@ from ds_gateway.records import (
     control_tail,
     element,
     loss_tail,
+    telemetry_prefix,
     telemetry_tail,
+    telemetry_tail_after,
 )
 from durable_streams.testing import InMemoryStreamServer
 from harness.audit import StreamReader
 from harness.command import Command
 from harness.gateway_process import GatewayProcess
 from harness.pty_device import PtyDevice
+from harness.wall_clock import Clocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +91,16 @@ def test_a_control_record_is_a_cloud_event_with_a_kind() -> None:
     assert (event["type"], event["kind"], event["subject"]) == ("ds-gateway.loss", "loss", "@gateway")
     assert "info" not in event
     assert event["data"]["first_position"] == 1
+
+
+def test_what_is_said_of_the_clock_is_attributes_of_a_cloud_event() -> None:
+    clocks = Clocks()
+    clocks.boot_ns = 83_412_907_000
+    said = clocks.timekeeper(envelope="cloudevents").stamp()[1]
+    prefix = telemetry_prefix(gateway="line-7", device="a/t1", envelope="cloudevents")
+    event = json.loads(element("x.y.1", telemetry_tail_after(prefix, NOW_NS, b"{}", said)))
+    assert problems(event) == []
+    assert (event["clock"], event["boot"], event["mono"]) == ("unsynced", "11111111", "83.412907")
 
 
 @pytest.mark.parametrize("envelope", get_args(Envelope))

@@ -10,7 +10,7 @@ import orjson
 
 from ds_gateway.journal.book import Book
 from ds_gateway.journal.clocks import tell
-from ds_gateway.records import ClockState, telemetry_prefix, telemetry_tail_after
+from ds_gateway.records import ClockState, control_tail, element, telemetry_prefix, telemetry_tail_after
 from ds_gateway.timekeeping import member
 from ds_gateway.times import corrected
 from durable_streams import DurableStream
@@ -77,6 +77,25 @@ class TestCorrected:
         assert list(record) == ["id", "gateway", "device", "time", "clock", "boot", "mono", "data"]
         assert (record["clock"], record["boot"], record["mono"]) == ("unsynced", "0123abcd", 12.000034)
         assert times(record, clock("0123abcd", "2026-01-01T00:00:00.000000Z")) == ["2026-01-01T00:00:12.000034Z"]
+
+    def test_it_takes_cloud_events(self) -> None:
+        prefix = telemetry_prefix(gateway="g", device="d", envelope="cloudevents")
+        said = member("0123abcd", 12 * SECOND + 34_567, "cloudevents")
+        book = Book(number=1, name="s", url="", producer_id="", incarnation="")
+        state = ClockState("0123abcd", is_synchronised=True, base_ns=1_767_225_600 * SECOND, since_ns=0)
+        told = {"boot": "ended", "base": None}
+        tails = [
+            telemetry_tail_after(prefix, 7 * SECOND, b"{}", said),
+            *(
+                control_tail(
+                    gateway="g", device="@gateway", time_ns=0, kind="clock", info=info, envelope="cloudevents"
+                )
+                for info in (tell(book, state), orjson.dumps(told))
+            ),
+        ]
+        records = [orjson.loads(element("x", tail)) for tail in tails]
+        assert records[0]["mono"] == "12.000034"
+        assert corrected(records)[0]["time"] == "2026-01-01T00:00:12.000034Z"
 
 
 class TestThePage:

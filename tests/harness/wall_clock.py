@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ds_gateway.clock import Instant
 from ds_gateway.timekeeping import Timekeeper
+
+if TYPE_CHECKING:
+    from ds_gateway.records import Envelope
 
 SECOND: Final = 1_000_000_000
 YEAR: Final = 365 * 24 * 3600 * SECOND
@@ -28,11 +31,14 @@ class Clocks:
     def wall_ns(self) -> int:
         return self.true_ns + self.off_ns
 
-    def timekeeper(self, boot: str = "11111111", *, trusted: bool = False) -> Timekeeper:
+    def timekeeper(
+        self, boot: str = "11111111", *, trusted: bool = False, envelope: Envelope = "plain"
+    ) -> Timekeeper:
         return Timekeeper(
             trusted=trusted,
             is_synchronised=lambda: self.is_synchronised,
             instant=lambda: Instant(self.wall_ns(), self.boot_ns),
             boot_ns=lambda: self.boot_ns,
             boot=boot,
+            envelope=envelope,
         )
