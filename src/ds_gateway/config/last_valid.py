@@ -11,14 +11,13 @@ its own file only.
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import orjson
 
 from ds_gateway.config import loader, places
 from ds_gateway.config.includes import Copy
@@ -73,7 +72,7 @@ def keep(loaded: Loaded, environ: Mapping[str, str]) -> None:
     for folder in dict.fromkeys(folders):
         known = _read(folder / NAME)
         if known is None or {key: known.get(key) for key in content} != content:
-            _write(folder, orjson.dumps({"saved_at": _now(), **content}))
+            _write(folder, json.dumps({"saved_at": _now(), **content}).encode())
 
 
 def load(
@@ -141,11 +140,14 @@ def _folders(file: Path, environ: Mapping[str, str], machine: Machine) -> Iterab
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is none that can be read."""
+    """The JSON object in a file; None if there is none that can be read.
+
+    A file's name need not be UTF-8; this module of JSON takes it all the same, as Python has it.
+    """
     try:
         with file.open("rb") as opened:
-            value = orjson.loads(opened.read(_MAX_BYTES))
-    except (OSError, ValueError):
+            value = json.loads(opened.read(_MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -67,6 +67,15 @@ class TestKeeping:
         assert (file.parent / "data" / NAME).stat().st_mode & 0o777 == 0o600
         assert [each.name for each in (file.parent / "data").iterdir()] == [NAME]
 
+    def test_takes_names_that_are_not_utf_8(self, file: Path) -> None:
+        (file.parent / "d/a.yaml").rename(file.parent / "d/halle-s\udcfcd.yaml")
+        before = start(file, TOKEN)[0]
+        file.write_text("gateway: {")
+        assert running(start(file, {**TOKEN, "DS_GATEWAY__DATA_DIR": "data"})) == [
+            str(file.parent / "d/tty"),
+            before.digest,
+        ]
+
     def test_is_not_written_again(self, file: Path) -> None:
         start(file, TOKEN)
         before = (file.parent / "data" / NAME).stat().st_ino
