@@ -165,14 +165,21 @@ def serial_source(
 
 
 def pipelines(settings: Settings) -> dict[str, MqttPipeline | SerialPipeline]:
-    """What reads the payloads of each source; not those that the running sources have."""
+    """What reads the payloads of each source once more; not those that the running sources have.
+
+    All that is read is reported: each of them is all that there is of its reading, and a step that was not
+    committed is tried again.
+    """
     gateway, envelope = settings.gateway.id, settings.gateway.envelope
     return {
         **{
-            name: MqttPipeline(name, gateway, broker.devices, settings.limits, envelope=envelope)
+            name: MqttPipeline(name, gateway, broker.devices, settings.limits, envelope=envelope, reports_all=True)
             for name, broker in settings.mqtt.items()
         },
-        **{name: SerialPipeline(name, gateway, port, envelope=envelope) for name, port in settings.serial.items()},
+        **{
+            name: SerialPipeline(name, gateway, port, envelope=envelope, reports_all=True)
+            for name, port in settings.serial.items()
+        },
     }
 
 

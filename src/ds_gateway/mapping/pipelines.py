@@ -72,6 +72,8 @@ class _Making:
     clock: WallClock
     monotonic: Callable[[], float]
     envelope: Envelope
+    reports_all: bool = False
+    """Whether ``report`` does not count."""
 
 
 class _Device:
@@ -89,6 +91,7 @@ class _Device:
         "_prefix",
         "_rejected",
         "_report",
+        "_reports_all",
         "_route",
         "_suppressed",
         "_untimed",
@@ -100,6 +103,7 @@ class _Device:
         self._monotonic = making.monotonic
         # Several entries may make one device: what each of them reports is decided by itself.
         self._report: dict[Reader, Report] = {}
+        self._reports_all = making.reports_all
         self._prefix = telemetry_prefix(gateway=gateway_id, device=route.device, envelope=making.envelope)
         self._last: tuple[int | None, bytes | None] = (None, None)
         self._fields = route.reader.fields
@@ -132,7 +136,8 @@ class _Device:
             self._suppressed += 1
             return None
         self._last = (measured_ns or time_ns, data if len(data) <= MAX_KEPT_READING_BYTES else None)
-        if reader.report is not None and not self._wants(reader, reader.report, data):
+        wants = self._reports_all or reader.report is None or self._wants(reader, reader.report, data)
+        if not wants:
             self._suppressed += 1
             return None
         self._count += 1
@@ -176,6 +181,7 @@ class MqttPipeline:
     """Messages of one broker. The constructor raises `MappingError` (a ValueError) for a wrong device.
 
     ``monotonic`` gives seconds and never goes back: intervals between reports are measured with it.
+    ``reports_all``: ``report`` does not count, because what is read is not what came one after the other.
     """
 
     def __init__(
@@ -188,13 +194,14 @@ class MqttPipeline:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         envelope: Envelope = "plain",
+        reports_all: bool = False,
     ) -> None:
         rules = compile_rules(devices, gateway_id)
         self.filters = subscriptions(rules)
         """What to subscribe to: no filter twice, and none that another one contains."""
         self._source = source_name
         self._gateway_id = gateway_id
-        self._making = _Making(clock, monotonic, envelope)
+        self._making = _Making(clock, monotonic, envelope, reports_all)
         self._routes = RouteTable(rules, limits)
         self._devices: dict[str, _Device] = {}
 
@@ -242,10 +249,11 @@ class SerialPipeline:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         envelope: Envelope = "plain",
+        reports_all: bool = False,
     ) -> None:
         self._source = source_name
         self._routes = serial_routes(source_name, gateway_id, settings)
-        making = _Making(clock, monotonic, envelope)
+        making = _Making(clock, monotonic, envelope, reports_all)
         self._devices: dict[str, _Device] = {}
         for route in filter(None, self._routes):
             self._devices.setdefault(route.device, _Device(route, gateway_id, making))

@@ -198,6 +198,21 @@ class TestRetryWithoutAGateway:
         assert done.code == 1
         assert "start the gateway and ask it, or run this as that user (sudo -u " in done.stderr
 
+    def test_reports_all_that_it_reads(self, command: Command, tmp_path: Path) -> None:
+        """What came hours apart is not compared, and not sampled by the time of the retry."""
+        config = tmp_path / "gateway.yaml"
+        report = "report: {on_change: true, every_seconds: 60}"
+        config.write_text(
+            CONFIG.replace("decode: text}, ", f"decode: text, {report}}}, ").replace(
+                "nowhere, ", f"nowhere, {report}, "
+            )
+        )
+        assert config.read_text().count(report) == 2
+        one, scale = REJECTED[0], REJECTED[2]
+        put_aside(tmp_path / "data", [one, one, scale, scale])
+        told = json.loads(run(command, config, "retry", "--json").stdout)
+        assert (told["accepted"], told["not_reported"]) == (4, 0)
+
 
 class TestARunningGateway:
     def test_reads_again_what_its_new_configuration_can_read(
