@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -144,7 +145,7 @@ def _only_file(file: Path) -> list[Path]:
     try:
         if file.is_dir():
             raise FileProblemError(f"{file} is a folder: name its files, as {file.name}/*.yaml")
-        file.stat()
+        _refuse_special(file)
     except OSError as error:
         raise FileProblemError(
             f"{file} cannot be read: {_why(error)}; put it there, correct the path, or remove the entry"
@@ -154,9 +155,19 @@ def _only_file(file: Path) -> list[Path]:
 
 def _is_file(file: Path) -> bool:
     try:
-        return not file.is_dir()
+        if file.is_dir():
+            return False
+        if file.exists():  # a link that leads nowhere is told when it is read
+            _refuse_special(file)
     except OSError as error:
         raise FileProblemError(f"{file} cannot be read: {_why(error)}") from None
+    return True
+
+
+def _refuse_special(file: Path) -> None:
+    """Refuse what reading might never end for, as a pipe that nobody writes to. Raises OSError, too."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise FileProblemError(f"{file} is no file with a text, but a pipe, socket or device: remove the entry")
 
 
 def _is_folder(folder: Path) -> bool:

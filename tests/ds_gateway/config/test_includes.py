@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -185,6 +186,13 @@ class TestWhatCannotBeIncluded:
         (tmp_path / "d").mkdir()
         found = mistakes(tmp_path, {"g.yaml": HEAD + port("a") + f"include:\n  - {entry}\n"})
         assert [each[: len(told) + 22] for each in found] == [f"g.yaml:8: include[0]: {told}"]
+
+    @pytest.mark.parametrize("entry", ["d/pipe.yaml", "d/*.yaml"])
+    def test_what_never_ends_is_not_read(self, entry: str, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        os.mkfifo(tmp_path / "d/pipe.yaml")
+        (told,) = mistakes(tmp_path, {"g.yaml": HEAD + f"include: [{entry}]\n"})
+        assert told.startswith("g.yaml:4: include[0]: d/pipe.yaml is no file with a text, but a pipe, socket or")
 
     def test_no_list(self, tmp_path: Path) -> None:
         assert mistakes(tmp_path, {"g.yaml": HEAD + "include: a.yaml\n"}) == [
