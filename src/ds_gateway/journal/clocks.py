@@ -8,17 +8,22 @@ of the first record that was stamped behind it.
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from ds_gateway.records import NANOSECONDS, rfc3339
+from ds_gateway.records import NANOSECONDS, ClockState, rfc3339
 from ds_gateway.timekeeping import STEP_NS
 
 if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
-    from ds_gateway.records import ClockState
 
+_SAID: Final = re.compile(
+    rb'"time":"([^"]+)",(?:"received":"([^"]+)",)?"clock":"unsynced","boot":"([^"]+)","mono":"?([0-9.]+)'
+)
 MAX_BOOTS: Final = 64
 """Boots that a stream remembers while there is no room to tell of them; the oldest are forgotten."""
 
@@ -61,3 +66,28 @@ def tell_ended(book: Book, boot: str) -> bytes:
 def untold(book: Book, clock: ClockState) -> list[str]:
     """Boots of which the stream can be told now."""
     return [boot for boot in book.unsynced if boot != clock.boot or clock.is_synchronised]
+
+
+# -- taken over from a damaged journal
+
+
+def owe(book: Book, owing: Book) -> None:
+    """Tell of the boots that another journal's book of the stream has not told of."""
+    book.unsynced = list(dict.fromkeys([*owing.unsynced, *book.unsynced]))[-MAX_BOOTS:]
+    if not book.clock_boot:
+        book.clock_boot, book.clock_base_ns = owing.clock_boot, owing.clock_base_ns
+
+
+def stamped(tail: bytes) -> ClockState | None:
+    """By what clock a record was stamped, as it says itself; None: it says nothing."""
+    # What a device sends may look the same, and comes behind: the names before it are escaped.
+    found = _SAID.search(tail.partition(b'"data":')[0])
+    if found is None:
+        return None
+    time, received, boot, mono = (each.decode("latin-1") for each in found.groups(b""))
+    try:
+        read_ns = round(datetime.fromisoformat(received or time).timestamp() * 10**6) * 1000
+        boot_ns = int(Decimal(mono) * NANOSECONDS)
+    except (ValueError, ArithmeticError):
+        return None  # not as any version wrote it
+    return ClockState(boot, is_synchronised=False, base_ns=read_ns - boot_ns, since_ns=0)

@@ -140,6 +140,12 @@ class Plan(Losing):
             info = clocks.tell(book, clock) if boot == clock.boot else clocks.tell_ended(book, boot)
             self.append(book, self._control(book, "clock", info))
 
+    def owe_clock(self, owing: Book) -> None:
+        """Let a stream be told what a damaged journal, whose book of it that is, has not told it."""
+        book = self._book(owing.name)
+        clocks.owe(book, owing)
+        self.touch(book)
+
     def _write_segments(self, book: Book, rendered: list[bytes]) -> None:
         self.write_refused(book)
         start = 0

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.errors import JournalDamagedError, JournalError
-from ds_gateway.journal import rows
+from ds_gateway.journal import clocks, rows
 from ds_gateway.journal.access import explain, sync_folder
 from ds_gateway.journal.checkup import is_whole
 from ds_gateway.journal.disk import BALLAST, FOLDER, SUSPECT, Disk, DiskFullError, translated
@@ -33,9 +33,10 @@ from ds_gateway.logs import event, logger
 from ds_gateway.records import Item, Record, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from ds_gateway.journal.book import Book
     from ds_gateway.journal.evidence import Span
     from ds_gateway.journal.names import Names
     from ds_gateway.records import Loss
@@ -306,7 +307,8 @@ class _Writing:
                 outcome.doubtful_ids = (outcome.doubtful_ids[0] or _old_id(kept[0]), _old_id(kept[-1]))
             outcome.salvaged += len(kept)
             for each in kept:
-                self._add(Record(span.name, "", each[each.index(b'",') + 2 :]), len(each))
+                tail = each[each.index(b'",') + 2 :]
+                self._add(Record(span.name, "", tail, clock=clocks.stamped(tail)), len(each))
         if span.records is not None:
             outcome.missing = max(span.records - outcome.salvaged, 0)
         self._commit()
@@ -322,11 +324,12 @@ class _Writing:
         return count
 
     def finish(self, entries: list[Loss], evidence: Evidence, *, gates_kept: bool) -> None:
-        """Enter the losses, and take the gates over if they hold."""
+        """Enter the losses, note what was not told of the clock, and take the gates over if they hold."""
         # As high as what the marks beside the journal name: nothing that was acknowledged counts as never so.
         self.state.counters.commit = max(self.state.counters.commit, evidence.commit or 0)
         self._items += [Item(entry) for entry in entries]
-        self._commit(evidence.gates if gates_kept else {})
+        owing = [book for book in evidence.books.values() if book.unsynced]
+        self._commit(evidence.gates if gates_kept else {}, owing)
 
     def _add(self, payload: Record | Rejected, size: int) -> None:
         self._items.append(Item(payload))
@@ -334,7 +337,7 @@ class _Writing:
         if self._bytes >= GROUP_MAX_BYTES:
             self._commit()
 
-    def _commit(self, gates: dict[str, dict[str, bytes]] | None = None) -> None:
+    def _commit(self, gates: dict[str, dict[str, bytes]] | None = None, owing: Iterable[Book] = ()) -> None:
         if not self._items:
             return
         plan = Plan(
@@ -348,6 +351,8 @@ class _Writing:
         plan.accept(self._items)
         for source, changes in (gates or {}).items():
             plan.gate(source, changes)
+        for book in owing:
+            plan.owe_clock(book)
         with self._disk.transaction():
             for key, row in plan.finish().items():
                 if row is None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 import pytest
 
-from ds_gateway.records import NANOSECONDS, Loss, Record, telemetry_prefix, telemetry_tail_after
+from ds_gateway.journal import rows
+from ds_gateway.journal.clocks import stamped
+from ds_gateway.records import (
+    NANOSECONDS,
+    ClockState,
+    Envelope,
+    Loss,
+    Record,
+    received_member,
+    telemetry_prefix,
+    telemetry_tail_after,
+)
+from ds_gateway.timekeeping import member
 from ds_gateway.times import corrected
 from harness.journal_box import JournalBox, covered, losses, readings
 from harness.waiting import wait_until
@@ -97,6 +111,51 @@ def assert_corrected(box: Rig, messages: Sequence[dict[str, Any]]) -> None:
         if "data" in record:
             assert record.get("clock") != "unsynced", record
             assert nanoseconds(record["time"]) == box.true_times[record["data"]["n"]]
+
+
+def damage(directory: Path, key: str) -> None:
+    """Flip a bit in a row's value where SQLite does not notice."""
+    with closing(sqlite3.connect(directory / "journal/cache.db")) as connection, connection:
+        (value,) = connection.execute("SELECT value FROM Cache WHERE key = ?", (key,)).fetchone()
+        broken = value[:-3] + bytes([value[-3] ^ 1]) + value[-2:]
+        connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (broken, key))
+
+
+class TestASalvagedJournal:
+    def test_what_was_not_told_of_the_clock_is_told_afterwards(self, box: Rig) -> None:
+        box.read(1, 2)
+        box.read(3, stream=B)
+        box.send(B)
+        box.close()
+        damage(box.directory, rows.COUNTERS)
+        box.clocks.off_ns, box.clocks.is_synchronised = 0, True
+        box.run_again()
+        box.wait_accepted(A, 3)
+        box.wait_accepted(B, 1)
+        assert (shape(box.contents(A)), shape(box.contents(B))) == ([1, 2, "clock"], ["clock"])
+        assert [info["offset"] for info in told(box.contents(A) + box.contents(B))] == [10 * YEAR / SECOND] * 2
+        assert_corrected(box, box.contents(A))
+
+    def test_records_say_it_where_the_streams_row_is_lost(self, box: Rig) -> None:
+        box.read(1, 2)
+        box.close()
+        damage(box.directory, rows.stream_key(1))
+        box.clocks.off_ns, box.clocks.is_synchronised = 0, True
+        box.run_again()
+        box.wait_accepted(A, 3)
+        assert [info["offset"] for info in told(box.contents(A))] == [10 * YEAR / SECOND]
+        assert_corrected(box, box.contents(A))
+
+    @pytest.mark.parametrize("envelope", get_args(Envelope))
+    def test_a_record_says_by_what_clock_it_was_stamped(self, envelope: Envelope) -> None:
+        prefix = telemetry_prefix(gateway="g", device='d","data":', envelope=envelope)
+        said = member("0123abcd", 12 * SECOND + 34_567_000, envelope)
+        for more in (b"", received_member(100 * SECOND)):
+            time_ns = (7 if more else 100) * SECOND
+            state = stamped(telemetry_tail_after(prefix, time_ns, b'{"a":1}', more + said))
+            assert state == ClockState("0123abcd", False, 87_965_433_000, 0)
+        silent = telemetry_tail_after(prefix, 0, b'{"time":"x"' + said + b"}")
+        assert stamped(silent) is None, "a device's data may look like that"
 
 
 class TestUnsynced:
