@@ -12,6 +12,7 @@ from ds_gateway.config.base import Model, NonEmpty
 from ds_gateway.config.payloads import (
     CborSettings,
     CsvSettings,
+    Found,
     JsonSettings,
     NumberSettings,
     RawSettings,
@@ -236,6 +237,11 @@ class DecodeSettings(Model):
     number: NumberSettings | None = Field(None, description="One number as text.")
     text: TextSettings | None = Field(None, description="Text.")
     raw: RawSettings | None = Field(None, description="Bytes, as base64.")
+    only: Found | None = Field(
+        None,
+        description="RE2 pattern: a payload in which it is not found is no reading, and passed over; default: all "
+        "are read.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -42,6 +42,15 @@ def compiled(pattern: str) -> Any:
         ) from None
 
 
+def _found(value: str) -> str:
+    compiled(value)
+    return value
+
+
+Found = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_found)]
+"""A pattern that is looked for anywhere in a payload."""
+
+
 def _pattern(value: str) -> str:
     if not compiled(value).groupindex:
         raise ValueError(

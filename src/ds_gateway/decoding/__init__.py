@@ -1,7 +1,8 @@
 """From a payload to fields: the bytes of one JSON object, validated, ready to be put into a record.
 
 A decoder is a function of the payload alone. It raises `UndecodableError` with a reason for an operator and
-nothing else, whatever the bytes are. No bytes at all are its answer to what is no reading, as a header line.
+nothing else, whatever the bytes are. No bytes at all are its answer to what is no reading, as a header line, and
+to what ``only`` does not find.
 
 Limits, so that one payload can neither exhaust memory nor make a record that nobody downstream can parse:
 payloads of `MAX_PAYLOAD_BYTES`, results of `MAX_DATA_BYTES`, JSON nested `MAX_DEPTH` levels deep, and numbers
@@ -26,7 +27,7 @@ from ds_gateway.decoding.json_payload import (
 )
 from ds_gateway.decoding.limits import MAX_DATA_BYTES, MAX_PAYLOAD_BYTES, bounded, check_data, check_payload
 from ds_gateway.decoding.reporting import Report
-from ds_gateway.decoding.row_payload import csv_parser, regex_parser
+from ds_gateway.decoding.row_payload import csv_parser, finder, regex_parser
 from ds_gateway.decoding.selection import Dropping, Selection
 from ds_gateway.decoding.struct_payload import struct_parser
 from ds_gateway.decoding.text_payload import number_parser, parse_raw, read_text_number, text_parser
@@ -66,6 +67,19 @@ def build_decoder(
 
     Without ``fields`` everything passes but what is dropped; with them only what they list, renamed and scaled.
     """
+    if decode.only is None:
+        return _build_decoder(decode, fields, drop)
+    decode_wanted, is_wanted = _build_decoder(decode, fields, drop), finder(decode.only)
+
+    def decode_payload(payload: bytes) -> bytes:
+        return decode_wanted(payload) if is_wanted(payload) else b""
+
+    return decode_payload
+
+
+def _build_decoder(
+    decode: DecodeSettings, fields: Mapping[str, FieldSettings] | None, drop: Sequence[str]
+) -> Decoder:
     if decode.kind == "json" and fields is None and not drop:
         return bounded(decode_json)
     if decode.kind == "json" and fields is not None:
@@ -96,8 +110,11 @@ def build_timed_decoder(
     if passes:
         parse = parse_json_roughly
     payload_time = PayloadTime(time)
+    is_wanted = None if decode.only is None else finder(decode.only)
 
     def decode_payload(payload: bytes) -> tuple[bytes, int | None, str]:
+        if is_wanted is not None and not is_wanted(payload):
+            return b"", None, ""
         check_payload(payload)
         values = parse(payload)
         if values is None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.config.payloads import compiled
 from ds_gateway.decoding.errors import UndecodableError
+from ds_gateway.decoding.limits import MAX_PAYLOAD_BYTES
 from ds_gateway.decoding.values import numeric, shown, utf8_or_latin1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ds_gateway.config.payloads import CsvSettings, RegexSettings
     from ds_gateway.decoding.limits import Parser
 
@@ -65,6 +68,16 @@ def csv_parser(settings: CsvSettings) -> Parser:
         return cell if name in as_text else numeric(cell, settings.decimal)
 
     return parse
+
+
+def finder(pattern: str) -> Callable[[bytes], bool]:
+    """Whether a pattern is found in a payload. One that is too long to be looked at is left to the decoder."""
+    search = compiled(pattern).search
+
+    def find(payload: bytes) -> bool:
+        return len(payload) > MAX_PAYLOAD_BYTES or search(payload.decode("utf-8", "replace")) is not None
+
+    return find
 
 
 def regex_parser(settings: RegexSettings) -> Parser:

@@ -44,6 +44,13 @@ MISTAKES = [
         ),
     ),
     (
+        "decode: {only: '(', text: {}}",
+        (
+            "7: decode.only: '(' cannot be used: missing ): (; the syntax is RE2's (no look-around, no "
+            "back-references)"
+        ),
+    ),
+    (
         "decode: {regex: '[0-9]+'}",
         (
             "7: decode.regex.pattern: '[0-9]+' has no named group: what is to be a field is named, as in "

@@ -133,6 +133,26 @@ class TestCsv:
         assert words in reason({"csv": {"columns": ["a", "b"]}}, payload)
 
 
+RMC: dict[str, Any] = {"csv": {"columns": ["sentence", "status"]}, "only": r"^\$..RMC,"}
+
+
+class TestOnly:
+    def test_what_it_does_not_find_is_no_reading_and_no_mistake(self) -> None:
+        assert decoder(RMC)(b"$GPGSV,1,1,00") == b""
+        assert decoder({"json": {}, "only": '"power"'})(b'{"uptime": 7}') == b""
+
+    def test_what_it_finds_is_read_as_without_it(self) -> None:
+        assert decoder(RMC)(b"$GPRMC,A") == b'{"sentence":"$GPRMC","status":"A"}'
+        assert reason(RMC, b"$GNRMC,1,2") == "the row has 3 values, and there are 2 columns"
+
+    def test_bytes_that_are_no_text_are_looked_at_all_the_same(self) -> None:
+        assert decoder({"raw": {}, "only": "^A"})(b"A\xff") == b'{"value":"Qf8=","encoding":"base64"}'
+        assert decoder({"raw": {}, "only": "^A"})(b"\xff\x00A") == b""
+
+    def test_a_payload_that_is_too_long_is_refused_and_not_passed_over(self) -> None:
+        assert "at most 1048576 are taken" in reason(RMC, b"x" * (MAX_PAYLOAD_BYTES + 1))
+
+
 class TestRegex:
     def test_a_group_is_a_field_wherever_it_is_found(self) -> None:
         decode = {"regex": r"(?P<weight>[\d.]+)\s*(?P<unit>kg|g)(?P<note>!)?"}

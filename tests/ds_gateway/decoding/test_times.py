@@ -124,3 +124,8 @@ class TestTimesThatAreNone:
         assert data == payload
         assert (time_ns is None) == bool(problem)
         assert time_ns is None or _ns("2000-01-01T00:00:00Z") <= time_ns < _ns("2100-01-01T00:00:00Z")
+
+
+def test_what_is_no_reading_has_no_time_and_no_reason_why_not() -> None:
+    assert _read(b"7", "ts", {"json": {}, "only": "ts"}) == (b"", None, "")
+    assert _read(b'{"ts": "2026-03-01T12:00:00Z"}', "ts", {"json": {}, "only": "ts"})[1] == NOON
