@@ -20,7 +20,7 @@ LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands"),  # 0
     ("logs", "notify", "config", "clock"),  # 1
-    ("timekeeping", "times"),  # 1
+    ("timekeeping", "times", "captures"),  # 1
     ("framing", "decoding"),  # 1
     ("mapping",),  # 1
     ("journal", "mqtt", "serial_port"),  # 2

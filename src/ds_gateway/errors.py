@@ -12,6 +12,7 @@ GatewayError
 +-- UplinkError       a stream's uplink stopped; the reason is in its status
 +-- DownlinkError     commands cannot be read now; tried again for ever, and seen in the status
 +-- ControlError      the control socket: nobody there, or it refused
++-- CaptureError      the file of a capture cannot be read or written
 """
 
 from __future__ import annotations
@@ -91,3 +92,7 @@ class DownlinkError(GatewayError):
 
 class ControlError(GatewayError):
     """The control socket did not answer, or refused."""
+
+
+class CaptureError(GatewayError):
+    """The file of a capture cannot be read or written; the text has its name, the line and the way out."""
