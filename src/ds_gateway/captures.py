@@ -19,6 +19,7 @@ import base64
 import binascii
 import math
 import os
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -211,7 +212,8 @@ class CaptureWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(path, flags | (os.O_TRUNC if replace else os.O_EXCL), _MODE)
-            os.fchmod(descriptor, _MODE)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):  # never the mode of a device, as /dev/null
+                os.fchmod(descriptor, _MODE)
         except FileExistsError:
             raise CaptureError(f"{path} is there already: name another file, or add --force") from None
         except OSError as error:

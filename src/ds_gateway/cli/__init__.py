@@ -18,6 +18,7 @@ from ds_gateway.cli.run import run
 from ds_gateway.cli.schema import schema
 from ds_gateway.cli.send import send
 from ds_gateway.cli.status import status
+from ds_gateway.cli.try_ import try_
 from ds_gateway.errors import ConfigError, GatewayError
 
 # Tracebacks with local variables would show secrets.
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(check)
+app.command("try")(try_)
 app.command()(demo)
 app.command()(status)
 app.command()(resolve)
