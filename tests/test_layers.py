@@ -30,7 +30,8 @@ LAYERS: Final = (
     ("resolver", "quarantine", "trying"),  # 3
     ("audit", "reloading"),  # 3
     ("status",),  # 4
-    ("metrics", "control"),  # 4
+    ("metrics", "control", "tapping"),  # 4
+    ("listening",),  # 4
     ("assembly",),  # 5
     ("gateway",),  # 5
     ("demo",),  # 6

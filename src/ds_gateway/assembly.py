@@ -164,6 +164,11 @@ def serial_source(
     return Source(name, source, pipeline, intake)
 
 
+def ports(sources: Sequence[Source]) -> dict[str, SerialSource]:
+    """Those of the sources that are serial ports, by name."""
+    return {each.name: each.source for each in sources if isinstance(each.source, SerialSource)}
+
+
 def pipelines(settings: Settings) -> dict[str, MqttPipeline | SerialPipeline]:
     """What reads the payloads of each source once more; not those that the running sources have.
 

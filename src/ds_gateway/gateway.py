@@ -32,6 +32,7 @@ from ds_gateway.notify import Feeding
 from ds_gateway.reloading import Reloading
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
+from ds_gateway.tapping import Taps
 from ds_gateway.timekeeping import Timekeeper
 from ds_gateway.uplink import Uplinks, http_client, request_headers
 
@@ -151,6 +152,7 @@ class Gateway:
                 self._own_verbs["reload"] = self._reloading.prepare
             verbs["commands"] = self._commands
             verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
+            verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._tell_started()

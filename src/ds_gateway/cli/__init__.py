@@ -9,6 +9,7 @@ import typer
 
 from ds_gateway import __version__
 from ds_gateway.cli.audit import audit
+from ds_gateway.cli.capture import capture
 from ds_gateway.cli.check import check
 from ds_gateway.cli.commands import commands
 from ds_gateway.cli.demo import demo
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(check)
 app.command("try")(try_)
+app.command()(capture)
 app.command()(demo)
 app.command()(status)
 app.command()(resolve)

@@ -125,8 +125,10 @@ class _PacketClient(Client):
 class Connection:
     """One connection. Network thread only; nothing here blocks but `open`."""
 
-    def __init__(self, settings: MqttSettings, client_id: str) -> None:
+    def __init__(self, settings: MqttSettings, client_id: str, *, has_session: bool = True) -> None:
+        """Without a session the broker forgets everything when the connection ends."""
         self._settings = settings
+        self._has_session = has_session
         self._v5 = settings.version == "5"
         self._address = Address.parse(settings.url)
         self._socket: socket.socket | None = None
@@ -151,13 +153,13 @@ class Connection:
         properties = None
         if self._v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = _FOREVER
+            properties.SessionExpiryInterval = _FOREVER if self._has_session else 0
             properties.ReceiveMaximum = self._settings.receive_maximum
         self._client.connect_async(
             self._address.host,
             self._address.port,
             self._settings.keepalive_seconds,
-            clean_start=False if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,
+            clean_start=not self._has_session if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,
             properties=properties,
         )
         self._client.reconnect()
@@ -274,7 +276,7 @@ class Connection:
         client = _PacketClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=None if self._v5 else False,
+            clean_session=None if self._v5 else not self._has_session,
             protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
             # With it, paho would fall back to MQTT 3.1 when a broker refuses 3.1.1.
             reconnect_on_failure=False,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.serial_port import SerialSettings
     from ds_gateway.records import Frame, Record, Rejected
     from ds_gateway.serial_port.overrun import ItemSink
+    from ds_gateway.serial_port.tap import Tap
     from durable_streams import RandomSource
 
 _log = logger("serial_port")
@@ -114,6 +115,8 @@ class SerialSource:
             now_ns=now_ns,
             read_counters=read_counters,
         )
+        self._taps: tuple[Tap, ...] = ()
+        """Replaced whole, by any thread."""
         self._inbox: list[tuple[Order, Callable[[Progress], None]]] = []
         """Orders that the thread has not seen yet; with ``_has_ended`` under the lock."""
         self._inbox_lock = threading.Lock()
@@ -177,6 +180,16 @@ class SerialSource:
                     self._wake.set()
         if has_ended:
             on_progress(Progress("expired", is_final=True, reason="the gateway stops"))
+
+    def tap(self, tap: Tap) -> None:
+        """Let it hear what is read and written from now on, until `untap`. Any thread."""
+        with self._inbox_lock:
+            self._taps = (*self._taps, tap)
+
+    def untap(self, tap: Tap) -> None:
+        """End a `tap`. Any thread; harmless when repeated."""
+        with self._inbox_lock:
+            self._taps = tuple(each for each in self._taps if each is not tap)
 
     def snapshot(self) -> SerialSnapshot:
         """State and counters. Any thread."""
@@ -256,6 +269,8 @@ class SerialSource:
         """Take what was received, at most `_READ_BYTES`; False if the device is gone."""
         data = os.read(descriptor, _READ_BYTES)
         if data:
+            for tap in self._taps:
+                tap.heard(data, self._monotonic())
             self._reading.take(data, self._now_ns(), self._monotonic())
             self._count()
         return bool(data)
@@ -295,7 +310,10 @@ class SerialSource:
         unwritten = self._turns.unwritten
         if unwritten:
             with contextlib.suppress(BlockingIOError):
-                self._turns.wrote(os.write(port.fileno(), unwritten), self._monotonic())
+                count = os.write(port.fileno(), unwritten)
+                for tap in self._taps:
+                    tap.heard(unwritten[:count], self._monotonic(), is_sent=True)
+                self._turns.wrote(count, self._monotonic())
         if self._turns.is_draining and port.out_waiting == 0:
             begun_bytes = self._reading.before_answer()
             self._turns.drained(self._monotonic(), begun_bytes)
