@@ -147,6 +147,7 @@ def mqtt_source(
             for device in broker.devices
         ),
         pipeline=pipeline,
+        on_dropped=pipeline.forget_reports,
         intake_factory=make_intake,
         data_dir=Path(settings.data_dir),
         journal_commit=journal.commit_at_open,
@@ -160,7 +161,14 @@ def serial_source(
     """One port."""
     pipeline = SerialPipeline(name, settings.gateway.id, port, wall_clock, envelope=settings.gateway.envelope)
     intake = journal.intake(name, max_items=SERIAL_QUEUE_ITEMS)
-    source = SerialSource(name, port, pipeline=pipeline, intake=intake, random=random.SystemRandom())
+    source = SerialSource(
+        name,
+        port,
+        pipeline=pipeline,
+        on_dropped=pipeline.forget_reports,
+        intake=intake,
+        random=random.SystemRandom(),
+    )
     return Source(name, source, pipeline, intake)
 
 

@@ -154,6 +154,10 @@ class _Device:
             report = self._report[reader] = Report(settings)
         return report.wants(data, self._monotonic())
 
+    def forget_reports(self) -> None:
+        """Whatever comes next is reported."""
+        self._report.clear()
+
     def _learn(self, fields: Mapping[str, str | None]) -> None:
         """Several entries may make one device: it has the fields of all, and is not announced at each change."""
         if not fields.keys() <= self._fields.keys():
@@ -231,6 +235,11 @@ class MqttPipeline:
         way_out = "raise the limit, or let the topic filters take fewer"
         return (f"{count} messages are in the quarantine, because {why}: {way_out}",)
 
+    def forget_reports(self) -> None:
+        """A record did not get into the journal: what was reported last is not known any more, so all is anew."""
+        for device in self._devices.values():
+            device.forget_reports()
+
     def devices(self) -> dict[str, LastReading]:
         """Last reading of each device seen since the start, by its name. Any thread."""
         # dict.copy is one step under the interpreter lock, so a device that appears meanwhile does no harm.
@@ -284,6 +293,11 @@ class SerialPipeline:
     def alarms(self) -> tuple[str, ...]:
         """None: what is wrong with a port its source knows."""
         return ()
+
+    def forget_reports(self) -> None:
+        """A record did not get into the journal: what was reported last is not known any more, so all is anew."""
+        for device in self._devices.values():
+            device.forget_reports()
 
     def devices(self) -> dict[str, LastReading]:
         """Last reading of each device, by its name. Any thread."""

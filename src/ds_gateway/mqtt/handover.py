@@ -12,7 +12,7 @@ from ds_gateway.mqtt.tokens import Delivery
 from ds_gateway.records import Item, Loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 OVERRUN: Final = 4
 """mosquitto 2.0 overruns the window it was given; beyond this many windows nothing more is read."""
@@ -33,8 +33,18 @@ class Offers(Protocol):
 class Handover:
     """Network thread only."""
 
-    def __init__(self, intake: Offers, *, window: int, max_unacked_bytes: int, source: str = "") -> None:
+    def __init__(
+        self,
+        intake: Offers,
+        *,
+        window: int,
+        max_unacked_bytes: int,
+        source: str = "",
+        on_dropped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_dropped`` is called when something read is dropped here: it comes again, or is lost."""
         self._intake = intake
+        self._on_dropped = on_dropped
         self._source = source
         self._max_unacked = window * OVERRUN
         self._max_unacked_bytes = max_unacked_bytes
@@ -99,10 +109,14 @@ class Handover:
 
     def disconnected(self) -> None:
         """Forget what the broker will deliver again. Tokens of sessions stay: they are told only once."""
-        self._waiting = [item for item in self._waiting if not isinstance(item.token, Delivery)]
+        kept = [item for item in self._waiting if not isinstance(item.token, Delivery)]
+        if len(kept) < len(self._waiting):
+            self._on_dropped()
+        self._waiting = kept
         self.unacked = self._unacked_bytes = 0
 
     def _lose(self, time_ns: int) -> None:
+        self._on_dropped()
         self.lost_qos0 += 1
         before = self._loss
         self._loss = Loss(

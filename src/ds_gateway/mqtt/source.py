@@ -69,7 +69,8 @@ class MqttSource:
     """A broker as a source of items, and the way to its devices. What is public here may be called in any thread.
 
     ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
-    raise. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
+    raise; ``on_dropped`` is called in the same thread when a record of it is dropped: its message comes again, or
+    is told as lost. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
     ``max_unacked_bytes`` bounds what waits for a commit.
 
     ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are
@@ -86,6 +87,7 @@ class MqttSource:
         reply_filters: Sequence[str] = (),
         has_response_topic: bool = False,
         pipeline: Pipeline,
+        on_dropped: Callable[[], None] = lambda: None,
         intake_factory: IntakeFactory,
         data_dir: Path,
         journal_commit: int | None = None,
@@ -116,7 +118,10 @@ class MqttSource:
             window_is_known=settings.version == "5",
         )
         intake = intake_factory(gate=self.gate, on_committed=self._on_committed)
-        self._handover = Handover(intake, window=window, max_unacked_bytes=max_unacked_bytes, source=name)
+        self._on_dropped = on_dropped
+        self._handover = Handover(
+            intake, window=window, max_unacked_bytes=max_unacked_bytes, source=name, on_dropped=on_dropped
+        )
         own_topic = response_topic(client_id) if has_response_topic and settings.version == "5" else None
         own_filters = () if own_topic is None else (own_topic,)
         self._dialogue = Dialogue(merged([*filters, *reply_filters, *own_filters]), settings.qos)
@@ -210,6 +215,7 @@ class MqttSource:
             # Supervision boundary: whatever goes wrong with one message or one packet, the thread must live and
             # the broker must keep what has no PUBACK. The connection is dropped and made anew.
             event(_log, "error", "mqtt.failed", exc=error, source=self._name)
+            self._on_dropped()  # what was read before it, in the same pass
             reason = f"internal error: {type(error).__name__}: {error}"
         level = "info" if self._stop_at is not None else "warning"
         seconds = self._status.connected_seconds

@@ -29,6 +29,7 @@ class Reading:
         settings: SerialSettings,
         *,
         pipeline: Callable[[Frame], Record | Rejected | None],
+        on_dropped: Callable[[], None],
         intake: ItemSink,
         turns: Turns,
         orders: Orders,
@@ -41,6 +42,7 @@ class Reading:
         self._keeps_unasked = settings.keeps_unasked
         self._framer = build_framer(settings.framing)
         self._pipeline = pipeline
+        self._on_dropped = on_dropped
         self._intake = intake
         self._turns = turns
         self._orders = orders
@@ -125,6 +127,7 @@ class Reading:
         items = [Item(outcome) for outcome in outcomes if outcome is not None]
         if items and not self._intake.offer(items):
             self._overrun.add(len(items), time_ns)
+            self._on_dropped()
         self._watch.took(
             now,
             payloads=outcomes,

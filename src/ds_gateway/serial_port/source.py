@@ -76,8 +76,8 @@ _REOPEN: Final = Backoff(first_seconds=0.2, max_seconds=2.0)
 class SerialSource:
     """A serial port that is read from `start` to `stop`, whether or not its device is there.
 
-    ``pipeline`` is called in the source's thread. ``now_ns`` is the wall clock (UTC, nanoseconds since 1970),
-    ``monotonic`` the clock of deadlines, in seconds.
+    ``pipeline`` is called in the source's thread, and so is ``on_dropped``, when a record of it is lost.
+    ``now_ns`` is the wall clock (UTC, nanoseconds since 1970), ``monotonic`` the clock of deadlines, in seconds.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class SerialSource:
         settings: SerialSettings,
         *,
         pipeline: Callable[[Frame], Record | Rejected | None],
+        on_dropped: Callable[[], None] = lambda: None,
         intake: ItemSink,
         random: RandomSource,
         open_port: Callable[[SerialSettings], Port] = open_port,
@@ -127,6 +128,7 @@ class SerialSource:
         self._reading = Reading(
             settings,
             pipeline=pipeline,
+            on_dropped=on_dropped,
             intake=intake,
             turns=self._turns,
             orders=self._orders,

@@ -74,6 +74,18 @@ class TestReports:
         assert (reading.count, reading.suppressed, reading.rejected) == (2, 1, 0)
         assert reading.data == b'{"t":2}'
 
+    def test_what_did_not_get_into_the_journal_is_reported_when_it_comes_again(self) -> None:
+        mqtt = _pipeline(report={"on_change": True, "every_seconds": 60})
+        port = {"port": "/dev/x", "decode": "number", "report": {"on_change": True}}
+        serial = SerialPipeline("scale", "line-7", SerialSettings.model_validate(port))
+        for _ in range(2):
+            assert isinstance(mqtt("s/1", b'{"open":true}', NOW_NS), Record)
+            assert isinstance(serial(Frame(b"1", NOW_NS)), Record)
+            assert mqtt("s/1", b'{"open":true}', NOW_NS) is None
+            assert serial(Frame(b"1", NOW_NS)) is None
+            mqtt.forget_reports()
+            serial.forget_reports()
+
     def test_each_device_has_its_own_state(self) -> None:
         pipeline = _pipeline(report={"on_change": True})
         assert isinstance(pipeline("s/1", b"1", NOW_NS), Record)

@@ -91,6 +91,18 @@ class TestAHandover:
         handover.offer()
         assert intake.take(10, 10) == [START]
 
+    def test_says_that_it_dropped_something(self, intake: Intake) -> None:
+        dropped: list[int] = []
+        handover = Handover(intake, window=10, max_unacked_bytes=50_000, on_dropped=lambda: dropped.append(1))
+        handover.add(messages(1, 2))
+        handover.disconnected()
+        assert dropped == [], "all of it is on its way into the journal"
+        handover.add(messages(3, 3))
+        handover.disconnected()
+        assert len(dropped) == 1
+        handover.add(messages(4, 4, qos=0))
+        assert len(dropped) == 2
+
     def test_is_full_when_the_broker_overruns_its_window(self, handover: Handover) -> None:
         group = [delivery("", mid) for mid in range(1, 10 * OVERRUN + 2)]
         handover.add(group[:-1])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ds_gateway.config.models import LimitSettings
+from ds_gateway.config.mqtt import DeviceSettings
+from ds_gateway.mapping import MqttPipeline
 from ds_gateway.mqtt.marks import Mark, MarkFile
 from harness.memory_journal import MemoryJournal
 from harness.mqtt_bench import Publisher, numbered, record
@@ -99,6 +102,33 @@ class TestAFullJournal:
         bench.journal.release()
         bench.wait_for(numbered(1, 400))
         assert source.snapshot().reconnects == 0
+
+    def test_a_change_that_had_to_wait_is_reported_when_it_is_delivered_again(
+        self, bench: Bench, broker: Mosquitto, publisher: Publisher
+    ) -> None:
+        device = DeviceSettings.model_validate({"topic": "s/{name}/t", "report": {"on_change": True}})
+        pipeline = MqttPipeline("hall", "g", [device], LimitSettings())
+        source = bench.start(
+            broker.url,
+            journal=MemoryJournal(bench.disk, max_items=10),
+            pipeline=pipeline,
+            options={"on_dropped": pipeline.forget_reports},
+        )
+        bench.wait_until_subscribed()
+        bench.journal.hold()
+        for first in range(1, 41, 10):
+            publisher.publish([b"%d" % number for number in range(first, first + 10)])
+            wait_until(lambda first=first: source.snapshot().received == first + 9, what="they came")  # type: ignore[misc]
+        publisher.publish([b'"open"'], topic="s/door/t")
+        wait_until(lambda: source.snapshot().received == 41, what="the door's came")
+        broker.stop()
+        wait_until(lambda: source.snapshot().state != "connected", what="the connection is gone")
+        bench.journal.release()
+        broker.start()
+        wait_until(lambda: source.snapshot().received > 41, what="it is delivered again")
+        bench.wait_until_acknowledged()
+        opened = [tail for tail in bench.disk.tails if b'"device":"door"' in tail]
+        assert len(opened) == 1
 
     def test_bounds_what_is_read_from_the_broker(
         self, bench: Bench, broker: Mosquitto, publisher: Publisher
