@@ -21,7 +21,7 @@ from ds_gateway.records import Frame, Record, Rejected, received_member, telemet
 from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ds_gateway.config.decoding import ReportSettings
     from ds_gateway.config.models import LimitSettings
@@ -235,10 +235,11 @@ class MqttPipeline:
         way_out = "raise the limit, or let the topic filters take fewer"
         return (f"{count} messages are in the quarantine, because {why}: {way_out}",)
 
-    def forget_reports(self) -> None:
-        """A record did not get into the journal: what was reported last is not known any more, so all is anew."""
-        for device in self._devices.values():
-            device.forget_reports()
+    def forget_reports(self, devices: Collection[str] | None = None) -> None:
+        """Records of these devices (None: of any) were dropped: what was reported last is not known any more."""
+        for name in self._devices if devices is None else devices:
+            if name in self._devices:
+                self._devices[name].forget_reports()
 
     def devices(self) -> dict[str, LastReading]:
         """Last reading of each device seen since the start, by its name. Any thread."""
@@ -295,7 +296,7 @@ class SerialPipeline:
         return ()
 
     def forget_reports(self) -> None:
-        """A record did not get into the journal: what was reported last is not known any more, so all is anew."""
+        """Records were dropped: what was reported last is not known any more."""
         for device in self._devices.values():
             device.forget_reports()
 

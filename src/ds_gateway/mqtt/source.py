@@ -36,7 +36,7 @@ from ds_gateway.mqtt.wakeup import Wakeup
 from durable_streams import Backoff, RandomSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from ds_gateway.commands import Order, Progress
@@ -65,12 +65,20 @@ class IntakeFactory(Protocol):
         ...  # pragma: no cover
 
 
+class OnDropped(Protocol):
+    """Records of these devices are dropped; None: of any."""
+
+    def __call__(self, devices: Collection[str] | None = None) -> None:
+        """Do not raise."""
+        ...  # pragma: no cover
+
+
 class MqttSource:
     """A broker as a source of items, and the way to its devices. What is public here may be called in any thread.
 
     ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
     raise; ``on_dropped`` is called in the same thread when a record of it is dropped: its message comes again, or
-    is told as lost. ``data_dir`` keeps the mark, which is compared with ``journal_commit``.
+    is told as lost, or it was there before. ``data_dir`` keeps the mark, compared with ``journal_commit``.
     ``max_unacked_bytes`` bounds what waits for a commit.
 
     ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are
@@ -87,7 +95,7 @@ class MqttSource:
         reply_filters: Sequence[str] = (),
         has_response_topic: bool = False,
         pipeline: Pipeline,
-        on_dropped: Callable[[], None] = lambda: None,
+        on_dropped: OnDropped = lambda _devices=None: None,
         intake_factory: IntakeFactory,
         data_dir: Path,
         journal_commit: int | None = None,
@@ -349,6 +357,9 @@ class MqttSource:
                 report = self._commits.popleft()
                 wanted = self._dialogue.committed(report) or wanted
                 self._status.judged(report.view)
+                if report.view.repeated:
+                    # They were compared as if they were new, but what they say was true before.
+                    self._on_dropped(report.view.repeated)
                 if connection is None:
                     continue
                 acknowledged = self._handover.committed(report.items, self._dialogue.generation)

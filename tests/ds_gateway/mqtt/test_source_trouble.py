@@ -76,6 +76,28 @@ class TestTrouble:
         wait_until(lambda: source.snapshot().state == "connected", what="the source has connected")
 
 
+class TestReports:
+    def test_a_repetition_does_not_count_as_the_state_of_now(
+        self, bench: Bench, broker: Mosquitto, publisher: Publisher
+    ) -> None:
+        """Its publisher tried once more, late: the door has been opened since."""
+        report = {"on_change": True, "ignore": ["id"]}
+        device = DeviceSettings.model_validate({"topic": "s/{name}/t", "report": report})
+        pipeline = MqttPipeline("hall", "g", [device], LimitSettings())
+        options = {"on_dropped": pipeline.forget_reports}
+        bench.start(broker.url, pipeline=pipeline, options=options, dedupe_key="/id")
+        bench.wait_until_subscribed()
+        for count, (number, state) in enumerate([(1, 0), (2, 1), (1, 0), (3, 0)], 1):
+            publisher.publish([b'{"id":%d,"is":%d}' % (number, state)], topic="s/door/t")
+            bench.wait_until_received(count)
+            bench.wait_until_acknowledged()
+        assert [tail[-16:-1] for tail in bench.disk.tails] == [
+            b'{"id":1,"is":0}',
+            b'{"id":2,"is":1}',
+            b'{"id":3,"is":0}',
+        ]
+
+
 class TestAFullJournal:
     def test_loses_qos_0_messages_and_counts_them(
         self, bench: Bench, broker: Mosquitto, publisher: Publisher
