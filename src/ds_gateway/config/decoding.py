@@ -246,17 +246,13 @@ class DecodeSettings(Model):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        match value:
-            case str(word):
-                if word not in KINDS:
-                    near = difflib.get_close_matches(word.lower(), KINDS, n=1)
-                    hint = f"; did you mean {near[0]}?" if near else ""
-                    raise ValueError(f"must be {', '.join(KINDS[:-1])} or {KINDS[-1]}{hint}")
-                return {word: {}}
-            case {"regex": str(pattern)}:
-                return {**value, "regex": {"pattern": pattern}}
-            case _:
-                return value
+        if not isinstance(value, str):
+            return value
+        if value not in KINDS:
+            near = difflib.get_close_matches(value.lower(), KINDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"must be {', '.join(KINDS[:-1])} or {KINDS[-1]}{hint}")
+        return {value: {}}
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -9,7 +9,7 @@ pydantic says of the models:
     sizes, durations    a number, or text with a unit
     texts               ``${...}`` stands for any of them, also where there are only some words
     empty keys          count as not given, so that every key may be null that is not required
-    short forms         a word for a mapping: the models' own validators are asked which words they take
+    short forms         a word or a pair for a mapping: the models' own validators are asked what they take
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from ds_gateway.config import names, quantities, scalars
+from ds_gateway.config import decoding, names, quantities, scalars
 from ds_gateway.config.commands import RESPONSE_TOPIC
 from ds_gateway.config.includes import INCLUDE
 from ds_gateway.config.models import Settings
@@ -53,6 +53,7 @@ _WRITTEN: Final[Mapping[Any, JsonSchemaValue]] = {
         "pattern": f"{_DURATION}|{_REFERENCE_PATTERN}",
     },
     quantities._number: {"type": "number"},  # noqa: SLF001
+    decoding._column: {"type": ["string", "integer"], "minLength": 1},  # noqa: SLF001
     names._name: {"type": "string", "pattern": f"^(?:{names._NAME.pattern})$"},  # noqa: SLF001
 }
 """How values are written that a function reads."""
@@ -69,6 +70,7 @@ _FILLED_IN: Final = frozenset({"gateway", "data_dir", "id"})
 """Required by the models, and filled in by the loader where the file has none."""
 
 _PROBE: Final = "any text"
+_PROBE_PAIR: Final = (0, 1)
 _SHORT_WORDS: Final = (RESPONSE_TOPIC,)
 """Words for a mapping that are no keys of it."""
 _BOUNDS: Final = {"ge": "minimum", "le": "maximum"}
@@ -149,6 +151,9 @@ class _Generator(GenerateJsonSchema):
             return inner
         if _is_short(read, _PROBE, None):
             return {"anyOf": [{"type": "string"}, inner]}
+        if _is_short(read, [*_PROBE_PAIR], model):
+            pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+            return {"anyOf": [pair, inner]}
         words = [word for word in (*target["properties"], *_SHORT_WORDS) if _is_short(read, word, model)]
         return {"anyOf": [{"enum": words}, dict(_REFERENCE), inner]} if words else inner
 
@@ -249,9 +254,9 @@ def _reads(read: Callable[..., Any], value: Any) -> Any:
     return None if made is value else made
 
 
-def _is_short(read: Callable[..., Any], word: str, model: type[BaseModel] | None) -> bool:
-    """Whether the validator makes a mapping of the word, and the model takes it."""
-    made = _reads(read, word)
+def _is_short(read: Callable[..., Any], value: object, model: type[BaseModel] | None) -> bool:
+    """Whether the validator makes a mapping of the value, and the model takes it."""
+    made = _reads(read, value)
     if not isinstance(made, dict):
         return False
     try:

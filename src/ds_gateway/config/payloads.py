@@ -110,6 +110,11 @@ class RegexSettings(Model):
     )
     encoding: Encoding = Field("utf-8", description="Encoding of the payload.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"pattern": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         for name in self.text:
