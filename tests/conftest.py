@@ -30,6 +30,7 @@ LONG: Final = (
     "faults/test_network.py",
     "faults/test_copies.py",
     "ds_gateway/test_embedded_gateway.py",
+    "ds_gateway/test_examples.py",
     "faults/test_mutants.py",
     "durable_streams/server/test_conformance.py",
     "ds_gateway/cli/test_demo.py",

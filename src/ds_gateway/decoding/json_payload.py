@@ -96,10 +96,22 @@ def _validated(payload: bytes) -> tuple[bytes, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UndecodableError(f"not JSON: {error}") from error
+        raise UndecodableError(f"not JSON: {_why(payload, error)}") from error
     if len(text) > 2 * MAX_DEPTH and text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_too_deep(text):
         raise UndecodableError(f"JSON nested more than {MAX_DEPTH} levels deep")
     return text, value
+
+
+def _why(payload: bytes, error: orjson.JSONDecodeError) -> str:
+    """Of bytes that are no text the parser says nothing that helps, nor where they are."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as wrong:
+        return (
+            f"not UTF-8: the byte 0x{payload[wrong.start]:02x} at {wrong.start}; if the device sends binary "
+            "values, set decode: cbor, struct or raw"
+        )
+    return str(error)
 
 
 def _is_too_deep(valid: bytes) -> bool:

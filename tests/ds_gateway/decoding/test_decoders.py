@@ -69,6 +69,12 @@ class TestJsonWithoutFields:
     def test_what_is_not_strictly_json_is_refused(self, payload: bytes) -> None:
         assert _reason("json", payload).startswith("not JSON: ")
 
+    def test_binary_values_are_refused_with_the_place_and_the_way_out(self) -> None:
+        assert _reason("json", b' {"a": "\xff"}') == (
+            "not JSON: not UTF-8: the byte 0xff at 8; if the device sends binary values, "
+            "set decode: cbor, struct or raw"
+        )
+
     @pytest.mark.parametrize("payload", [b"", b" \r\n"])
     def test_an_empty_payload_is_refused(self, payload: bytes) -> None:
         assert "empty" in _reason("json", payload)
