@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ds_gateway.decoding import UndecodableError, build_decoder
+from ds_gateway.decoding import UndecodableError, build_decoder, finder
 from ds_gateway.framing import build_framer
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, TopicPattern
 from ds_gateway.records import NANOSECONDS, Frame, Record, Rejected, element
@@ -134,7 +134,10 @@ class _Judge:
             )
         assert reading is not None, "only what a device's settings say is not reported"
         if not self._decoded(reading, frame, fields=True):
-            return replace(outcome, unreported="it is no reading (the names of the columns)")
+            only = reading.decode.only
+            is_header = only is None or finder(only)(frame)
+            why = "the names of the columns" if is_header else "decode.only finds nothing in it"
+            return replace(outcome, unreported=f"it is no reading ({why})")
         return replace(outcome, unreported="report: nothing changed enough, or it is too soon")
 
     def untimed(self, device: str) -> int:

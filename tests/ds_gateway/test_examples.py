@@ -16,30 +16,28 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from ds_gateway import control
+from ds_gateway.captures import CaptureReader
 from harness.audit import StreamReader
+from harness.command import Command
 from harness.gateway_process import GatewayProcess, source_of, total
 from harness.modbus_line import ModbusLine, unit
 from harness.mosquitto import Mosquitto
 from harness.peers import REPOSITORY
 from harness.pty_device import PtyDevice
 from harness.publisher import Publisher
-from harness.recordings import read_recording
 from harness.stream_server import StreamServer
 from harness.zygote import ForkingProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ds_gateway.captures import Header
     from harness.gateway_process import Status
     from harness.processes import Processes
-    from harness.recordings import Recording
 
 CONFIG: Final = REPOSITORY / "config"
 EXPECTED: Final = Path(__file__).with_name("examples")
 NAMES: Final = sorted(file.stem for file in (CONFIG / "captures").glob("*.jsonl"))
-ASKED: Final = {"scpi-multimeter": b"\n"}
-"""Devices that only answer, and how a request ends."""
-
 _COUNTERS: Final = ("bad_checks", "overlong", "resyncs", "unasked")
 _DEVICE_COUNTERS: Final = ("rejected", "suppressed", "untimed")
 
@@ -52,12 +50,12 @@ class Site:
         self.server = StreamServer(processes, folder / "streams")
         self.broker = Mosquitto(folder / "mosquitto")
 
-    def environ(self, name: str, recording: Recording, port: Path) -> dict[str, str]:
+    def environ(self, name: str, header: Header, port: Path) -> dict[str, str]:
         """What is changed of an example."""
-        source = recording.source.upper()
+        source = header.source.upper()
         where = (
             {f"DS_GATEWAY__SERIAL__{source}__PORT": str(port), f"DS_GATEWAY__SERIAL__{source}__USB": "null"}
-            if recording.kind == "serial"
+            if header.kind == "serial"
             else {f"DS_GATEWAY__MQTT__{source}__URL": self.broker.url}
         )
         return {
@@ -90,16 +88,23 @@ class Run:
 
     def __init__(self, site: Site, name: str, port: Path) -> None:
         self.name = name
-        self.recording = read_recording(CONFIG / "captures" / f"{name}.jsonl")
+        with CaptureReader(CONFIG / "captures" / f"{name}.jsonl") as capture:
+            self.header = capture.header
+            self.chunks = list(capture)
         self.expected = json.loads((EXPECTED / f"{name}.json").read_text(encoding="utf-8"))
         self._site = site
         self._data_dir = port.parent / "data"
         environ = {
-            **site.environ(name, self.recording, port),
+            **site.environ(name, self.header, port),
             "DS_GATEWAY__DATA_DIR": str(self._data_dir),
         }
         self.gateway = GatewayProcess(site.processes, port.parent, {}, environ=environ)
         self.gateway.config = CONFIG / f"{name}.yaml"
+
+    @property
+    def answers(self) -> list[bytes]:
+        """What came, without what was sent."""
+        return [chunk.raw for chunk in self.chunks if not chunk.is_sent]
 
     def start(self) -> None:
         self.gateway.start()
@@ -112,7 +117,7 @@ class Run:
 
         def is_done(status: Status) -> bool:
             return (
-                source_of(status, self.recording.source)[key] >= count
+                source_of(status, self.header.source)[key] >= count
                 and total(status, "accepted") >= records
                 and total(status, "in_journal") == 0
                 and status["journal"]["quarantined"] >= refused
@@ -131,7 +136,7 @@ class Run:
         # What waits is sent before it ends: a record too many would be there, too.
         assert self.gateway.terminate() == 0
         base = f"{self._site.server.base_url}/{self.name}"
-        source = source_of(status, self.recording.source)
+        source = source_of(status, self.header.source)
         return {
             "streams": {
                 each["name"]: [
@@ -177,27 +182,27 @@ def run(site: Site, port: Path) -> Iterator[Callable[[str], Run]]:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "modbus-meter"])
 def test_the_capture_becomes_these_records(run: Callable[[str], Run], name: str, site: Site, port: Path) -> None:
     example = run(name)
-    pieces = example.recording.pieces
     with ExitStack() as stack:
-        if example.recording.kind == "mqtt":
+        if example.header.kind == "mqtt":
             publisher = stack.enter_context(Publisher(site.broker.port))
             earlier = site.broker.log.count("Sending SUBACK")
             example.start()
             example.gateway.wait_for(
                 lambda _: site.broker.log.count("Sending SUBACK") > earlier, what="it has subscribed"
             )
-            for piece in pieces:
-                publisher.publish([(piece.topic, piece.raw)])
+            for chunk in example.chunks:
+                publisher.publish([(chunk.topic or "", chunk.raw)])
             example.wait_received("received", example.expected["received"])
         else:
             device = stack.enter_context(PtyDevice(port))
             device.plug()
             example.start()
-            for piece in pieces:
-                if name in ASKED:
-                    device.receive_to(ASKED[name])
-                device.send(piece.raw)
-            example.wait_received("received_bytes", example.recording.size_bytes)
+            for chunk in example.chunks:
+                if chunk.is_sent:
+                    assert device.receive(len(chunk.raw)) == chunk.raw
+                else:
+                    device.send(chunk.raw)
+            example.wait_received("received_bytes", len(b"".join(example.answers)))
         found = example.finish()
     assert found == {key: value for key, value in example.expected.items() if key != "received"}
 
@@ -219,11 +224,38 @@ def test_two_modbus_units_answer_on_one_line(run: Callable[[str], Run], port: Pa
     with ModbusLine(port, meter, pump) as line:
         line.change = damage_the_first
         example.start()
-        example.wait_received("received_bytes", example.recording.size_bytes)
+        example.wait_received("received_bytes", len(b"".join(example.answers)))
         found = example.finish()
     assert found == example.expected
     # On a machine that is too busy to answer in time one is asked for twice.
-    assert set(answers) == {piece.raw for piece in example.recording.pieces}
+    assert set(answers) == set(example.answers)
+    assert set(line.requests) == {chunk.raw for chunk in example.chunks if chunk.is_sent}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_try_makes_the_same_of_the_capture(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command(monkeypatch, capsys)
+    files = ["--config", CONFIG / f"{name}.yaml", "--capture", CONFIG / "captures" / f"{name}.jsonl"]
+    ended = command("try", *files, "--json", environ={"DS_GATEWAY__SERVER__TOKEN": "example"})
+    frames = [frame for step in json.loads(ended.stdout)["steps"] for frame in step["frames"]]
+    expected = json.loads((EXPECTED / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "gps":
+        passed_over = {frame["unreported"] for frame in frames if frame["record"] is None}
+        assert passed_over == {"it is no reading (decode.only finds nothing in it)"}
+    found: dict[str, list[Any]] = {}
+    for frame in frames:
+        if frame["record"] is not None:
+            found.setdefault(frame["path"], []).append(frame["record"])
+    assert {stream: [_shown(record) for record in records] for stream, records in found.items()} == {
+        stream: [_shown(record) for record in records if "data" in record]
+        for stream, records in expected["streams"].items()
+    }
+
+
+def _shown(record: dict[str, Any]) -> tuple[str, Any]:
+    return record["device"], record["data"]
 
 
 def test_every_example_of_a_device_has_a_capture_and_its_line_in_the_page() -> None:

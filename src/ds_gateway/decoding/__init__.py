@@ -52,6 +52,7 @@ __all__ = [
     "build_decoder",
     "build_timed_decoder",
     "check_settings",
+    "finder",
 ]
 
 TimedDecoder: TypeAlias = Callable[[bytes], tuple[bytes, int | None, str]]
