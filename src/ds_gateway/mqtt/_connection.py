@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.mqtt.outgoing import Publish
+    from ds_gateway.mqtt.packets import Publication
 
 RECEIVE_BYTES: Final = 64 * 1024
 # What OpenSSL holds decrypted is invisible to a selector, so one pass reads it to the end, but not for ever.
@@ -138,7 +139,7 @@ class Connection:
         self.connected = False
         self.ended: str | None = None
         """Why the connection is over; None while it is not."""
-        self._proof = AckProof(settings.receive_maximum)
+        self._proof = AckProof()
         self.cut = False
         """Whether it was ended from outside, and nobody said why."""
         self._client = self._build(client_id)
@@ -213,9 +214,16 @@ class Connection:
             self._client.ping()
         self.write()
 
+    def take(self, publication: Publication) -> bool:
+        """Whether the message may be taken: False if too many PUBACKs may be unread at the broker.
+
+        Then it comes again on another connection, and so do all behind it.
+        """
+        return not publication.qos or self._proof.take()
+
     @property
-    def acknowledged_too_far(self) -> bool:
-        """Whether so many PUBACKs may be unread at the broker that it is time to `leave`."""
+    def has_taken_all(self) -> bool:
+        """Whether no more may be taken on this connection, so that it is time to `leave`."""
         return self._proof.exhausted
 
     def leave(self, timeout_seconds: float) -> None:

@@ -289,7 +289,7 @@ class MqttSource:
             else:
                 self._handover.offer()
             self._settle(connection if connection.ended is None else None)
-            if connection.acknowledged_too_far:
+            if connection.has_taken_all and not self._handover.unacked:
                 event(_log, "warning", "mqtt.unread_acknowledgements", source=self._name)
                 with self._liveness.waiting(self._connect_seconds):
                     connection.leave(self._connect_seconds)
@@ -322,6 +322,8 @@ class MqttSource:
                     self._subscribed(happened)
                 case Puback():
                     self._sender.confirmed(happened)
+                case _ if not connection.take(happened):
+                    continue
                 case _:
                     acked, generation = self._dialogue.mark.commit, self._dialogue.generation
                     items.append(self._publications.item(happened, acked=acked, generation=generation))

@@ -6,8 +6,6 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ds_gateway.mqtt.proof import AckProof
 from ds_gateway.mqtt.ring import RING_ENTRIES
 from harness.scripted_broker import CONNACK_OK, CONNACK_OK_PRESENT, Peer, ScriptedBroker, publish, suback
@@ -20,45 +18,63 @@ MESSAGES = 40_000
 PUBACK, PINGREQ, DISCONNECT = 0x40, 0xC0, 0xE0
 
 
+def taken(proof: AckProof, count: int) -> int:
+    return sum(proof.take() for _ in range(count))
+
+
 class TestAnAckProof:
-    def test_asks_now_and_then_and_is_exhausted_without_an_answer(self) -> None:
-        proof = AckProof(window=1000)
+    def test_no_more_is_taken_than_the_ring_holds(self) -> None:
+        proof = AckProof()
+        assert taken(proof, RING_ENTRIES) == RING_ENTRIES
+        assert not proof.exhausted
+        assert not proof.take()
+        assert proof.exhausted
+
+    def test_what_is_not_acknowledged_yet_counts_as_well(self) -> None:
+        proof = AckProof()
+        taken(proof, 30_000)
+        proof.acknowledged(20_000)
+        assert taken(proof, 10_000) == RING_ENTRIES - 30_000
+
+    def test_it_asks_now_and_then(self) -> None:
+        proof = AckProof()
         asked = 0
-        while not proof.exhausted:
-            proof.acknowledged(100)
+        for _ in range(RING_ENTRIES // 64):
+            taken(proof, 64)
+            proof.acknowledged(64)
             if proof.wants_proof:
                 proof.asked()
                 asked += 1
         assert asked == 4
 
-    @pytest.mark.parametrize("window", [1, 20, 1000, 10_000])
-    def test_what_may_be_unread_is_less_than_the_ring_holds(self, window: int) -> None:
-        proof = AckProof(window)
-        sent = 0
-        while not proof.exhausted:
-            proof.acknowledged(window)
-            sent += window
-        assert sent + window <= RING_ENTRIES
-
     def test_an_answer_proves_what_was_sent_before_it_was_asked_for(self) -> None:
-        proof = AckProof(window=1000)
+        proof = AckProof()
+        taken(proof, RING_ENTRIES)
         proof.acknowledged(20_000)
         proof.asked()
-        proof.acknowledged(10_768)
-        exhausted = [proof.exhausted]
+        proof.acknowledged(10_000)
         for _ in range(2):  # the second is an answer to nobody's PINGREQ
             proof.answered()
-            exhausted.append(proof.exhausted)
-        assert exhausted == [True, False, False]
+        assert taken(proof, RING_ENTRIES) == 20_000
+
+    def test_behind_one_that_was_refused_none_is_taken(self) -> None:
+        proof = AckProof()
+        taken(proof, RING_ENTRIES)
+        proof.acknowledged(RING_ENTRIES)
+        proof.asked()
+        assert not proof.take()
+        proof.answered()
+        assert not proof.take()
 
     def test_with_the_answers_coming_it_is_never_exhausted(self) -> None:
-        proof = AckProof(window=1000)
-        for _ in range(1000):
+        proof = AckProof()
+        for _ in range(200):
+            assert taken(proof, 1000) == 1000
             proof.acknowledged(1000)
             if proof.wants_proof:
                 proof.asked()
                 proof.answered()
-            assert not proof.exhausted
+        assert not proof.exhausted
 
 
 class TestABrokerThatSendsWithoutLimit:
