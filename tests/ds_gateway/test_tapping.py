@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ds_gateway.captures import Chunk
 from ds_gateway.errors import ControlError
 from ds_gateway.serial_port import SerialSnapshot
-from ds_gateway.serial_port.tap import Tap
 from ds_gateway.tapping import MAX_TAPS, Taps, heard
 from harness.waiting import await_until
+
+if TYPE_CHECKING:
+    from ds_gateway.serial_port.tap import Tap
 
 pytestmark = pytest.mark.anyio
 

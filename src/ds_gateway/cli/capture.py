@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from ds_gateway.cli.steps import count
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import GatewayError
 from ds_gateway.listening import GatewayListener, PortListener, running_gateway
+from ds_gateway.logs import ROOT
 from ds_gateway.mapping import MappingError, MqttPipeline, topic_filter
 from ds_gateway.mqtt.listening import BrokerListener
 from ds_gateway.records import rfc3339
@@ -83,6 +85,8 @@ def capture(  # noqa: PLR0917 - typer's options
 @contextmanager
 def opened(settings: Settings, source: str, topic: str | None, config: Path | None) -> Iterator[Listener]:
     """What hears the source. Raises `GatewayError` that says why it cannot be heard."""
+    # What a source logs is told here in words of the command.
+    logging.getLogger(ROOT).addHandler(logging.NullHandler())
     if source in settings.mqtt:
         broker = settings.mqtt[source]
         filters = [topic] if topic is not None else filters_of(settings, source)

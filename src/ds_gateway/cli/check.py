@@ -1,14 +1,15 @@
-"""``ds-gateway check``: is the configuration right? Exit status 0 or 2."""
+"""``ds-gateway check``: is the configuration right? With --live: does it work here? Exit status 0, 1 or 2."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from ds_gateway.cli.configuration import load_configuration
+from ds_gateway.cli.live import DEFAULT_SECONDS, check_live, show_live, told_live
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.errors import ConfigError
 from ds_gateway.mapping.commands import CommandRoutes
@@ -19,13 +20,35 @@ if TYPE_CHECKING:
     from ds_gateway.config.loader import Loaded
 
 
-def check(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: FBT002 - an option, not an argument
-    """Check the configuration: tell every mistake with file, line and way out."""
+def check(
+    live: Annotated[  # noqa: FBT002 - an option, not an argument
+        bool, typer.Option("--live", help="Also connect to brokers, open ports, and ask the server; send nothing.")
+    ] = False,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", help="With --live: how long each source is listened to.", min=0.1, max=3600),
+    ] = DEFAULT_SECONDS,
+    config: ConfigOption = None,
+    json: JsonOption = False,  # noqa: FBT002
+) -> None:
+    """Check the configuration: tell every mistake with file, line and way out.
+
+    Exit status: 0 fine, 1 something failed with --live, 2 the file is invalid.
+    """
     if not json:
-        print_summary(summary(load_configuration(config)))
+        loaded = load_configuration(config)
+        print_summary(summary(loaded))
+        failed = live and show_live(check_live(loaded.settings, config, seconds), loaded.redact)
+        if failed:
+            raise typer.Exit(1)
         return
+    found: list[dict[str, Any]] = []
     try:
-        answer = {"ok": True, "problems": [], **summary(load_configuration(config))}
+        loaded = load_configuration(config)
+        answer = {"ok": True, "problems": [], **summary(loaded)}
+        if live:
+            found = [told_live(each, loaded.redact) for each in check_live(loaded.settings, config, seconds)]
+            answer["live"] = found
     except ConfigError as error:
         problems = [
             {"file": each.file, "line": each.line, "key": each.key, "message": each.message}
@@ -35,6 +58,8 @@ def check(config: ConfigOption = None, json: JsonOption = False) -> None:  # noq
     print_json(answer)
     if not answer["ok"]:
         raise typer.Exit(2)
+    if not all(each["ok"] for each in found):
+        raise typer.Exit(1)
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:

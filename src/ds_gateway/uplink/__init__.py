@@ -19,11 +19,13 @@ stream goes where, with which credentials, and what an operator is told about it
     stream      one stream: runs its producer, follows it
     uplinks     all streams, and what an operator decides about them
     client      the HTTP client and its headers
+    probe       whether the server is there at all, for ``check --live``
 """
 
 from ds_gateway.uplink.client import http_client, request_headers
 from ds_gateway.uplink.decisions import DAMAGED, STRANDED
+from ds_gateway.uplink.probe import probe
 from ds_gateway.uplink.stream import UplinkSnapshot
 from ds_gateway.uplink.uplinks import Uplinks
 
-__all__ = ["DAMAGED", "STRANDED", "UplinkSnapshot", "Uplinks", "http_client", "request_headers"]
+__all__ = ["DAMAGED", "STRANDED", "UplinkSnapshot", "Uplinks", "http_client", "probe", "request_headers"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import _thread
 import json
 import stat
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ds_gateway.captures import CaptureReader, Chunk
 from harness.gateway_process import GatewayProcess
+from harness.meanwhile import meanwhile
 from harness.modbus_line import ModbusLine, unit
 from harness.mosquitto import Mosquitto
 from harness.ports import free_port
@@ -22,7 +21,7 @@ from harness.publisher import Publisher
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.command import Command
@@ -52,7 +51,16 @@ def configured(folder: Path, **sources: Any) -> Path:
 
 
 def start(processes: Processes, config: Path, source: str, output: Path, *more: str) -> ChildProcess:
-    argv = [console_script("ds-gateway"), "capture", source, "--output", output, "--config", config, *more]
+    argv: list[str | Path] = [
+        console_script("ds-gateway"),
+        "capture",
+        source,
+        "--output",
+        output,
+        "--config",
+        config,
+        *more,
+    ]
     return processes.start(argv, name="capture")
 
 
@@ -69,17 +77,6 @@ def raw_of(file: Path) -> bytes:
 
 def wait_raw(file: Path, raw: bytes) -> None:
     wait_until(lambda: raw_of(file) == raw, what=f"{raw!r} is in the capture")
-
-
-@contextmanager
-def meanwhile(act: Callable[[], object]) -> Iterator[None]:
-    """Do it in another thread while the command runs in this one; what fails there fails here."""
-    with ThreadPoolExecutor(1) as pool:
-        acting = pool.submit(act)
-        # A command that has no end of its own must not outlive what the test does.
-        acting.add_done_callback(lambda done: _thread.interrupt_main() if done.exception() is not None else None)
-        yield
-        acting.result()
 
 
 class TestAPortThatNobodyHolds:

@@ -1,0 +1,169 @@
+"""What ``ds-gateway check --live`` does: every source is heard for a while, the server is asked; nothing is sent.
+
+Sources are heard beside one another, so that it takes as long as the slowest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ds_gateway.audit.reading_back import is_served
+from ds_gateway.cli.capture import counting, opened
+from ds_gateway.cli.steps import Tally, count, lines, safe, told
+from ds_gateway.embedded import FOLDER
+from ds_gateway.errors import GatewayError
+from ds_gateway.listening import GatewayListener
+from ds_gateway.mapping import stream_path
+from ds_gateway.mqtt.listening import BrokerListener
+from ds_gateway.uplink import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ds_gateway.config.models import Settings
+    from ds_gateway.trying import Step
+
+DEFAULT_SECONDS: Final = 5.0
+_MAX_SHOWN: Final = 3
+"""Steps of each source that are shown and told: as much as one can read."""
+_MAX_AT_ONCE: Final = 16
+_TURN_SECONDS: Final = 0.2
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One thing that was tried."""
+
+    kind: Literal["broker", "port", "server"]
+    name: str
+    at: str
+    is_ok: bool
+    message: str
+    sample: Sequence[Step] = ()
+    streams: Sequence[str] = ()
+    """Streams that the sample would go to."""
+
+
+def check_live(settings: Settings, config: Path | None, seconds: float) -> Iterator[Checked]:
+    """Try everything; each result as soon as those before it are there."""
+    names = [*settings.mqtt, *settings.serial]
+    streams: list[str] = []
+    with ThreadPoolExecutor(min(len(names), _MAX_AT_ONCE) or 1, "check") as pool:
+        for checked in pool.map(partial(_source, settings, config, seconds), names):
+            streams += checked.streams
+            yield checked
+    yield asyncio.run(_server(settings, next(iter(streams), None) or _some_stream(settings)))
+
+
+def show_live(results: Iterator[Checked], redact: Callable[[str], str]) -> bool:
+    """Print them for people; whether something failed."""
+    failed = False
+    for each in results:
+        failed = failed or not each.is_ok
+        word = "ok" if each.is_ok else "failed"
+        sys.stdout.write(f"{word}: {each.kind} {each.name} ({redact(each.at)}): {redact(safe(each.message))}\n")
+        for step in each.sample:
+            sys.stdout.write("".join(f"  {line}\n" for line in lines(step)))
+        sys.stdout.flush()
+    return failed
+
+
+def told_live(each: Checked, redact: Callable[[str], str]) -> dict[str, Any]:
+    """One of them for machines."""
+    return {
+        "kind": each.kind,
+        "name": each.name,
+        "at": redact(each.at),
+        "ok": each.is_ok,
+        "message": redact(each.message),
+        "sample": [told(step) for step in each.sample],
+    }
+
+
+def _source(settings: Settings, config: Path | None, seconds: float, name: str) -> Checked:
+    is_broker = name in settings.mqtt
+    kind: Literal["broker", "port"] = "broker" if is_broker else "port"
+    at = settings.mqtt[name].url if is_broker else settings.serial[name].where
+    tally = Tally()
+    sample: list[Step] = []
+    streams: list[str] = []
+    trial = counting(settings, name)
+    trouble, how = "", ""
+    problems: list[str] = []
+    try:
+        with opened(settings, name, None, config) as listener:
+            if isinstance(listener, BrokerListener):
+                problems = [
+                    f"the broker refuses the filter {each}: {reason}; give this user the right to read it"
+                    for each, reason in listener.refused.items()
+                ]
+            elif isinstance(listener, GatewayListener):
+                how = "held by the running gateway, and heard through it; "
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0:
+                for chunk in listener.take(min(left, _TURN_SECONDS)):
+                    for step in trial.feed(chunk):
+                        tally.add(step)
+                        streams += [each.stream for each in step.outcomes if each.stream]
+                        if len(sample) < _MAX_SHOWN and not step.is_sent:
+                            sample.append(step)
+            trouble = listener.trouble
+    except GatewayError as error:
+        return Checked(kind, name, at, is_ok=False, message=str(error), sample=sample)
+    for step in trial.end():
+        tally.add(step)
+        streams += [each.stream for each in step.outcomes if each.stream]
+        sample += [step] if len(sample) < _MAX_SHOWN else []
+    is_ok, message = judge_sample(tally, seconds, is_broker=is_broker)
+    problems += [trouble] if trouble else []
+    if problems:
+        is_ok, message = False, "; ".join([*problems, message])
+    return Checked(kind, name, at, is_ok, how + message, sample, streams)
+
+
+def judge_sample(tally: Tally, seconds: float, *, is_broker: bool) -> tuple[bool, str]:
+    """Whether what was heard is well."""
+    refused = tally.frames - tally.records - tally.unreported
+    if refused and refused == tally.frames:
+        return False, f"nothing of it can be read ({count(refused, 'payload')}): see decode, with ds-gateway try"
+    if tally.frames:
+        return True, str(tally)
+    if tally.bytes:
+        return False, (
+            f"{count(tally.bytes, 'byte')} and no frame within {seconds:g} s: framing, baud rate or parity do not "
+            "fit (docs/framing.md)"
+        )
+    if is_broker:
+        return True, f"connected and subscribed; no message within {seconds:g} s"
+    return (
+        True,
+        f"open; not a byte within {seconds:g} s: if the device speaks more often, see its cable, else --seconds",
+    )
+
+
+async def _server(settings: Settings, stream: str) -> Checked:
+    server = settings.server
+    if server.is_embedded and not is_served(Path(settings.data_dir) / FOLDER):
+        return Checked("server", "embedded", server.base_url, is_ok=True, message="it starts with the gateway")
+    try:
+        is_ok, message = await probe(server, f"{server.base_url}/{stream_path(stream)}")
+    except GatewayError as error:
+        is_ok, message = False, str(error)
+    return Checked("server", "embedded" if server.is_embedded else stream, server.base_url, is_ok, message)
+
+
+def _some_stream(settings: Settings) -> str:
+    """A stream that records may go to; where its name is captured, one that is never made."""
+    templates = [each.stream or "" for name, port in settings.serial.items() for _, each in port.each_device(name)]
+    templates += [device.stream for broker in settings.mqtt.values() for device in broker.devices]
+    names = [each.replace("{gateway}", settings.gateway.id) for each in templates]
+    return min((_PLACEHOLDER.sub("check", name) for name in names), default=f"telemetry/{settings.gateway.id}")
