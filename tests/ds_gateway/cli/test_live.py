@@ -13,20 +13,16 @@ from ds_gateway.cli.steps import Tally
 from ds_gateway.config.server import ServerSettings
 from ds_gateway.uplink.probe import judge
 from durable_streams.testing import InMemoryStreamServer
-from harness.gateway_process import GatewayProcess
-from harness.meanwhile import meanwhile
 from harness.mosquitto import Mosquitto
 from harness.ports import free_port
 from harness.pty_device import PtyDevice
 from harness.publisher import Publisher
 from harness.stream_server import Front, Reply
-from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.command import Command, Ended
-    from harness.processes import Processes
 
 TLS: Final = Path(__file__).parent.parent / "mqtt" / "tls"
 
@@ -103,29 +99,6 @@ def test_what_would_be_sent_is_shown_and_nothing_is_sent(
     }
     assert [each.method for each in server.requests[asked:]] == ["HEAD"]
     assert not (tmp_path / "data").exists()
-
-
-def test_a_port_that_a_gateway_holds_is_heard_through_it(
-    box: Box, processes: Processes, tmp_path: Path, device: PtyDevice
-) -> None:
-    box.settings["serial"] = {"scale": {"port": str(device.path), "decode": "number"}}
-    gateway = GatewayProcess(processes, tmp_path / "g", box.settings)
-    box.settings["data_dir"] = str(tmp_path / "g" / "data")
-    gateway.configure(box.settings)
-    gateway.start()
-    gateway.wait_connected()
-
-    def act() -> None:
-        wait_until(lambda: gateway.events("serial.tap.opened"), what="the tap is open")
-        device.send(b"tail\r\n12.3\r\n")
-
-    with meanwhile(act):
-        code, lines = box.lines(seconds="1")
-    assert code == 0
-    assert lines[0] == (
-        f"ok: port scale ({device.path}): held by the running gateway, and heard through it; 1 frame: 1 record, "
-        "0 not reported, 0 refused"
-    )
 
 
 def test_what_is_wrong_with_sources_is_told_with_its_reason(box: Box, tmp_path: Path, device: PtyDevice) -> None:
