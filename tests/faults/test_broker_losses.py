@@ -141,6 +141,10 @@ class TestAForgottenSession:
             assert numbers(plant) == list(range(22))
 
 
+def lost(plant: Plant) -> int:
+    return sum(loss["count"] for loss in plant.losses("qos0"))
+
+
 class TestQos0:
     def test_without_room_is_counted_in_the_ledger(self, processes: Processes, tmp_path: Path) -> None:
         more = {"journal": {"min_free_bytes": 0, "max_bytes": 1024 * 1024}}
@@ -166,10 +170,10 @@ class TestQos0:
             server.start()
             plant.publish(DEVICE, sent)
             wait_until(lambda: numbers(plant)[-1:] == [sent], what="the last message is in the stream")
-            wait_until(lambda: plant.losses("qos0"), what="the loss is told")
-            (loss,) = plant.losses("qos0")
-            assert loss["certain"]
-            assert len(numbers(plant)) + loss["count"] == sent + 1
+            # One record, or two, if a commit came in between.
+            wait_until(lambda: len(numbers(plant)) + lost(plant) >= sent + 1, what="the loss is told")
+            assert all(loss["certain"] for loss in plant.losses("qos0"))
+            assert len(numbers(plant)) + lost(plant) == sent + 1
 
 
 class TestTheEndOfTheJournal:

@@ -238,6 +238,7 @@ def test_what_is_confirmed_is_stored_once_and_in_order(machine: type[RuleBasedSt
 
 @MACHINES
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_so_it_is_in_very_many_stories(machine: type[RuleBasedStateMachine]) -> None:
     stories(machine, 1500)
 
