@@ -29,7 +29,7 @@ from ds_gateway.errors import ControlError
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.notify import Feeding
-from ds_gateway.reloading import Reloading
+from ds_gateway.reloading import Reloading, has_terminal
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
 from ds_gateway.tapping import Taps
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 _log = logger("gateway")
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""All mean: no more intake, drain, exit 0. A terminal that is closed sends SIGHUP."""
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Both mean: no more intake, drain, exit 0. So does SIGHUP of a terminal that is closed; a service takes up its
+changed configuration then."""
 FINISH_SECONDS: Final = 3.0
 """How long commands that are with their devices may take at the end."""
 SETTLE_SECONDS: Final = 10.0
@@ -112,7 +113,7 @@ class Gateway:
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM, SIGINT or SIGHUP or for a reload (0), or until the journal fails (1).
+        """Run until SIGTERM or SIGINT, or for a reload (0), or until the journal fails (1).
 
         Raises `GatewayError` when it cannot start.
         """
@@ -138,8 +139,7 @@ class Gateway:
         except BaseException:
             await client.aclose()
             raise
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._end)
+        self._catch_signals(loop)
         feeding: asyncio.Task[None] | None = None
         try:
             if self._embedded is not None:
@@ -198,14 +198,22 @@ class Gateway:
     def _is_reloading(self) -> bool:
         return self._reloading is not None and self._reloading.has_begun
 
+    def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._end)
+        hang_up = self._end if self._reloading is None or has_terminal() else self._reloading.hang_up
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+
     async def _restore_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here on a signal ends the process: everything is committed. What came before still counts."""
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         for _ in range(3):  # turns of the loop: its pipe is read, the signal is told, `_end` is called
             await asyncio.sleep(0)
-        for number in STOP_SIGNALS:
+        for number in (*STOP_SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)
+        # Whatever it asks for is under way; and whoever starts anew must not die of it in between.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
         def on_stream(book: Book) -> None:

@@ -1,4 +1,4 @@
-"""Taking up a changed configuration: the one way for every command that asks for it.
+"""Taking up a changed configuration: the one way for every command, and for the signal, that asks for it.
 
 prepare   the file is loaded and checked anew; when anything is wrong it is told, and nothing happens
 begin     the gateway stops as for SIGTERM
@@ -12,6 +12,8 @@ every crash, and what is open (records, commands) is taken up by it already.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from ds_gateway.errors import ConfigError, Problem
@@ -33,6 +35,9 @@ class Reloading:
         self._running = running
         self._load = load
         self._stop = stop
+        self._one_at_a_time = asyncio.Lock()
+        self._asked: set[asyncio.Task[None]] = set()
+        """What the signals asked for: the loop itself keeps no task alive."""
 
     async def prepare(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Check the file; return what it is. Raises `ConfigError` if the gateway cannot take it up."""
@@ -58,6 +63,27 @@ class Reloading:
         result = await self.prepare(arguments)
         self.begin()
         return result
+
+    def hang_up(self) -> None:
+        """SIGHUP came: as `answer`, and what is wrong is in the log."""
+        task = asyncio.get_running_loop().create_task(self._take_up(), name="reload")
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _take_up(self) -> None:
+        async with self._one_at_a_time:  # the last one looks at the newest file
+            if not self.has_begun:
+                with contextlib.suppress(ConfigError):  # it is told already
+                    await self.answer({})
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal, whose end is told with SIGHUP, too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def can_be_taken_up(running: Loaded, load: Callable[[], Loaded]) -> bool:

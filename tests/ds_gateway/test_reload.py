@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -157,6 +159,26 @@ class TestAValidChange:
         assert len(list(Path(f"/proc/{gateway.child.pid}/fd").iterdir())) <= descriptors + 2
         assert gateway.terminate() == 0
         wait_until(lambda: manager.states[3:] == ["STOPPING=1"], what="it says that it stops")
+
+    def test_by_the_signal(
+        self, gateway: GatewayProcess, settings: dict[str, Any], broker: Mosquitto, manager: Manager
+    ) -> None:
+        before = gateway.wait_connected()
+        gateway.configure({**settings, "jurnal": {}})
+        os.kill(gateway.child.pid, signal.SIGHUP)
+        wait_until(lambda: gateway.events("gateway.reload.refused"), what="it says why not")
+        assert "jurnal: unknown key" in str(gateway.events("gateway.reload.refused")[0])
+        gateway.configure(with_another_topic(settings))
+        for _ in range(5):
+            os.kill(gateway.child.pid, signal.SIGHUP)
+        after = wait_started(gateway, 2)
+        assert after["gateway"]["pid"] == before["gateway"]["pid"]
+        assert after["gateway"]["config_digest"] != before["gateway"]["config_digest"]
+        assert manager.states == ["READY=1", "RELOADING=1", "READY=1"]
+        with Publisher(broker.port) as publisher:
+            publisher.publish([("meters/3", b"7")])
+        gateway.wait_delivered(1)
+        assert gateway.terminate() == 0
 
     def test_by_the_control_socket_with_arguments_and_overrides_kept(
         self, processes: Processes, tmp_path: Path, settings: dict[str, Any], server: InMemoryStreamServer

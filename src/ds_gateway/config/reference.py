@@ -74,7 +74,7 @@ key that only a variable sets is marked as missing. These mistakes only `check` 
 `INVOCATION_ID`) it runs the last valid configuration instead, so that a typing mistake turns no gateway off
 that somebody would have to drive to. It says so: each mistake as `gateway.config.invalid` in the log, at level
 error; in `systemctl status`; at the top of `ds-gateway status`, and there under `gateway.config_refused` with
-`--json`. Correct the file, `ds-gateway check` it, and restart the service or send `reload`. `run --strict` ends
+`--json`. Correct the file, `ds-gateway check` it, and `systemctl reload` it. `run --strict` ends
 with 2 as a service, too.
 
 The last valid one is a copy of the file and all that it includes, made after each successful start:
