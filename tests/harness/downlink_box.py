@@ -220,13 +220,20 @@ class DownlinkBox:
 
     async def wait_for(self, count: int, timeout_seconds: float = 30.0) -> list[dict[str, Any]]:
         """Receipts, once so many commands have their last one."""
+        return await self.receipts_when(
+            lambda receipts: sum(each["final"] or each.get("repeated", False) for each in receipts) >= count,
+            timeout_seconds,
+        )
+
+    async def receipts_when(
+        self, holds: Callable[[list[dict[str, Any]]], object], timeout_seconds: float = 30.0
+    ) -> list[dict[str, Any]]:
+        """Receipts, as soon as that holds for them."""
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            receipts = await self.receipts()
-            if sum(each["final"] or each.get("repeated", False) for each in receipts) >= count:
-                return receipts
+        while not holds(receipts := await self.receipts()):
             assert time.monotonic() < deadline, (self.downlink.commands({}), receipts[-5:])
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the poll of the condition, not a guess at its time
+        return receipts
 
 
 def body(payload: bytes) -> Any:

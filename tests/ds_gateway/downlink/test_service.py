@@ -15,38 +15,19 @@ from ds_gateway.commands import Order, Progress
 from ds_gateway.errors import ConfigError, Problem
 from ds_gateway.records import rfc3339
 from durable_streams import DurableStream
-from durable_streams.testing import InMemoryStreamServer
 from harness.commands import FakeRoute, element
 from harness.downlink_box import COMMANDS, Device, DownlinkBox, KilledError
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ds_gateway.commands import Delivery
+    from durable_streams.testing import InMemoryStreamServer
 
 pytestmark = pytest.mark.anyio
 
 PUBLISHED = Progress("published", is_final=True)
-
-
-@pytest.fixture
-def server() -> Iterator[InMemoryStreamServer]:
-    with InMemoryStreamServer() as server:
-        yield server
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    device = Device()
-    yield device
-    device.close()
-
-
-@pytest.fixture
-def box(tmp_path: Path, server: InMemoryStreamServer, device: Device) -> DownlinkBox:
-    return DownlinkBox(tmp_path / "j", server, device)
 
 
 def now(seconds: float = 0.0) -> str:

@@ -31,28 +31,10 @@ DELIVERIES = ("at_least_once", "at_most_once")
 
 
 @pytest.fixture
-def server() -> Iterator[InMemoryStreamServer]:
-    with InMemoryStreamServer() as server:
-        yield server
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    device = Device()
-    yield device
-    device.close()
-
-
-@pytest.fixture
 def other_device() -> Iterator[Device]:
     device = Device()
     yield device
     device.close()
-
-
-@pytest.fixture
-def box(tmp_path: Path, server: InMemoryStreamServer, device: Device) -> DownlinkBox:
-    return DownlinkBox(tmp_path / "j", server, device)
 
 
 @pytest.fixture
@@ -87,13 +69,7 @@ async def is_stopped(box: DownlinkBox) -> None:
 
 async def ended(box: DownlinkBox, command: str) -> list[dict[str, Any]]:
     """The receipts, once this command has its last one."""
-    deadline = time.monotonic() + 20
-    while True:
-        receipts = await box.receipts()
-        if command in finals(receipts):
-            return receipts
-        assert time.monotonic() < deadline, (command, receipts[-5:])
-        await asyncio.sleep(0.05)
+    return await box.receipts_when(lambda receipts: command in finals(receipts))
 
 
 async def two_are_open(box: DownlinkBox, delivery: Delivery) -> None:
