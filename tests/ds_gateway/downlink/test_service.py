@@ -240,6 +240,7 @@ class TestACrash:
                 await await_until(
                     lambda sent=number + 1: not box.journal.running or box.downlink.book.through == sent,  # type: ignore[misc]
                     what="it is killed",
+                    timeout_seconds=60,
                 )
                 await box.kill()
                 await box.start()
