@@ -13,6 +13,9 @@ from harness.peers import REPOSITORY
 if TYPE_CHECKING:
     from pathlib import Path
 
+# It fetches some thirty packages.
+pytestmark = pytest.mark.timeout(300)
+
 PREFIX = "/opt/ds-gateway"
 
 
@@ -24,7 +27,7 @@ def _install(root: Path, prefix: str = PREFIX) -> subprocess.CompletedProcess[st
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=110,
+        timeout=290,
     )
 
 
