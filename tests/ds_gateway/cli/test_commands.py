@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 from rich.console import Console
 
 from ds_gateway.cli.commands import render
-from ds_gateway.control import ControlServer
+from harness.answering import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.command import Command
@@ -78,34 +75,15 @@ class TestTheTable:
         assert shown(result)[0].startswith("commands from -: -")
 
 
-@contextmanager
-def gateway_at(path: Path) -> Iterator[None]:
-    """Something that answers ``commands`` on this socket."""
-    with start_blocking_portal() as portal:
-        server = ControlServer(path, {"commands": lambda _arguments: ANSWER})
-        portal.call(server.start)
-        try:
-            yield
-        finally:
-            portal.call(server.stop)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    file = tmp_path / "gateway.yaml"
-    file.write_text("data_dir: .\nserver: {token: '${credential:not_for_me}'}\n")
-    return file
-
-
 class TestTheCommand:
     def test_prints_a_table(self, command: Command, config: Path) -> None:
-        with gateway_at(config.parent / "control.sock"):
+        with answering(config.parent / "control.sock", "commands", ANSWER):
             done = command("commands", "--config", config)
         assert (done.code, done.stderr) == (0, "")
         assert "hall/plug" in done.stdout
 
     def test_prints_json(self, command: Command, config: Path) -> None:
-        with gateway_at(config.parent / "control.sock"):
+        with answering(config.parent / "control.sock", "commands", ANSWER):
             done = command("commands", "--config", config, "--json")
         assert json.loads(done.stdout) == ANSWER
 

@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 from rich.console import Console
 
 from ds_gateway.cli.status import render
-from ds_gateway.control import ControlServer
+from harness.answering import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from harness.command import Command
@@ -203,42 +201,23 @@ class TestTheTables:
         assert "\x07" not in text
 
 
-@contextmanager
-def gateway_at(path: Path) -> Iterator[None]:
-    """Something that answers ``status`` on this socket."""
-    with start_blocking_portal() as portal:
-        server = ControlServer(path, {"status": lambda _arguments: STATUS})
-        portal.call(server.start)
-        try:
-            yield
-        finally:
-            portal.call(server.stop)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    file = tmp_path / "gateway.yaml"
-    file.write_text("data_dir: .\nserver: {token: '${credential:not_for_me}'}\n")
-    return file
-
-
 class TestTheCommand:
     def test_prints_tables(self, command: Command, config: Path) -> None:
-        with gateway_at(config.parent / "control.sock"):
+        with answering(config.parent / "control.sock", "status", STATUS):
             done = command("status", "--config", config)
         assert (done.code, done.stderr) == (0, "")
         assert "gateway line-7" in done.stdout
         assert "connection refused" in done.stdout
 
     def test_prints_json(self, command: Command, config: Path) -> None:
-        with gateway_at(config.parent / "control.sock"):
+        with answering(config.parent / "control.sock", "status", STATUS):
             done = command("status", "--config", config, "--json")
         assert (done.code, done.stderr) == (0, "")
         assert json.loads(done.stdout) == STATUS
 
     def test_looks_in_the_runtime_folder(self, command: Command, config: Path, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
-        with gateway_at(tmp_path / "run/control.sock"):
+        with answering(tmp_path / "run/control.sock", "status", STATUS):
             done = command(
                 "status", "--config", config, "--json", environ={"RUNTIME_DIRECTORY": str(tmp_path / "run")}
             )
