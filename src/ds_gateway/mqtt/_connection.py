@@ -24,7 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.packets import PUBLISH, CutPacket, PacketBuffer, ProtocolError, parse_publication
 from ds_gateway.mqtt.proof import AckProof
-from ds_gateway.mqtt.transport import Address, explain, hang_up, open_socket, tls_context
+from ds_gateway.mqtt.transport import LOOK_SECONDS, Address, explain, hang_up, open_socket, tls_context
 
 if TYPE_CHECKING:
     import socket
@@ -226,14 +226,15 @@ class Connection:
         """Whether no more may be taken on this connection, so that it is time to `leave`."""
         return self._proof.exhausted
 
-    def leave(self, timeout_seconds: float) -> None:
+    def leave(self, timeout_seconds: float, must_go: Callable[[], bool]) -> None:
         """End the connection so that the broker has read all that was sent.
 
-        Blocks until it closes its side, or for so long. What it sends meanwhile is thrown away: without a PUBACK
-        it comes again.
+        Blocks until it closes its side, or for so long, or until ``must_go``. What it sends meanwhile is thrown
+        away: without a PUBACK it comes again.
         """
-        self.disconnect(timeout_seconds)
-        self._end("too many acknowledgements were not known to be read: made anew")
+        was_read = self.disconnect(timeout_seconds, must_go)
+        rest = "made anew" if was_read else f"the broker has not read them in {timeout_seconds:g} s either"
+        self._end(f"too many acknowledgements were not known to be read: {rest}")
 
     def subscribe(self, filters: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """Ask for these filters, and for no longer those. Answered by one `Suback` when both are done."""
@@ -263,18 +264,22 @@ class Connection:
                 properties.ResponseTopic = message.response_topic
         return self._client.publish(message.topic, message.payload, qos=1, properties=properties).mid
 
-    def disconnect(self, timeout_seconds: float) -> None:
-        """Say goodbye, and wait until the broker has hung up, if it does in time; it keeps the session."""
+    def disconnect(self, timeout_seconds: float, must_go: Callable[[], bool] = lambda: False) -> bool:
+        """Say goodbye, and wait until the broker has hung up; whether it did in time. It keeps the session."""
         if self.ended is not None or self._socket is None:
-            return
+            return False
         give_up_at = time.monotonic() + timeout_seconds
         self._client.say_goodbye()
         self.write()
-        while self._socket is not None and self._client.want_write() and time.monotonic() < give_up_at:
-            select.select([], [self._socket], [], max(give_up_at - time.monotonic(), 0.0))
+        while self._socket is not None and self._client.want_write():
+            left_seconds = give_up_at - time.monotonic()
+            if left_seconds <= 0 or must_go():
+                break
+            readable, _, _ = select.select([self._socket], [self._socket], [], min(left_seconds, LOOK_SECONDS))
+            if readable:
+                self._receive()  # it may read on only when it has written
             self.write()
-        if self._socket is not None:
-            hang_up(self._socket, give_up_at - time.monotonic())
+        return self._socket is not None and hang_up(self._socket, give_up_at - time.monotonic(), must_go)
 
     def close(self) -> None:
         """Close the socket. Harmless when repeated."""

@@ -29,7 +29,7 @@ from ds_gateway.mqtt.acklog import AckLog
 from ds_gateway.mqtt.gaps import Gaps
 from ds_gateway.mqtt.keyring import KeyRing
 from ds_gateway.mqtt.keys import NO_KEY
-from ds_gateway.mqtt.numbering import Numbering, Policy
+from ds_gateway.mqtt.numbering import NOWHERE, Numbering, Policy
 from ds_gateway.mqtt.retained import LastValues
 from ds_gateway.mqtt.ring import Ring
 from ds_gateway.mqtt.tokens import Delivery, Opening, SessionStart, Subscribed
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
     from ds_gateway.records import Item
 
-_META: Final = struct.Struct(">BI??BIQ")
-_FORMAT: Final = 2
+_META: Final = struct.Struct(">BI?BBIQi")
+_FORMAT: Final = 3
+_META_2_FORMAT: Final = 2
+_META_2: Final = struct.Struct(">BI?BBIQ")
+"""Format 2, without the place of the last copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class DedupeGate:
             entry = self._ring.find(mid)
             if entry is not None and entry.digest == digest:
                 repeated = self._acks.unacked(entry.commit, delivery.acked) or self._numbering.repeats(mid)
-        self._gaps.see(delivery.time_ns, mid, self._numbering.see(mid, dup=delivery.dup))
+        self._gaps.see(delivery.time_ns, mid, self._numbering.see(mid, dup=delivery.dup, repeated=repeated))
         self._ring.record(mid, digest, commit)
         return repeated
 
@@ -242,19 +245,22 @@ class DedupeGate:
             numbering.belief,
             self._sessions_lost,
             numbering.missing,
+            numbering.place,
         )
         return head + self._acks.packed
 
     def _restore_rows(self, rows: Mapping[str, bytes]) -> None:
         numbering = self._numbering
         if meta := rows.get("meta"):
-            if meta[0] != _FORMAT:
+            if meta[0] not in {_FORMAT, _META_2_FORMAT}:
                 raise ValueError(f"format {meta[0]} of the row meta is not known")
-            _, self._session, numbering.learnt, numbering.doubt, numbering.belief, lost, missing = (
-                _META.unpack_from(meta)
+            layout = _META if meta[0] == _FORMAT else _META_2
+            _, self._session, numbering.learnt, numbering.doubt, numbering.belief, lost, missing, *place = (
+                layout.unpack_from(meta)
             )
             self._sessions_lost, numbering.missing = lost, missing
-            self._acks = AckLog.from_bytes(meta[_META.size :])
+            numbering.place = place[0] if place else NOWHERE
+            self._acks = AckLog.from_bytes(meta[layout.size :])
             self._meta_written = meta
         newest = self._ring.restore(rows, self._session)
         if newest is not None:

@@ -16,6 +16,13 @@ Without a witness, a window that is known limits what a counter can have begun a
 new messages, whose ids skip at most a window of ids in use. So these ids are at most two windows, and the verdict
 holds while the newest id is above three: then the last window, all that may be in flight of what was seen, is out
 of reach.
+
+A broker in distress has far more than a window in flight, and sends it all again on each connection. That it is
+what was seen before, the *beginning* of a connection tells: what is in flight comes again in the order it was
+numbered in (MQTT 4.6.0), and PUBACKs go out in that order too, so whatever is in flight of the old numbering comes
+first, up to the newest id. A new session, or a counter that began again, gave its first message the id 1, and that
+one is not acknowledged before it is seen. So a connection that begins with the copy of another message continues
+the old numbering, until its ids do not come nearer to the newest one any more.
 """
 
 from __future__ import annotations
@@ -39,6 +46,15 @@ before; this one brings again only what was numbered by then. STALE: earlier."""
 REACH: Final = 3
 """Without a witness: the newest id is above so many windows."""
 
+CERTAIN, DOUBTFUL, UNTOUCHED = range(3)
+"""Whether the session may be another one than that of the newest id; UNTOUCHED: nothing has come in since."""
+
+AT_BEGINNING, NOWHERE = -1, -2
+"""Instead of the place of a copy: nothing came in on this connection yet; it does not continue what was before."""
+
+_FIRST: Final = 1
+"""The id that a counter begins with."""
+
 
 class Numbering:
     """The newest packet id, and whether ids come one after the other. It sees every QoS 1 delivery in order.
@@ -57,8 +73,9 @@ class Numbering:
         self.run = 0
         self.learnt = False
         self.belief = UNTRIED
-        self.doubt = False
-        """Whether the session may be another one than that of ``head``."""
+        self.doubt = CERTAIN
+        self.place = NOWHERE
+        """How far behind the newest id the last copy was, while the connection continues the old numbering."""
         self.missing = 0
         """Ids that were skipped while the broker counted: messages it may have lost."""
 
@@ -84,9 +101,10 @@ class Numbering:
         if self.head is None or not self.sequential:
             return False
         behind = (self.head - mid) % IDS
-        if self.doubt or (self._policy == "auto" and self.belief in {UNTRIED, STALE}):
+        doubts = self._doubts(mid)
+        if doubts or self._is_weak:
             # PUBACKs go out in order: what is in flight is the last of what was numbered.
-            return behind < self._learn_after
+            return behind < self._learn_after or (not doubts and self._continues(mid, behind))
         return behind < IDS - AHEAD
 
     def begins_anew(self, mid: int) -> bool:
@@ -98,21 +116,30 @@ class Numbering:
             return False
         return mid <= self._deliveries + 1 and (mid - self.head) % IDS != 1
 
-    def see(self, mid: int, *, dup: bool) -> int:
-        """Learn from one delivery. Return how many ids a counting broker has skipped before it."""
+    def see(self, mid: int, *, dup: bool, repeated: bool = False) -> int:
+        """Learn from one delivery. Return how many ids a counting broker has skipped before it.
+
+        ``repeated``: it was recognised as a copy of what was seen before.
+        """
+        continues = self.head is not None and self._continues(mid, (self.head - mid) % IDS)
         self._deliveries += 1
-        if not dup:
-            self.doubt = False
+        if self.doubt:
+            self.doubt = DOUBTFUL if dup and self._doubts(mid) else CERTAIN
         if self.head is None:
-            self.head = mid
+            self.head, self.place = mid, NOWHERE
             return 0
         step = (mid - self.head) % IDS
         ahead = 1 <= step <= AHEAD
         if dup and not ahead:
+            self.place = (self.head - mid) % IDS if continues and repeated else NOWHERE
+            if not repeated and self._is_weak and not self.doubt and self.sequential:
+                # An id that is in use again, by a counter that has begun again: nothing that follows is certain.
+                self._unlearn()
             return 0
+        self.place = NOWHERE
         self.head = mid
         if not ahead:
-            self.learnt, self.run, self.belief = False, 0, UNTRIED
+            self._unlearn()
             return 0
         if not dup and mid > self._deliveries:
             self.belief = CONFIRMED
@@ -130,7 +157,10 @@ class Numbering:
     def connected(self, *, doubtful: bool = False) -> None:
         """Another connection of the same session; doubtful: perhaps of a new one."""
         self._deliveries = 0
-        self.doubt = self.doubt or doubtful
+        self.place = AT_BEGINNING
+        if doubtful:
+            self.doubt = UNTOUCHED
+            self.connected()  # the one of which nothing came in
         if self.belief != UNTRIED:
             self.belief = max(self.belief - 1, STALE)
 
@@ -138,12 +168,31 @@ class Numbering:
         """Begin anew, as for a broker never met: another one may answer under the same address (rule R0)."""
         self.head, self.run, self.learnt, self.belief = None, 0, False, UNTRIED
         self._deliveries = 0
-        self.doubt = False
+        self.place = NOWHERE
+        self.doubt = CERTAIN
 
     def found_out(self) -> None:
         """As `forget`, when it is known only now that the connection is of a new session."""
         self.forget()
         self._deliveries = IDS
+
+    @property
+    def _is_weak(self) -> bool:
+        """Whether a counter may have begun again on a connection of which nothing came in."""
+        return self._policy == "auto" and self.belief in {UNTRIED, STALE}
+
+    def _doubts(self, mid: int) -> bool:
+        """Whether the session may be a new one when a copy with this id has come in."""
+        return self.doubt == DOUBTFUL or (self.doubt == UNTOUCHED and mid == _FIRST)
+
+    def _continues(self, mid: int, behind: int) -> bool:
+        """Whether the connection has continued the old numbering from its beginning to this copy."""
+        if self.place == AT_BEGINNING:
+            return mid != _FIRST and behind < IDS - AHEAD
+        return behind < self.place
+
+    def _unlearn(self) -> None:
+        self.learnt, self.run, self.belief = False, 0, UNTRIED
 
     def _is_out_of_reach(self) -> bool:
         """Whether no counter that began again unseen can have used the last window of ids."""

@@ -53,6 +53,8 @@ CONNECT_SECONDS: Final = 10.0
 _RESOLVE_SECONDS: Final = 50.0
 _GOODBYE_SECONDS: Final = 1.0
 """How long the broker may take to hang up at the end."""
+LEAVE_SECONDS: Final = 120.0
+"""How long the broker may take to read tens of thousands of PUBACKs: what it has not read, it sends again."""
 _TURN_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.1
 
@@ -105,6 +107,7 @@ class MqttSource:
         backoff: Backoff | None = None,
         stable_seconds: float = 10.0,
         connect_seconds: float = CONNECT_SECONDS,
+        leave_seconds: float = LEAVE_SECONDS,
         max_unacked_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self._name = name
@@ -117,6 +120,7 @@ class MqttSource:
         self._backoff = backoff or Backoff(first_seconds=0.5, max_seconds=30.0)
         self._stable_seconds = stable_seconds
         self._connect_seconds = connect_seconds
+        self._leave_seconds = leave_seconds
         window = settings.receive_maximum
         self.gate = DedupeGate(
             source=name,
@@ -291,8 +295,8 @@ class MqttSource:
             self._settle(connection if connection.ended is None else None)
             if connection.has_taken_all and not self._handover.unacked:
                 event(_log, "warning", "mqtt.unread_acknowledgements", source=self._name)
-                with self._liveness.waiting(self._connect_seconds):
-                    connection.leave(self._connect_seconds)
+                with self._liveness.waiting(self._leave_seconds + _TURN_SECONDS):
+                    connection.leave(self._leave_seconds, must_go=lambda: self._stop_at is not None)
             connection.write()
             self._sender.turn(None if stopping else connection)
             now = self._monotonic()

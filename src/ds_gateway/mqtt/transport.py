@@ -13,9 +13,13 @@ from urllib.parse import urlsplit
 from ds_gateway.errors import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ds_gateway.config.server import TlsSettings
 
 _LAST_BYTES: Final = 64 * 1024
+LOOK_SECONDS: Final = 1.0
+"""How often a wait looks whether it must end."""
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -83,19 +87,22 @@ def open_socket(address: Address, context: ssl.SSLContext | None, timeout_second
     return secure
 
 
-def hang_up(connected: socket.socket, timeout_seconds: float) -> None:
-    """Close this half of a connection, and read until the other side has closed its own, or the timeout is over.
+def hang_up(connected: socket.socket, timeout_seconds: float, must_go: Callable[[], bool] = lambda: False) -> bool:
+    """Close this half of a connection, and read until the other side has closed its own; whether it did.
 
+    Ends without it when the timeout is over, and soon after ``must_go`` says so.
     A socket that is closed with something unread in it, or written to later, resets the connection: the other
     side then never reads what was on its way, as the last PUBACKs.
     """
     give_up_at = time.monotonic() + timeout_seconds
     with contextlib.suppress(OSError):
         connected.shutdown(socket.SHUT_WR)
-        while (left_seconds := give_up_at - time.monotonic()) > 0:
-            connected.settimeout(left_seconds)
-            if not connected.recv(_LAST_BYTES):
-                return
+        while (left_seconds := give_up_at - time.monotonic()) > 0 and not must_go():
+            connected.settimeout(min(left_seconds, LOOK_SECONDS))
+            with contextlib.suppress(TimeoutError):
+                if not connected.recv(_LAST_BYTES):
+                    return True
+    return False
 
 
 def explain(error: Exception) -> str:

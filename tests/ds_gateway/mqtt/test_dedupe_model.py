@@ -60,20 +60,37 @@ class OfTheConnection:
         return self._last
 
 
-Allocator = Sequential | LowestFree | OfTheConnection
+class OfTheProcess:
+    """Counts, and begins again when the broker is restarted: it keeps its sessions, and not where it was."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def restarted(self) -> None:
+        self._last = 0
+
+    def __call__(self, _last: int | None, used: set[int]) -> int:
+        self._last += 1
+        while self._last in used:
+            self._last += 1
+        return self._last
+
+
+Allocator = Sequential | LowestFree | OfTheConnection | OfTheProcess
 
 
 class Broker:
     """One session: messages queued, messages in flight by packet id, in order."""
 
-    def __init__(self, allocate: Allocator) -> None:
+    def __init__(self, allocate: Allocator, window: int = WINDOW) -> None:
         self._allocate = allocate
+        self._window = window
         self._last: int | None = None
         self.queued: deque[int] = deque()
         self.in_flight: dict[int, int] = {}
 
     def next_copy(self) -> tuple[int, int, bool] | None:
-        if not self.queued or len(self.in_flight) >= WINDOW:
+        if not self.queued or len(self.in_flight) >= self._window:
             return None
         self._last = self._allocate(self._last, set(self.in_flight))
         message = self.queued.popleft()
@@ -90,11 +107,14 @@ class Broker:
 class World:
     """Everything; each method named in `STEPS` is something that can happen."""
 
-    def __init__(self, allocate: Allocator, policy: Policy, *, identical: bool) -> None:
+    def __init__(
+        self, allocate: Allocator, policy: Policy, *, identical: bool, broker_window: int = WINDOW
+    ) -> None:
         self._allocate = allocate
+        self._broker_window = broker_window
         self._policy: Policy = policy
         self._identical = identical
-        self.broker = Broker(allocate)
+        self.broker = Broker(allocate, broker_window)
         self.to_gateway: deque[tuple[int, int, bool]] = deque()
         self.to_broker: deque[int] = deque()
         self.published = 0
@@ -112,6 +132,7 @@ class World:
         self.acknowledged: set[int] = set()
         self.session_starts_in: set[int] = set()
         self.mark = 0
+        self.settled_in = 0
         self.gate = self._new_gate()
         self._open(acked=None)
         self._connect(present=False)
@@ -141,7 +162,7 @@ class World:
         self._commit((len(self.queue) + 1) // 2)
 
     def deliver_all(self) -> None:
-        for _ in range(WINDOW):
+        for _ in range(self._broker_window):
             self.deliver()
 
     def receive_all(self) -> None:
@@ -214,8 +235,19 @@ class World:
         self._disconnect()
         known = {*self.broker.queued, *self.broker.in_flight.values()}
         self.lost_at_the_broker |= known
-        self.broker = Broker(self._allocate)
+        self.broker = Broker(self._allocate, self._broker_window)
         self._connect(present=False)
+
+    def restart_broker(self) -> None:
+        """It keeps the session."""
+        self._disconnect()
+        if isinstance(self._allocate, OfTheProcess):
+            self._allocate.restarted()
+        self._connect(present=True)
+
+    def publish_many(self) -> None:
+        for _ in range(2 * self._broker_window // 3):
+            self.publish()
 
     def settle(self) -> None:
         for _ in range(4 * self.published + 10):
@@ -251,11 +283,13 @@ class World:
         self.to_gateway.extend(self.broker.copies())
 
     def _restart(self, acked: int | None) -> None:
+        before = self.generation
         self._disconnect()
         self.queue.clear()
         self.gate = self._new_gate()
         self._open(acked)
-        self._connect(present=True)
+        # The CONNACK that at most the killed process knew of may have told of another one.
+        self._connect(present=True, doubtful=self.settled_in != before)
 
     def _commit(self, count: int) -> None:
         items, self.queue = self.queue[:count], self.queue[count:]
@@ -274,6 +308,8 @@ class World:
                 self.taken_in.setdefault(_message(item), set()).add(self.commits)
             else:
                 self.session_starts_in.add(self.commits)
+            if isinstance(item.token, SessionStart):
+                self.settled_in = item.token.generation
         mids = [
             item.token.mid
             for item in items
@@ -403,6 +439,27 @@ def test_a_sequence_of_few_ids_is_learnt_from_the_next_connection() -> None:
     run(world, ["go_round"] * (WINDOW + 2) + ["cut", "go_round"] + faults)
     assert world.gate.view().verdict == "sequential"
     assert world.journal == list(range(world.published))
+
+
+@PAYLOADS
+@settings(max_examples=40, deadline=None)
+@given(history=histories(*WORK, *FAULTS, *UNSEEN, "power_cut", "publish_many", "restart_broker"))
+def test_nothing_is_duplicated_behind_one_that_has_many_windows_in_flight(
+    payloads: str, history: list[str]
+) -> None:
+    """As mosquitto 2.0.11 after a restart: every connection brings all of it again, and breaks soon."""
+    world = World(Sequential(1), "auto", identical=payloads == "identical", broker_window=10 * WINDOW)
+    run(world, ["go_round"] * (WINDOW + 2) + ["cut", "go_round", *history])
+    assert world.journal == list(range(world.published))
+
+
+@PAYLOADS
+@settings(max_examples=60, deadline=None)
+@given(history=histories(*WORK, *FAULTS, *UNSEEN, "power_cut", "restart_broker"))
+def test_nothing_is_lost_when_a_counter_that_is_believed_begins_again(payloads: str, history: list[str]) -> None:
+    world = World(OfTheProcess(), "auto", identical=payloads == "identical")
+    run(world, ["go_round"] * (REACH * WINDOW) + ["cut", "go_round", *history])
+    assert missing(world) == set()
 
 
 NEW_ONES = ["publish"] * WINDOW + ["deliver_all"]

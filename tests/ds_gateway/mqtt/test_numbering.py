@@ -128,6 +128,7 @@ class TestACopy:
         assert numbering.repeats(91)
         assert not numbering.repeats(90)
         numbering.connected()
+        numbering.see(100, dup=True, repeated=True)
         assert not numbering.repeats(90)
 
     def test_repeats_nothing_before_the_first_message(self) -> None:
@@ -164,6 +165,7 @@ class TestConnections:
         numbering.connected()
         fresh = numbering.repeats(5)
         numbering.connected()
+        numbering.see(100, dup=True, repeated=True)
         assert fresh
         # A counter that began again on the connection before, of which nothing arrived, would be at 5 now.
         assert not numbering.repeats(5)
