@@ -126,12 +126,12 @@ class Numbering:
         if self.doubt:
             self.doubt = DOUBTFUL if dup and self._doubts(mid) else CERTAIN
         if self.head is None:
-            self.head, self.place = mid, NOWHERE
+            self.head = mid
             return 0
         step = (mid - self.head) % IDS
         ahead = 1 <= step <= AHEAD
         if dup and not ahead:
-            self.place = (self.head - mid) % IDS if continues and repeated else NOWHERE
+            self.place = (self.head - mid) % IDS if continues else NOWHERE
             if not repeated and self._is_weak and not self.doubt and self.sequential:
                 # An id that is in use again, by a counter that has begun again: nothing that follows is certain.
                 self._unlearn()

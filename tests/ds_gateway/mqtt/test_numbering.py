@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ds_gateway.mqtt.numbering import AHEAD, IDS, Numbering
+from ds_gateway.mqtt.numbering import AHEAD, CERTAIN, DOUBTFUL, IDS, Numbering
 
 
 def watched(*, upto: int, start: int = 1) -> Numbering:
@@ -189,3 +189,99 @@ class TestConnections:
         numbering.connected()
         numbering.see(1, dup=False)
         assert not numbering.sequential
+
+
+def stale(*, upto: int = 100) -> Numbering:
+    """The witness was two connections ago, and nothing has come in since the connection was made."""
+    numbering = learnt(upto=upto)
+    numbering.connected()
+    numbering.see(upto, dup=True, repeated=True)
+    numbering.connected()
+    return numbering
+
+
+def copies(numbering: Numbering, *mids: int) -> list[bool]:
+    """Whether each of these copies, whose ids and payloads are all known, is taken for one."""
+    told = []
+    for mid in mids:
+        told.append(numbering.repeats(mid))
+        numbering.see(mid, dup=True, repeated=told[-1])
+    return told
+
+
+class TestTheBeginningOfAConnection:
+    """The window is 10, and 40 messages are in flight."""
+
+    def test_tells_that_it_continues_what_was_before(self) -> None:
+        assert copies(stale(), *range(61, 101)) == [True] * 40
+
+    def test_with_the_first_id_of_all_is_that_of_a_counter_that_began_again(self) -> None:
+        assert copies(stale(), 1, 2, 3) == [False] * 3
+
+    def test_that_tells_of_such_a_counter_holds_for_the_connections_that_follow(self) -> None:
+        numbering = stale()
+        copies(numbering, 1, 2, 3)
+        numbering.connected()
+        assert copies(numbering, 4, 5) == [False] * 2
+        assert not numbering.sequential
+
+    def test_tells_nothing_of_what_comes_behind_the_newest(self) -> None:
+        assert copies(stale(), 61, 100, 62) == [True, True, False]
+
+    def test_tells_nothing_of_what_does_not_come_nearer_to_the_newest(self) -> None:
+        assert copies(stale(), 61, 80, 70, 81) == [True, True, False, False]
+
+    def test_that_was_never_seen_tells_nothing(self) -> None:
+        numbering = stale()
+        numbering.see(61, dup=True, repeated=False)
+        assert copies(numbering, 62, 63) == [False] * 2
+
+    def test_that_is_new_tells_nothing(self) -> None:
+        numbering = stale()
+        numbering.see(101, dup=True)
+        assert copies(numbering, 62, 63) == [False] * 2
+
+    def test_is_remembered_with_what_is_kept(self) -> None:
+        numbering = stale()
+        copies(numbering, 61)
+        restored = Numbering("auto", learn_after=10)
+        restored.head, restored.run, restored.learnt = numbering.head, numbering.run, True
+        restored.belief, restored.place = numbering.belief, numbering.place
+        assert copies(restored, 62, 63) == [True] * 2
+
+
+class TestADoubtfulSession:
+    def test_that_begins_with_another_id_is_the_one_that_was(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        assert copies(numbering, *range(61, 101)) == [True] * 40
+        assert numbering.doubt == CERTAIN
+
+    def test_that_begins_with_the_first_id_stays_doubtful(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        assert copies(numbering, 1, 2) == [False] * 2
+        numbering.connected()
+        assert copies(numbering, 3, 4) == [False] * 2
+        assert numbering.doubt == DOUBTFUL
+
+    def test_of_which_only_the_connection_is_known_is_decided_by_the_next_one(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        numbering.connected()
+        assert copies(numbering, 61, 62) == [True] * 2
+        assert numbering.doubt == CERTAIN
+
+    def test_is_decided_by_a_new_message(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        copies(numbering, 1)
+        numbering.see(101, dup=False)
+        assert numbering.doubt == CERTAIN
+
+    def test_may_have_gone_through_a_connection_of_which_nothing_came_in(self) -> None:
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        # In order, but not from the beginning on: the witness is two connections ago.
+        numbering.see(101, dup=True)
+        assert not numbering.repeats(61)
