@@ -88,7 +88,6 @@ class Arithmetic:
         self._least = None if clamp is None or clamp.min is None else exact(clamp.min)
         self._greatest = None if clamp is None or clamp.max is None else exact(clamp.max)
         self._places = settings.round
-        self._quantum = None if self._places is None else Decimal(1).scaleb(-self._places)
         self._context = Context(
             prec=_DIGITS,
             Emin=MIN_EMIN,
@@ -124,8 +123,13 @@ class Arithmetic:
         elif self._greatest is not None and value > self._greatest:
             value = self._greatest
         # 21 stays 21: places that the device did not send are not made up.
-        if self._quantum is not None and value.normalize(self._rounding) != value.quantize(
-            self._quantum, context=self._rounding
-        ):
-            value = value.quantize(self._quantum, context=self._rounding)
+        if self._places is not None and _places(value) > self._places:
+            value = value.quantize(Decimal(1).scaleb(-self._places), context=self._rounding)
         return value
+
+
+def _places(value: Decimal) -> int:
+    """How many decimal places a finite number has."""
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int), "it is finite"
+    return -exponent

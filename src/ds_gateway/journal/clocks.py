@@ -52,7 +52,7 @@ def tell(book: Book, clock: ClockState) -> bytes:
         "boot": clock.boot,
         "base": rfc3339(clock.base_ns),
         "mono": round(clock.since_ns / NANOSECONDS, 6),
-        "offset": round(offset_ns / NANOSECONDS, 6),
+        "offset": round(offset_ns / NANOSECONDS, 6) + 0.0,  # not -0.0
     }
     return orjson.dumps(info)
 

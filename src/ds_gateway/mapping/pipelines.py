@@ -277,13 +277,18 @@ class SerialPipeline:
     def again(self, device: str, payload: bytes, time_ns: int) -> Record | Rejected | None:
         """What a frame becomes now that was refused as that device's: nobody knows any more what it answered.
 
-        So all ways to read this device are tried; those of all devices if there is none of this name any more.
+        So all ways to read this device are tried. If there is none of this name any more, the port's device has
+        another name now; where the port has several, nobody can say whose reading it would be.
         """
         routes = [(number, route.device) for number, route in enumerate(self._routes) if route is not None]
-        numbers = [number for number, name in routes if name == device] or [number for number, _ in routes]
-        outcome: Record | Rejected | None = _rejected(
-            self._source, device, "nothing is read here any more", payload, time_ns
-        )
+        names = {name for _, name in routes}
+        if device not in names and len(names) == 1:
+            (device,) = names
+        numbers = [number for number, name in routes if name == device]
+        reason = "nothing is read here any more"
+        if names and device not in names:
+            reason = f"none of the devices here ({', '.join(sorted(names))}) has this name any more"
+        outcome: Record | Rejected | None = _rejected(self._source, device, reason, payload, time_ns)
         for number in numbers:
             outcome = self(Frame(payload, time_ns, number))
             if not isinstance(outcome, Rejected):

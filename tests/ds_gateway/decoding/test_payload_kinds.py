@@ -398,7 +398,8 @@ class TestTransforms:
         assert decoder("json", t={"scale": 0.1, "clamp": [None, 20]})(b'{"t":214}') == b'{"t":20}'
 
     @pytest.mark.parametrize(
-        ("sent", "value"), [("21.456", "21.46"), ("2.5", "2.5"), ("0.125", "0.12"), ("21", "21")]
+        ("sent", "value"),
+        [("21.456", "21.46"), ("2.5", "2.5"), ("0.125", "0.12"), ("21", "21"), ("7.000", "7.00")],
     )
     def test_places_are_rounded_and_not_made_up(self, sent: str, value: str) -> None:
         assert decoder("json", t={"round": 2})(b'{"t":%b}' % sent.encode()) == b'{"t":%b}' % value.encode()

@@ -88,9 +88,20 @@ class TestAgain:
             ("scale-1", b"no JSON", Record),
             ("scale-1/x", b"no JSON", Rejected),
             ("scale-1/x", b'{"a": 1}', Record),
-            ("of another name before", b"no JSON", Record),
+            ("of another name before", b'{"a": 1}', Rejected),
         ):
             assert isinstance(pipeline.again(device, payload, 0), kind)
+
+    def test_the_only_device_of_a_port_may_have_had_another_name(self) -> None:
+        record = _pipeline().again("of another name before", b"1.5", 0)
+        assert isinstance(record, Record)
+        assert record.device == "scale-1"
+
+    def test_of_several_devices_none_gets_what_another_one_sent(self) -> None:
+        requests = [{"write": "a", "name": "x"}, {"write": "b", "name": "y"}]
+        rejected = _pipeline(poll={"requests": requests}).again("z", b"1.5", 0)
+        assert isinstance(rejected, Rejected)
+        assert "(scale-1/x, scale-1/y) has this name" in rejected.reason
 
     def test_nothing_is_read_where_nothing_is_asked_any_more(self) -> None:
         devices = [{"name": "pump", "commands": {"write": "T"}}]
