@@ -100,6 +100,7 @@ def run(folder: Path, *, kills: int, rate: int) -> None:
             Plant(processes, folder, proxy, devices, more_settings={"log": {"level": "warning"}}) as plant,
         ):
             plant.establish_session()
+            plant.mosquitto.log_no_packets()
             with SteadyTraffic(plant.publisher, devices, rate, random) as traffic:
                 while done["gateway"] + done["server"] < kills:
                     fault = random.choices(tuple(done), (50, 25, 40, 0.5))[0]
