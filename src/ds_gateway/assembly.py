@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.downlink.surroundings import Options
-from ds_gateway.embedded import EmbeddedServer, options
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mqtt import DedupeGate, MqttSource
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.config.serial_port import SerialSettings
+    from ds_gateway.embedded import EmbeddedServer
     from ds_gateway.journal.book import Book
     from ds_gateway.mapping.commands import CommandRoutes
     from ds_gateway.records import Item
@@ -59,6 +59,9 @@ def embedded_server(settings: Settings) -> EmbeddedServer | None:
     """The stream server in this process; None where the server is elsewhere."""
     if not settings.server.is_embedded:
         return None
+    # Only who is served by it pays for this import: a tenth of the start, and megabytes.
+    from ds_gateway.embedded import EmbeddedServer, options  # noqa: PLC0415
+
     return EmbeddedServer(options(settings.data_dir, settings.server, settings.journal, listen=True))
 
 

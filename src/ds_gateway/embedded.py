@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import httpx
 
 from ds_gateway.config.addresses import host_and_port
+from ds_gateway.config.server import STREAMS_FOLDER
 from ds_gateway.logs import event, logger
 from durable_streams.in_process import InProcessTransport
 from durable_streams.server import (
@@ -53,7 +54,6 @@ _R = TypeVar("_R")
 
 _log = logger("embedded")
 
-FOLDER: Final = "streams"
 RETRY_SECONDS: Final = 3.0
 TURN_SECONDS: Final = 1.0
 MIN_QUOTA_BYTES: Final = 1024 * 1024
@@ -101,7 +101,7 @@ def options(data_dir: str, server: ServerSettings, journal: JournalSettings, *, 
     """What the configuration says. The token is read now: a changed one counts from the next start."""
     host, port = host_and_port(server.listen)
     return EmbeddedOptions(
-        directory=Path(data_dir) / FOLDER,
+        directory=Path(data_dir) / STREAMS_FOLDER,
         listen=(host.strip("[]"), port or 0) if listen else None,
         base_url=server.base_url,
         token=None if server.token is None else server.token.get_secret_value(),

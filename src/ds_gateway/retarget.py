@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds_gateway.config.credential import Credential
-from ds_gateway.config.server import EMBEDDED
-from ds_gateway.embedded import FOLDER, EmbeddedServer, options
+from ds_gateway.config.server import EMBEDDED, STREAMS_FOLDER
 from ds_gateway.errors import ControlError, GatewayError
 
 if TYPE_CHECKING:
@@ -57,11 +56,14 @@ async def way_to(
         finally:
             await client.aclose()
         return
-    if not (Path(data_dir) / FOLDER).is_dir():
+    if not (Path(data_dir) / STREAMS_FOLDER).is_dir():
         # Opening would make an empty one, where no batch could ever be found.
         raise ControlError(
-            f"the streams of the embedded server are not in {data_dir}/{FOLDER}: put them back there"
+            f"the streams of the embedded server are not in {data_dir}/{STREAMS_FOLDER}: put them back there"
         )
+    # Only who was served by it has the server in this process, too.
+    from ds_gateway.embedded import EmbeddedServer, options  # noqa: PLC0415
+
     embedded = EmbeddedServer(options(data_dir, old, journal, listen=False))
     embedded.start()
     client = make_client(old, embedded.transport())

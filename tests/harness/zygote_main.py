@@ -7,8 +7,10 @@ and later its exit status.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import selectors
 import signal
 import socket
@@ -16,13 +18,20 @@ import sys
 from typing import Any
 
 import ds_gateway.cli
-import ds_gateway.gateway
+import ds_gateway.embedded
 import durable_streams.cli
 import durable_streams.server
 
 MAINS = {"ds-gateway": ds_gateway.cli.main, "durable-streams": durable_streams.cli.main}
 """What imports they make at their start have been made here."""
-IMPORTED = (ds_gateway.gateway, durable_streams.server)
+IMPORTED = (
+    ds_gateway.embedded,
+    durable_streams.server,
+    *(
+        importlib.import_module(f"ds_gateway.cli.{each.name}")
+        for each in pkgutil.iter_modules(ds_gateway.cli.__path__)
+    ),
+)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.audit.contents import Comparison, Reading
 from ds_gateway.audit.judgement import StreamAudit, judge, unread
-from ds_gateway.embedded import FOLDER
+from ds_gateway.config.server import STREAMS_FOLDER
 from ds_gateway.errors import GatewayError
 from ds_gateway.journal.reading import read_books
 from ds_gateway.mapping import stream_path
@@ -86,7 +86,7 @@ async def audit_journal(
 @asynccontextmanager
 async def _way(server: ServerSettings, settings: Settings) -> AsyncIterator[_Way]:
     headers = request_headers(server)
-    if not server.is_embedded or not is_served(Path(settings.data_dir) / FOLDER):
+    if not server.is_embedded or not is_served(Path(settings.data_dir) / STREAMS_FOLDER):
         async with way_to(server, settings.data_dir, settings.journal, http_client) as client:
             yield _Way(server.base_url, client, headers)
         return

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ds_gateway.audit import audit_journal
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import print_json
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.loader import load_server
 from ds_gateway.journal.reading import RESTART, read_journal

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ds_gateway.audit.reading_back import is_served
 from ds_gateway.cli.capture import counting, opened
-from ds_gateway.cli.steps import Tally, count, lines, safe, told
-from ds_gateway.embedded import FOLDER
+from ds_gateway.cli.checked import Checked
+from ds_gateway.cli.steps import Tally, count
+from ds_gateway.config.server import STREAMS_FOLDER
 from ds_gateway.errors import GatewayError
 from ds_gateway.listening import GatewayListener
 from ds_gateway.mapping import stream_path
@@ -26,31 +25,16 @@ from ds_gateway.mqtt.listening import BrokerListener
 from ds_gateway.uplink import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from ds_gateway.config.models import Settings
     from ds_gateway.trying import Step
 
-DEFAULT_SECONDS: Final = 5.0
 _MAX_SHOWN: Final = 3
 """Steps of each source that are shown and told: as much as one can read."""
 _MAX_AT_ONCE: Final = 16
 _TURN_SECONDS: Final = 0.2
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One thing that was tried."""
-
-    kind: Literal["broker", "port", "server"]
-    name: str
-    at: str
-    is_ok: bool
-    message: str
-    sample: Sequence[Step] = ()
-    streams: Sequence[str] = ()
-    """Streams that the sample would go to."""
 
 
 def check_live(settings: Settings, config: Path | None, seconds: float) -> Iterator[Checked]:
@@ -62,31 +46,6 @@ def check_live(settings: Settings, config: Path | None, seconds: float) -> Itera
             streams += checked.streams
             yield checked
     yield asyncio.run(_server(settings, next(iter(streams), None) or _some_stream(settings)))
-
-
-def show_live(results: Iterator[Checked], redact: Callable[[str], str]) -> bool:
-    """Print them for people; whether something failed."""
-    failed = False
-    for each in results:
-        failed = failed or not each.is_ok
-        word = "ok" if each.is_ok else "failed"
-        sys.stdout.write(f"{word}: {each.kind} {each.name} ({redact(each.at)}): {redact(safe(each.message))}\n")
-        for step in each.sample:
-            sys.stdout.write("".join(f"  {line}\n" for line in lines(step)))
-        sys.stdout.flush()
-    return failed
-
-
-def told_live(each: Checked, redact: Callable[[str], str]) -> dict[str, Any]:
-    """One of them for machines."""
-    return {
-        "kind": each.kind,
-        "name": each.name,
-        "at": redact(each.at),
-        "ok": each.is_ok,
-        "message": redact(each.message),
-        "sample": [told(step) for step in each.sample],
-    }
 
 
 def _source(settings: Settings, config: Path | None, seconds: float, name: str) -> Checked:
@@ -152,7 +111,7 @@ def judge_sample(tally: Tally, seconds: float, *, is_broker: bool) -> tuple[bool
 
 async def _server(settings: Settings, stream: str) -> Checked:
     server = settings.server
-    if server.is_embedded and not is_served(Path(settings.data_dir) / FOLDER):
+    if server.is_embedded and not is_served(Path(settings.data_dir) / STREAMS_FOLDER):
         return Checked("server", "embedded", server.base_url, is_ok=True, message="it starts with the gateway")
     try:
         is_ok, message = await probe(server, f"{server.base_url}/{stream_path(stream)}")

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ds_gateway import assembly, control
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import print_json
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
 from ds_gateway.journal.access import user_name
@@ -37,7 +37,10 @@ _PIPED_COLUMNS: Final = 400
 _COLUMNS: Final = ("number", "time", "source", "device", "bytes", "reason")
 
 app = typer.Typer(
-    help="Show what did not become a record and why, try it again, or export it.", no_args_is_help=True
+    help="Show what did not become a record and why, try it again, or export it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 SourceOption = Annotated[str, typer.Option("--source", help="Only of this source.", show_default=False)]

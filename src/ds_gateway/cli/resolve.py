@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import print_json
 from ds_gateway.cli.status import ask
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.resolver import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS, Action

@@ -19,8 +19,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from ds_gateway import clock
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import print_json
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.commands import DownlinkSettings
 from ds_gateway.config.credential import Credential

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ds_gateway import control
-from ds_gateway.cli.check import print_json
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import print_json
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
 

@@ -15,6 +15,8 @@ from ds_gateway.config.quantities import Bytes, Seconds
 
 EMBEDDED: Final = "embedded"
 """The ``server.url`` of the server in the gateway's own process; the journal knows that server by this word."""
+STREAMS_FOLDER: Final = "streams"
+"""Where the embedded server keeps its streams, in the data folder."""
 STREAMS_PATH: Final = "/v1/stream"
 """Where the embedded server has its streams."""
 
