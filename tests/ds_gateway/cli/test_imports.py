@@ -43,7 +43,7 @@ def imported(output: str) -> set[str]:
 
 def ended(*arguments: str) -> tuple[int, set[str]]:
     """The exit status of ``ds-gateway`` with these arguments, and what it imported."""
-    command = [*INTERPRETER, *arguments]
+    command: list[str | Path] = [*INTERPRETER, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, imported(done.stderr)
 
