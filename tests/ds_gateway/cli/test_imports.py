@@ -48,12 +48,13 @@ def ended(*arguments: str) -> tuple[int, set[str]]:
     return done.returncode, imported(done.stderr)
 
 
-def started(processes: Processes, config: str) -> set[str]:
-    """What a gateway has imported when it has started and ended."""
+def started(processes: Processes, config: str) -> tuple[set[str], set[str]]:
+    """What a gateway has imported when it says that it has started, and in all until its end."""
     process = processes.start([*INTERPRETER, "run", "--config", config], name="gateway")
     process.wait_for_output("gateway.started")
+    early = imported(process.output.partition("gateway.started")[0])
     assert process.terminate() == 0, process.output
-    return imported(process.output)
+    return early, imported(process.output)
 
 
 def configuration(folder: Path, *, server: str = "http://127.0.0.1:9/v1/stream", **port: Any) -> str:
@@ -98,7 +99,7 @@ class TestCommands:
 
 class TestTheGateway:
     def test_it_has_no_server_and_no_other_command_in_it(self, processes: Processes, tmp_path: Path) -> None:
-        modules = started(processes, configuration(tmp_path, stream="line"))
+        _, modules = started(processes, configuration(tmp_path, stream="line"))
         assert "ds_gateway.journal" in modules
         assert not modules & (SERVER | OTHER_COMMANDS | {"pymodbus"})
 
@@ -110,8 +111,8 @@ class TestTheGateway:
     def test_what_is_configured_is_there_from_the_start(self, processes: Processes, tmp_path: Path) -> None:
         asked = {"unit": 1, "registers": [{"name": "voltage", "address": 0}]}
         poll = {"interval_seconds": "1h", "modbus": asked}
-        modules = started(processes, configuration(tmp_path, server="embedded", stream="line", poll=poll))
-        assert modules > SERVER | {"pymodbus"}
+        early, _ = started(processes, configuration(tmp_path, server="embedded", stream="line", poll=poll))
+        assert early > SERVER | {"pymodbus"}
 
 
 @pytest.mark.parametrize("name", typer.main.get_group(cli.app).commands)
