@@ -12,18 +12,19 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.leaks import Belongings, find_leaks
 from harness.peers import REPOSITORY, require_peer, require_tool
 from harness.ports import free_port
+from harness.processes import console_script
 from harness.reference_server import ReferenceServer
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from harness.processes import Processes
+    from harness.processes import ChildProcess, Processes
 
 
 def _alive(pid: int) -> bool:
@@ -60,6 +61,71 @@ class TestChildProcesses:
             lambda: not _alive(grandchild) or _state(grandchild) == "Z", what="the grandchild is killed too"
         )
         assert child.wait() == -signal.SIGKILL
+
+
+class TestForkedPrograms:
+    """What a forked program could have in common with the process that forks, and has not."""
+
+    def serve(self, processes: Processes, data: Path, **more: Any) -> ChildProcess:
+        argv = [console_script("durable-streams"), "serve", "--data", data, "--port", "0"]
+        child = processes.start(argv, name="serve", **more)
+        child.wait_for_output("^http://")
+        return child
+
+    def is_forked(self, child: ChildProcess) -> bool:
+        return b"zygote_main.py" in Path(f"/proc/{child.pid}/cmdline").read_bytes()
+
+    @pytest.mark.parametrize("arguments", [("--help",), ("check", "--config", "/nowhere.yaml")])
+    def test_a_command_prints_and_returns_the_same(self, processes: Processes, arguments: tuple[str, ...]) -> None:
+        argv = [console_script("ds-gateway"), *arguments]
+        executed = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+        forked = processes.run(argv)
+        assert (forked.returncode, forked.stdout, forked.stderr) == (
+            executed.returncode,
+            executed.stdout,
+            executed.stderr,
+        )
+
+    def test_it_has_a_session_a_folder_and_its_three_descriptors_for_itself(
+        self, processes: Processes, tmp_path: Path
+    ) -> None:
+        first = self.serve(processes, Path("first"), cwd=tmp_path)
+        second = self.serve(processes, tmp_path / "second")
+        assert self.is_forked(first)
+        assert self.is_forked(second)
+        assert (tmp_path / "first").is_dir()
+        assert Path(f"/proc/{first.pid}/cwd").readlink() == tmp_path
+        assert Path(f"/proc/{second.pid}/cwd").readlink() == Path.cwd()
+        for child in (first, second):
+            assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
+            standard = [str(Path(f"/proc/{child.pid}/fd/{number}").readlink()) for number in range(3)]
+            assert standard[0].startswith("pipe:")
+            assert standard[1:] == [str(child.output_path)] * 2
+            others = {str(each.readlink()) for each in Path(f"/proc/{child.pid}/fd").iterdir()} - {*standard}
+            assert not {each for each in others if each.startswith("pipe:") or each.endswith(".log")}
+
+    def test_a_signal_ends_it_or_is_answered(self, processes: Processes, tmp_path: Path) -> None:
+        killed = self.serve(processes, tmp_path / "killed")
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        assert self.serve(processes, tmp_path / "ended").terminate() == 0
+
+    def test_variables_are_those_of_the_test(
+        self, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = tmp_path / "gateway.yaml"
+        config.write_text("data_dir: .\nserver: {url: 'http://x/v1', token: '${env:NOT_THERE}'}\n")
+        check = [console_script("ds-gateway"), "check", "--config", config]
+        assert "NOT_THERE" in processes.run(check).stderr
+        monkeypatch.setenv("NOT_THERE", "secret")
+        assert "NOT_THERE" not in processes.run(check).stderr
+
+    @pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_LIBRARY_PATH", "TZ", "PYTHONPATH", "LC_ALL"])
+    def test_what_an_interpreter_reads_at_its_start_is_read(
+        self, processes: Processes, tmp_path: Path, name: str
+    ) -> None:
+        value = {"PYTHONHASHSEED": "1", "LC_ALL": "C"}.get(name, str(tmp_path))
+        assert not self.is_forked(self.serve(processes, tmp_path / "data", env={name: value}))
 
 
 def _state(pid: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from faults.plant import GATEWAY
 from harness.audit import StreamReader, telemetry
 from harness.embedded_streams import EmbeddedStreams
 from harness.gateway_process import GatewayProcess, source_of, stream_of, total
-from harness.processes import console_script
 from harness.pty_device import PtyDevice
 from harness.waiting import wait_until
 
@@ -95,8 +93,7 @@ class TestOneMachine:
         assert embedded["directory"] == str(gateway.data_dir / "streams")
         assert 0 < embedded["bytes"] < embedded["max_bytes"]
         assert gateway.events("gateway.started")[0]["server"] == streams.base_url
-        command: list[str | Path] = [console_script("ds-gateway"), "status", "--config", gateway.config]
-        shown = subprocess.run(command, capture_output=True, check=True, text=True, timeout=20).stdout
+        shown = gateway.run_command("status").stdout
         assert f"embedded server listening, streams in {gateway.data_dir}/streams" in shown
         assert gateway.terminate() == 0
 

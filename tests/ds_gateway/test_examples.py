@@ -23,17 +23,17 @@ from harness.gateway_process import GatewayProcess, source_of, total
 from harness.modbus_line import ModbusLine, unit
 from harness.mosquitto import Mosquitto
 from harness.peers import REPOSITORY
+from harness.processes import Processes
 from harness.pty_device import PtyDevice
 from harness.publisher import Publisher
 from harness.stream_server import StreamServer
-from harness.zygote import ForkingProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ds_gateway.captures import Header
     from harness.gateway_process import Status
-    from harness.processes import Processes
+    from harness.zygote import Zygote
 
 CONFIG: Final = REPOSITORY / "config"
 EXPECTED: Final = Path(__file__).with_name("examples")
@@ -69,9 +69,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("examples")
-    with ForkingProcesses(folder) as processes:
+    with Processes(folder, zygote) as processes:
         site = Site(processes, folder)
         site.server.start()
         with site.broker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from harness.audit import StreamReader, telemetry
 from harness.gateway_process import GatewayProcess, source_of, stream_of, total
 from harness.mosquitto import Mosquitto
 from harness.ports import free_port
-from harness.processes import console_script
 from harness.pty_device import PtyDevice
 from harness.stream_server import Asked, Front, Reply, StreamServer
 
@@ -183,8 +181,8 @@ class TestStatus:
         gateway.wait_connected()
         device.send(b"\n12.5\n")
         gateway.wait_delivered(1)
-        command: list[str | Path] = [console_script("ds-gateway"), "status", "--json", "--config", gateway.config]
-        run = subprocess.run(command, capture_output=True, check=True, timeout=20)
+        run = gateway.run_command("status", "--json")
+        assert run.returncode == 0, run.stderr
         status = json.loads(run.stdout)
         assert status["gateway"]["pid"] == gateway.child.pid
         assert status["devices"][0]["last_data"] == {"value": "12.5"}
@@ -198,8 +196,7 @@ class TestStatus:
         self, processes: Processes, tmp_path: Path, device: PtyDevice
     ) -> None:
         gateway = GatewayProcess(processes, tmp_path, serial_settings("http://127.0.0.1:1/v1", device))
-        command: list[str | Path] = [console_script("ds-gateway"), "status", "--config", gateway.config]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        run = gateway.run_command("status")
         assert run.returncode == 1
         assert "no gateway is running" in run.stderr
 

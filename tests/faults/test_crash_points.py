@@ -26,6 +26,8 @@ from harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness.zygote import Zygote
+
 TESTS = Path(__file__).resolve().parents[1]
 DEVICE = Device("a", "1", steady=False)
 
@@ -86,9 +88,9 @@ STEADY_FLOW = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StreamServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Iterator[StreamServer]:
     folder = tmp_path_factory.mktemp("streams")
-    with Processes(folder) as processes:
+    with Processes(folder, zygote) as processes:
         server = StreamServer(processes, folder / "data")
         server.start()
         yield server

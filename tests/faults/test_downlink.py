@@ -28,10 +28,9 @@ from harness.reference_server import ReferenceServer
 from harness.stream_relay import StreamRelay
 from harness.stream_server import Front, Reply, StreamServer
 from harness.waiting import wait_until
-from harness.zygote import ForkingProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from paho.mqtt.client import MQTTMessage
@@ -44,13 +43,6 @@ if TYPE_CHECKING:
     from harness.stream_server import Asked
 
 DELIVERIES: Final = ("at_least_once", "at_most_once")
-
-
-@pytest.fixture
-def forking(tmp_path: Path) -> Iterator[Processes]:
-    """For gateways that are started often: a start takes no second."""
-    with ForkingProcesses(tmp_path) as started:
-        yield started
 
 
 @pytest.fixture
@@ -72,18 +64,20 @@ def judge(findings: CommandFindings, delivery: Delivery) -> None:
 class TestKillsAndCuts:
     @pytest.mark.parametrize("delivery", DELIVERIES)
     def test_no_command_is_lost_or_done_against_its_delivery(
-        self, forking: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
+        self, processes: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
     ) -> None:
-        judge(disturb(forking, tmp_path / "plant", server.base_url, delivery, count=40, kills=2, cuts=3), delivery)
+        judge(
+            disturb(processes, tmp_path / "plant", server.base_url, delivery, count=40, kills=2, cuts=3), delivery
+        )
 
     @pytest.mark.soak
     @pytest.mark.timeout(600)
     @pytest.mark.parametrize("delivery", DELIVERIES)
     def test_no_command_of_four_hundred_is(
-        self, forking: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
+        self, processes: Processes, tmp_path: Path, server: StreamServer, delivery: Delivery
     ) -> None:
         judge(
-            disturb(forking, tmp_path / "plant", server.base_url, delivery, count=400, kills=8, cuts=10),
+            disturb(processes, tmp_path / "plant", server.base_url, delivery, count=400, kills=8, cuts=10),
             delivery,
         )
 
@@ -212,11 +206,11 @@ class TestPages:
         {"small_pages": False, "events": False},
     )
 
-    def test_numbers_stay_and_nothing_is_done_twice(self, forking: Processes, tmp_path: Path) -> None:
+    def test_numbers_stay_and_nothing_is_done_twice(self, processes: Processes, tmp_path: Path) -> None:
         random = Random(SystemRandom().randrange(10**9))
         with (
             PagingServer() as server,
-            CommandPlant(forking, tmp_path / "plant", server.base_url) as plant,
+            CommandPlant(processes, tmp_path / "plant", server.base_url) as plant,
         ):
             for place, fall in enumerate(self.FALLS):
                 server.fall(**fall)
@@ -369,18 +363,18 @@ class TestTwoGatewaysWithOneIdentity:
 
     @pytest.mark.parametrize(("data", "delivery"), [("copied", "at_most_once"), ("own", "at_least_once")])
     def test_each_command_is_done_by_one_of_them(
-        self, forking: Processes, tmp_path: Path, server: StreamServer, data: str, delivery: Delivery
+        self, processes: Processes, tmp_path: Path, server: StreamServer, data: str, delivery: Delivery
     ) -> None:
-        self.take_turns(forking, tmp_path / "plant", server, data, delivery, turns=2)
+        self.take_turns(processes, tmp_path / "plant", server, data, delivery, turns=2)
 
     @pytest.mark.soak
     @pytest.mark.timeout(600)
     @pytest.mark.parametrize("data", ["copied", "own"])
     @pytest.mark.parametrize("delivery", DELIVERIES)
     def test_each_command_of_twenty_turns_is(
-        self, forking: Processes, tmp_path: Path, server: StreamServer, data: str, delivery: Delivery
+        self, processes: Processes, tmp_path: Path, server: StreamServer, data: str, delivery: Delivery
     ) -> None:
-        self.take_turns(forking, tmp_path / "plant", server, data, delivery, turns=20)
+        self.take_turns(processes, tmp_path / "plant", server, data, delivery, turns=20)
 
     def take_turns(
         self,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.tcp_proxy import Fault, Head, Plan
+    from harness.zygote import Zygote
 
 HTML: Final = {"content-type": "text/html; charset=utf-8"}
 PAGE: Final = b"<html><body><h1>Welcome to Guest WiFi</h1></body></html>"
@@ -178,8 +179,8 @@ def settled(accepted: int) -> Callable[[Mapping[str, Any]], bool]:
 
 
 @contextmanager
-def running_line(folder: Path) -> Iterator[Line]:
-    with Processes(folder) as processes:
+def running_line(folder: Path, zygote: Zygote) -> Iterator[Line]:
+    with Processes(folder, zygote) as processes:
         line = Line(processes, folder)
         with line.proxy, line.plant:
             line.plant.establish_session()
@@ -187,9 +188,9 @@ def running_line(folder: Path) -> Iterator[Line]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Mapping[str, Outcome]:
     """All faults at once, each on its own stream."""
-    with running_line(tmp_path_factory.mktemp("network")) as line:
+    with running_line(tmp_path_factory.mktemp("network"), zygote) as line:
         return all_faults(line)
 
 
@@ -229,10 +230,12 @@ class TestOneFaultAtEveryRequest:
 
 @pytest.mark.soak
 class TestAPortalOrAProxyAnswersEverything:
-    def test_nothing_changes_but_the_back_off_and_everything_arrives_afterwards(self, tmp_path: Path) -> None:
+    def test_nothing_changes_but_the_back_off_and_everything_arrives_afterwards(
+        self, tmp_path: Path, zygote: Zygote
+    ) -> None:
         answers = {**PORTALS, **PROXIES}
         halls = list(answers)
-        with running_line(tmp_path) as line:
+        with running_line(tmp_path, zygote) as line:
             line.publish(halls, 1, 2)
             line.wait_streams(halls, settled(4), "everything is in its stream")
             before = line.streams()
@@ -273,10 +276,10 @@ class TestAPortalOrAProxyAnswersEverything:
 @pytest.mark.soak
 class TestASecondDelivery:
     def test_the_answer_to_a_copy_that_came_first_stops_the_stream_and_repeats_nothing(
-        self, tmp_path: Path
+        self, tmp_path: Path, zygote: Zygote
     ) -> None:
         # 204 to a number that was never attempted: by that alone it could be a clone's batch.
-        with running_line(tmp_path) as line:
+        with running_line(tmp_path, zygote) as line:
             line.publish(["a"], 1)
             line.wait_streams(["a"], settled(2), "everything is in its stream")
             plan = line.proxy.inject(Repeated("before"), where=of("a", "batch"))
@@ -291,13 +294,15 @@ class TestASecondDelivery:
             assert line.audit("a").problems == ""
 
 
-def run_mix(folder: Path, *, rounds: int, kills: int, faults: Sequence[Fault]) -> Mapping[str, str]:
+def run_mix(
+    folder: Path, zygote: Zygote, *, rounds: int, kills: int, faults: Sequence[Fault]
+) -> Mapping[str, str]:
     """Publish and fail in rounds; return what is wrong with each stream, and that nothing is. Seeded."""
     random = Random(seed := SystemRandom().randrange(10**9))
     print(f"seed {seed}")
     halls = [f"mix-{number}" for number in range(10)]
     kill_before = set(random.sample(range(1, rounds), kills))
-    with running_line(folder) as line:
+    with running_line(folder, zygote) as line:
         mix = line.proxy.mix(faults, Random(seed), share=0.3)
         for number in range(rounds):
             if number in kill_before:
@@ -324,23 +329,25 @@ def run_mix(folder: Path, *, rounds: int, kills: int, faults: Sequence[Fault]) -
 
 @pytest.mark.soak
 class TestAllFaultsMixed:
-    def test_nothing_is_lost_or_repeated(self, tmp_path: Path) -> None:
-        problems = run_mix(tmp_path, rounds=8, kills=1, faults=list(FAULTS.values()))
+    def test_nothing_is_lost_or_repeated(self, tmp_path: Path, zygote: Zygote) -> None:
+        problems = run_mix(tmp_path, zygote, rounds=8, kills=1, faults=list(FAULTS.values()))
         assert problems == dict.fromkeys(problems, "")
 
     @pytest.mark.soak
     @pytest.mark.timeout(1800)
-    def test_nothing_is_lost_or_repeated_in_the_long_run(self, tmp_path: Path) -> None:
+    def test_nothing_is_lost_or_repeated_in_the_long_run(self, tmp_path: Path, zygote: Zygote) -> None:
         faults = [*FAULTS.values(), Deaf(delivered=False), Deaf(delivered=True)]
-        problems = run_mix(tmp_path, rounds=150, kills=30, faults=faults)
+        problems = run_mix(tmp_path, zygote, rounds=150, kills=30, faults=faults)
         assert problems == dict.fromkeys(problems, "")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("delivered", [False, True], ids=["swallowed", "answer swallowed"])
-def test_a_server_that_never_answers_is_given_up_and_asked_again(tmp_path: Path, *, delivered: bool) -> None:
-    with running_line(tmp_path) as line:
+def test_a_server_that_never_answers_is_given_up_and_asked_again(
+    tmp_path: Path, zygote: Zygote, *, delivered: bool
+) -> None:
+    with running_line(tmp_path, zygote) as line:
         line.publish(["a"], 1)
         line.wait_streams(["a"], settled(2), "everything is in its stream")
         plan = line.proxy.inject(Deaf(delivered=delivered), where=of("a", "batch"))

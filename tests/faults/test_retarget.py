@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,11 +21,11 @@ from faults.plant import GATEWAY, Device, Plant
 from harness.audit import Findings, StreamReader, check_positions, compare, telemetry
 from harness.embedded_streams import EmbeddedStreams
 from harness.gateway_process import GatewayProcess, stream_of
-from harness.processes import console_script
 from harness.stream_server import Asked, Front, Reply, StreamServer
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from harness.processes import Processes
@@ -79,8 +78,7 @@ def new(processes: Processes, tmp_path: Path) -> StreamServer:
 
 
 def resolve(gateway: GatewayProcess, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [console_script("ds-gateway"), "resolve", "--config", gateway.config, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return gateway.run_command("resolve", *arguments)
 
 
 def strand(plant: Plant, old: OldServer, *, stored: bool) -> None:

@@ -7,7 +7,6 @@ own count and ``ds-gateway audit`` must agree that nothing is lost, repeated or 
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from random import Random, SystemRandom
@@ -17,12 +16,11 @@ import pytest
 
 from faults.plant import GATEWAY, Device, Plant, numbered_and_steady
 from harness.mosquitto import Mosquitto
-from harness.processes import console_script
+from harness.processes import Processes
 from harness.stream_server import StreamServer
 from harness.streaming_audit import StreamingAudit
 from harness.tcp_proxy import Cut, Deaf, TcpProxy
 from harness.waiting import wait_until
-from harness.zygote import ForkingProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from harness.publisher import Publisher
+    from harness.zygote import Zygote
 
 TICK_SECONDS = 0.02
 
@@ -86,13 +85,13 @@ class SteadyTraffic:
         self._publisher.confirmed.clear()  # they number themselves
 
 
-def run(folder: Path, *, kills: int, rate: int) -> None:
+def run(folder: Path, zygote: Zygote, *, kills: int, rate: int) -> None:
     seed = SystemRandom().randrange(10**9)
     random = Random(seed)
     started = time.monotonic()
     devices = numbered_and_steady()
     done = dict.fromkeys(("gateway", "server", "cut", "broker"), 0)
-    with ForkingProcesses(folder) as processes:
+    with Processes(folder, zygote, last_log_only=True) as processes:
         server = StreamServer(processes, folder / "streams")
         server.start()
         with (
@@ -171,8 +170,7 @@ def finish(plant: Plant, sent: int) -> None:
 
 def own_audit(plant: Plant) -> dict[str, Any]:
     """What ``ds-gateway audit`` says of the same streams."""
-    command: list[str | Path] = [console_script("ds-gateway"), "audit", "--json", "--config", plant.gateway.config]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = plant.gateway.run_command("audit", "--json", timeout_seconds=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -180,11 +178,11 @@ def own_audit(plant: Plant) -> dict[str, Any]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_nothing_is_lost_or_repeated_in_twenty(tmp_path: Path) -> None:
-    run(tmp_path, kills=20, rate=500)
+def test_nothing_is_lost_or_repeated_in_twenty(tmp_path: Path, zygote: Zygote) -> None:
+    run(tmp_path, zygote, kills=20, rate=500)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(5400)
-def test_nothing_is_lost_or_repeated_in_two_thousand(tmp_path: Path) -> None:
-    run(tmp_path, kills=2000, rate=2000)
+def test_nothing_is_lost_or_repeated_in_two_thousand(tmp_path: Path, zygote: Zygote) -> None:
+    run(tmp_path, zygote, kills=2000, rate=2000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import control
 from ds_gateway.errors import ControlError
@@ -11,6 +11,7 @@ from harness.processes import console_script
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 Status = dict[str, Any]
 
-_COMMAND: Sequence[str | Path] = (console_script("ds-gateway"), "run")
+_SCRIPT: Final = console_script("ds-gateway")
+_COMMAND: Final[Sequence[str | Path]] = (_SCRIPT, "run")
 
 
 class GatewayProcess:
@@ -57,6 +59,13 @@ class GatewayProcess:
         """Start the process; returns at once."""
         argv = [*self._program, "--config", self.config, *more_arguments]
         self._child = self._processes.start(argv, name="gateway", env=self._environ)
+
+    def run_command(
+        self, name: str, *arguments: str | Path, timeout_seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``ds-gateway NAME`` with this gateway's configuration to its end; its status is not judged."""
+        argv = [_SCRIPT, name, "--config", self.config, *arguments]
+        return self._processes.run(argv, timeout_seconds=timeout_seconds)
 
     def kill(self) -> None:
         """SIGKILL, now."""

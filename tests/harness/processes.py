@@ -8,8 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from harness.waiting import wait_until
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
+
+    from harness.zygote import Forked, Zygote
 
 _OUTPUT_SHOWN_CHARACTERS = 4000
 
@@ -33,7 +36,7 @@ class ChildProcess:
     object holds it: programs that end at its end do not outlive a killed test run.
     """
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], output_path: Path) -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes] | Forked, output_path: Path) -> None:
         self.name = name
         self.output_path = output_path
         self._popen = popen
@@ -100,10 +103,16 @@ class ChildProcess:
 
 
 class Processes:
-    """The child processes of one test; leaving the context kills them all."""
+    """The child processes of one test; leaving the context kills them all.
 
-    def __init__(self, folder: Path) -> None:
+    With a ``zygote`` the project's own programs are forked instead of executed, which is the same a second faster.
+    """
+
+    def __init__(self, folder: Path, zygote: Zygote | None = None, *, last_log_only: bool = False) -> None:
+        """``last_log_only``: each start overwrites the output of the last one of the same name."""
         self._folder = folder
+        self._zygote = zygote
+        self._last_log_only = last_log_only
         self._started: list[ChildProcess] = []
 
     def start(
@@ -116,20 +125,59 @@ class Processes:
     ) -> ChildProcess:
         """Start a program. ``env`` is added to this process's environment."""
         name = name or Path(argv[0]).name
-        output_path = self._folder / f"{name}-{len(self._started)}.log"
+        output_path = self._folder / f"{name}-{'last' if self._last_log_only else len(self._started)}.log"
+        words = [str(argument) for argument in argv]
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        popen: subprocess.Popen[bytes] | Forked
         with output_path.open("wb") as output:
-            popen = subprocess.Popen(
-                [str(argument) for argument in argv],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-                cwd=cwd,
-                start_new_session=True,
-            )
+            if self._zygote is not None and self._zygote.can_start(words, environ):
+                popen = self._zygote.start(
+                    words, env=environ, cwd=cwd, stdin=None, stdout=output.fileno(), stderr=output.fileno()
+                )
+            else:
+                popen = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environ,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
         child = ChildProcess(name, popen, output_path)
         self._started.append(child)
         return child
+
+    def run(
+        self, argv: Sequence[str | Path], *, timeout_seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program without input to its end, and return what it printed; its status is not judged."""
+        words = [str(argument) for argument in argv]
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            child = self._run_into(words, output, errors)
+            try:
+                status = child.wait(timeout_seconds)
+            finally:
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(words, status, output.read(), errors.read())
+
+    def _run_into(self, words: list[str], output: IO[str], errors: IO[str]) -> subprocess.Popen[bytes] | Forked:
+        if self._zygote is not None and self._zygote.can_start(words, os.environ):
+            with Path(os.devnull).open() as nothing:
+                return self._zygote.start(
+                    words,
+                    env=os.environ,
+                    cwd=None,
+                    stdin=nothing.fileno(),
+                    stdout=output.fileno(),
+                    stderr=errors.fileno(),
+                )
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+        )
 
     def kill_all(self) -> None:
         """Kill every child, the last started first."""

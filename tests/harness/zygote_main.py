@@ -1,96 +1,102 @@
-"""A process that has imported everything, and forks a program of this project for whoever asks: see `zygote`.
+"""A process that has imported everything, and forks the project's programs for whoever asks: see `zygote`.
 
-Each connection is one program: the request comes with the descriptor of its output, the answer is its process id,
-and later its exit status.
+Each message on the socket whose descriptor is the argument asks for one program. It comes with four descriptors:
+the program's standard input, output and error, and a socket that gets its process id, and later its exit status.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import gc
 import json
 import os
-import pkgutil
 import selectors
-import signal
 import socket
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import ds_gateway.cli
-import ds_gateway.embedded
+import ds_gateway.gateway
 import durable_streams.cli
 import durable_streams.server
+import faults.crashing_gateway
 
-MAINS = {"ds-gateway": ds_gateway.cli.main, "durable-streams": durable_streams.cli.main}
-"""What imports they make at their start have been made here."""
-IMPORTED = (
-    ds_gateway.embedded,
-    durable_streams.server,
-    *(
-        importlib.import_module(f"ds_gateway.cli.{each.name}")
-        for each in pkgutil.iter_modules(ds_gateway.cli.__path__)
-    ),
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAINS: Final[dict[str, Callable[[], object]]] = {
+    "ds-gateway": ds_gateway.cli.main,
+    "durable-streams": durable_streams.cli.main,
+    "faults.crashing_gateway": faults.crashing_gateway.main,
+}
+IMPORTED: Final = (ds_gateway.gateway, durable_streams.server)
+"""What imports they make when they run have been made here."""
+TESTS: Final = str(Path(__file__).parent.parent)
+REQUEST_BYTES: Final = 2**17
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(sys.argv[1])
-    listener.listen()
+def main() -> object:
+    """Serve until the socket's other end is closed. In a fork: the program, to its end."""
+    # The collector of a program need not look at what is shared with this process, nor copy it by looking.
+    gc.collect()
+    gc.freeze()
+    program = serve(int(sys.argv[1]))
+    return program() if program is not None else 0
+
+
+def serve(control_fd: int) -> Callable[[], object] | None:
+    """Return in a fork: its program. Only numbers of descriptors are held: no object of here closes one there."""
     selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ, None)
-    selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "end")
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    selector.register(control_fd, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
-            match key.data:
-                case None:
-                    connection, _ = listener.accept()
-                    pid = begin(connection, selector, listener)
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
-                case "end":
-                    return
-                case (pid, connection):
-                    selector.unregister(key.fd)
-                    os.close(key.fd)
-                    _, status = os.waitpid(pid, 0)
-                    with connection:
-                        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            if key.data is not None:
+                pid, reply_fd = key.data
+                selector.unregister(key.fd)
+                os.close(key.fd)
+                _, status = os.waitpid(pid, 0)
+                tell(reply_fd, os.waitstatus_to_exitcode(status))
+                os.close(reply_fd)
+                continue
+            with socket.socket(fileno=os.dup(control_fd)) as control:
+                request, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 4)
+            if not request:
+                return None
+            assert len(os.listdir("/proc/self/task")) == 1, "a fork has one thread only"  # noqa: PTH208 - names
+            pid = os.fork()
+            if pid == 0:
+                selector.close()
+                return become(json.loads(request), descriptors)
+            for each in descriptors[:3]:
+                os.close(each)
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[3]))
 
 
-def begin(connection: socket.socket, selector: selectors.BaseSelector, listener: socket.socket) -> int:
-    """Fork the program that the connection asks for; return its process id."""
-    request, descriptors, _, _ = socket.recv_fds(connection, 65536, 1)
-    asked: dict[str, Any] = json.loads(request)
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        os.dup2(descriptors[0], 1)
-        os.dup2(descriptors[0], 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        selector.close()
-        listener.close()
-        connection.close()
-        os.closerange(3, 256)
-        signal.set_wakeup_fd(-1)
-        os.environ.update(asked["env"])
-        sys.argv = asked["argv"]
-        try:
-            MAINS[os.path.basename(sys.argv[0])]()  # noqa: PTH119 - a name
-        except SystemExit as ended:
-            sys.stdout.flush()
-            os._exit(ended.code if isinstance(ended.code, int) else 0)
-        finally:
-            os._exit(70)
-    with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.setpgid(pid, pid)  # whoever gets the number may kill the group at once
-    os.close(descriptors[0])
-    connection.sendall(f"{pid}\n".encode())
-    return pid
+def become(asked: dict[str, Any], descriptors: list[int]) -> Callable[[], object]:
+    """Make this fork what an interpreter would be that was started so; return its program."""
+    os.setsid()
+    tell(descriptors[3], os.getpid())  # whoever gets the number may kill the group at once
+    for number, each in enumerate(descriptors[:3]):
+        os.dup2(each, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    if TESTS not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        sys.path.remove(TESTS)
+    # A program may execute itself anew, with these.
+    sys.orig_argv = asked["orig_argv"]
+    sys.argv = asked["argv"]
+    return MAINS[asked["name"]]
+
+
+def tell(descriptor: int, number: int) -> None:
+    """Answer; nobody may listen any more."""
+    with socket.socket(fileno=os.dup(descriptor)) as reply:
+        with contextlib.suppress(BrokenPipeError):
+            reply.sendall(f"{number}\n".encode())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

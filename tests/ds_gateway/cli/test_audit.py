@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.command import Command, Ended
+    from harness.zygote import Zygote
 
 STREAM: Final = "telemetry/line-7/scales"
 LEDGER: Final = "gateway/line-7"
@@ -164,12 +165,12 @@ class Template:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+def template(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Template:
     folder = tmp_path_factory.mktemp("delivered")
     made = Template(folder, free_port())
     server = Server(folder / "streams", made.port)
     server.start()
-    with Processes(folder) as processes, PtyDevice(folder / "usb-scale") as device:
+    with Processes(folder, zygote) as processes, PtyDevice(folder / "usb-scale") as device:
         device.plug()
         plant = Plant(processes, folder, device, {"url": server.base_url})
         plant.start()

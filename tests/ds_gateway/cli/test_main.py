@@ -15,27 +15,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.command import Command
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [console_script("ds-gateway"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    from harness.processes import Processes
 
 
 def test_the_version() -> None:
-    done = run("--version")
+    command: list[str | Path] = [console_script("ds-gateway"), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, f"ds-gateway {__version__}\n")
 
 
-def test_help_names_the_commands() -> None:
-    done = run("--help")
+def test_help_names_the_commands(processes: Processes) -> None:
+    done = processes.run([console_script("ds-gateway"), "--help"])
     assert done.returncode == 0
     assert {"run", "check", "status"} <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("check", "--nonsense"), ("status", "extra")])
-def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
-    done = run(*arguments)
+def test_a_wrong_command_line(processes: Processes, arguments: tuple[str, ...]) -> None:
+    done = processes.run([console_script("ds-gateway"), *arguments])
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from harness.processes import ChildProcess
     from harness.stream_command import Ended, StreamCommand
+    from harness.zygote import Zygote
 
 TEXT = {"content-type": "text/plain"}
 
@@ -50,10 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, zygote: Zygote) -> Iterator[str]:
     """The URL of a server that needs a token and waits 0.01 s in a long-poll."""
     (folder / "token").write_text("s3cret\n")
-    with Processes(folder) as started:
+    with Processes(folder, zygote) as started:
         options = ("--token-file", folder / "token", "--long-poll-timeout", "0.01")
         yield url_of(serve(started, folder / "data", *options))
 
