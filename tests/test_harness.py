@@ -67,7 +67,7 @@ class TestForkedPrograms:
     """What a forked program could have in common with the process that forks, and has not."""
 
     def serve(self, processes: Processes, data: Path, **more: Any) -> ChildProcess:
-        argv = [console_script("durable-streams"), "serve", "--data", data, "--port", "0"]
+        argv: list[str | Path] = [console_script("durable-streams"), "serve", "--data", data, "--port", "0"]
         child = processes.start(argv, name="serve", **more)
         child.wait_for_output("^http://")
         return child
@@ -77,7 +77,7 @@ class TestForkedPrograms:
 
     @pytest.mark.parametrize("arguments", [("--help",), ("check", "--config", "/nowhere.yaml")])
     def test_a_command_prints_and_returns_the_same(self, processes: Processes, arguments: tuple[str, ...]) -> None:
-        argv = [console_script("ds-gateway"), *arguments]
+        argv: list[str | Path] = [console_script("ds-gateway"), *arguments]
         executed = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
         forked = processes.run(argv)
         assert (forked.returncode, forked.stdout, forked.stderr) == (
@@ -115,7 +115,7 @@ class TestForkedPrograms:
     ) -> None:
         config = tmp_path / "gateway.yaml"
         config.write_text("data_dir: .\nserver: {url: 'http://x/v1', token: '${env:NOT_THERE}'}\n")
-        check = [console_script("ds-gateway"), "check", "--config", config]
+        check: list[str | Path] = [console_script("ds-gateway"), "check", "--config", config]
         assert "NOT_THERE" in processes.run(check).stderr
         monkeypatch.setenv("NOT_THERE", "secret")
         assert "NOT_THERE" not in processes.run(check).stderr
