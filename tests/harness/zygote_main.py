@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -17,9 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import ds_gateway.cli
-import ds_gateway.gateway
 import durable_streams.cli
-import durable_streams.server
 import faults.crashing_gateway
 
 if TYPE_CHECKING:
@@ -30,14 +29,24 @@ MAINS: Final[dict[str, Callable[[], object]]] = {
     "durable-streams": durable_streams.cli.main,
     "faults.crashing_gateway": faults.crashing_gateway.main,
 }
-IMPORTED: Final = (ds_gateway.gateway, durable_streams.server)
-"""What imports they make when they run have been made here."""
+IMPORTED_WHEN_NEEDED: Final = (
+    "ds_gateway.gateway",
+    "durable_streams.server",
+    "anyio._backends._asyncio",
+    "encodings.idna",
+    "encodings.utf_8_sig",
+    "httpcore",
+    "uvicorn.lifespan.off",
+)
+"""What no program imports before it runs, and most of them then. `strace` on a fork shows which files it reads."""
 TESTS: Final = str(Path(__file__).parent.parent)
 REQUEST_BYTES: Final = 2**17
 
 
 def main() -> object:
     """Serve until the socket's other end is closed. In a fork: the program, to its end."""
+    for name in IMPORTED_WHEN_NEEDED:
+        importlib.import_module(name)
     # The collector of a program need not look at what is shared with this process, nor copy it by looking.
     gc.collect()
     gc.freeze()
