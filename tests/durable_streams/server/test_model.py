@@ -448,7 +448,7 @@ def run(examples: int, **more: Any) -> None:
 
 
 def test_the_stores_and_the_model_say_the_same() -> None:
-    run(examples=40)
+    run(examples=15)
 
 
 @pytest.mark.soak
