@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import selectors
 import socket
 import sys
@@ -22,36 +23,42 @@ import durable_streams.cli
 import faults.crashing_gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
 
 MAINS: Final[dict[str, Callable[[], object]]] = {
     "ds-gateway": ds_gateway.cli.main,
     "durable-streams": durable_streams.cli.main,
     "faults.crashing_gateway": faults.crashing_gateway.main,
 }
-IMPORTED_WHEN_NEEDED: Final = (
-    "ds_gateway.gateway",
-    "durable_streams.server",
+OF_LIBRARIES: Final = (
     "anyio._backends._asyncio",
     "encodings.idna",
     "encodings.utf_8_sig",
     "httpcore",
     "uvicorn.lifespan.off",
 )
-"""What no program imports before it runs, and most of them then. `strace` on a fork shows which files it reads."""
+"""What libraries import no sooner than they need it. `strace` on a fork shows which files it reads."""
 TESTS: Final = str(Path(__file__).parent.parent)
 REQUEST_BYTES: Final = 2**17
 
 
 def main() -> object:
     """Serve until the socket's other end is closed. In a fork: the program, to its end."""
-    for name in IMPORTED_WHEN_NEEDED:
+    for name in (*OF_LIBRARIES, *modules_of(ds_gateway), *modules_of(durable_streams)):
         importlib.import_module(name)
     # The collector of a program need not look at what is shared with this process, nor copy it by looking.
     gc.collect()
     gc.freeze()
     program = serve(int(sys.argv[1]))
     return program() if program is not None else 0
+
+
+def modules_of(package: ModuleType) -> Iterator[str]:
+    """Names of all its modules: commands import theirs when they are called."""
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not found.name.endswith(".__main__"):
+            yield found.name
 
 
 def serve(control_fd: int) -> Callable[[], object] | None:
