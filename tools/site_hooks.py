@@ -61,7 +61,7 @@ def _decisions() -> str:
     titles = [file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for file in files]
     lines = [f"- [{title.replace('. ', ': ', 1)}]({file.name})" for title, file in zip(titles, files, strict=True)]
     return (
-        "# Decisions\n\nWhere there were several good ways: which was chosen, which were not, and what it costs.\n\n"
+        "# Decisions\n\nWhere there were several good ways: which was taken, which were not, what it costs.\n\n"
         + "\n".join(lines)
         + "\n"
     )
