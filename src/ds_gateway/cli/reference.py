@@ -41,8 +41,10 @@ def commands() -> dict[str, Any]:
 
 def _below(path: str, command: Any) -> Iterator[tuple[str, Any]]:
     yield path, command
-    for name, each in getattr(command, "commands", {}).items():
-        if not each.hidden:
+    for name, stand_in in getattr(command, "commands", {}).items():
+        if not stand_in.hidden:
+            # The command itself is imported only when it is asked for like this.
+            _, each, _ = command.resolve_command(typer.Context(command), [name])
             yield from _below(f"{path} {name}", each)
 
 
