@@ -53,7 +53,7 @@ def _calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = ast.unparse(node.func)
+        name = _name(node.func)
         if name in FORBIDDEN_NAMES | FORBIDDEN_ATTRIBUTES or name in STARTERS:
             yield node.lineno, name
         for keyword in node.keywords:
@@ -61,6 +61,16 @@ def _calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{name} with a shell"
             if keyword.arg == "verify" and ast.unparse(keyword.value) == "False":
                 yield node.lineno, f"{name} without looking at certificates"
+
+
+def _name(called: ast.expr) -> str:
+    """``name`` or ``module.name``; what is called otherwise is nothing of these."""
+    match called:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name(module), name):
+            return f"{module}.{name}"
+    return ""
 
 
 def test_nothing_of_it_is_in_the_source() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 from durable_streams import DurableStream
 from durable_streams.testing import InMemoryStreamServer
 from harness.peers import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 PAGE = (REPOSITORY / "docs/reading-streams.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

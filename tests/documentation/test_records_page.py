@@ -1,4 +1,4 @@
-"""docs/records.md: it names every kind of record and every cause of a loss, and its examples have the documented members."""
+"""docs/records.md: it names every kind of record and cause of a loss, and its examples have documented members."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ RUNTIME: Final = closure(PROJECT["dependencies"])
 
 def licence(name: str) -> str:
     """As SPDX, as far as the package says."""
-    about = metadata.metadata(name)
-    classifiers = [each for each in about.get_all("Classifier") or () if each.startswith("License")]
-    told = str(about.get("License-Expression") or about.get("License") or "; ".join(classifiers))
+    about = metadata.metadata(name).json
+    classifiers = [each for each in about.get("classifier", []) if each.startswith("License")]
+    told = str(about.get("license_expression") or about.get("license") or "; ".join(classifiers))
     return OTHER_WORDS.get(told, told)
 
 
