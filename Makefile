@@ -37,8 +37,9 @@ check: setup docs ## lint, formatting, types and the documentation's links
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
+# With --quiet MkDocs would not count its warnings, and none would be an error.
 docs: setup ## the documentation as a site in build/site; what leads nowhere is an error
-	.venv/bin/mkdocs build --quiet
+	.venv/bin/mkdocs build
 
 soak: setup peers ## the long tests
 	.venv/bin/pytest -m soak $(ARGS)
