@@ -1,6 +1,6 @@
 # Everything lands in .venv, .cache and node_modules of this folder. Only `install` needs root.
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench install setup peers clean
+.PHONY: help run test check docs soak bench install setup peers clean
 .DELETE_ON_ERROR:
 
 # Arguments for the command that a target runs, as in: make run ARGS="--seconds 20", make test ARGS="-k journal"
@@ -32,10 +32,14 @@ test: setup peers ## set up all that is needed and run the tests (ARGS="-k journ
 # Tests start hundreds of interpreters. Where this is set, each of them compiles the whole source again.
 test soak: export PYTHONDONTWRITEBYTECODE =
 
-check: setup ## lint, formatting and types
+check: setup docs ## lint, formatting, types and the documentation's links
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# With --quiet MkDocs would not count its warnings, and none would be an error.
+docs: setup ## the documentation as a site in build/site; what leads nowhere is an error
+	.venv/bin/mkdocs build
 
 soak: setup peers ## the long tests
 	.venv/bin/pytest -m soak $(ARGS)

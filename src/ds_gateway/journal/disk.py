@@ -182,9 +182,12 @@ class Disk:
             ) from error
 
     def _open_cache(self) -> Any:
+        folder = self.directory / FOLDER
+        # SQLite's files are as open as the umask lets them be, and whoever made data_dir may have left it open.
+        folder.mkdir(mode=0o750, exist_ok=True)
         with self._translated():
             return diskcache.Cache(
-                str(self.directory / FOLDER),
+                str(folder),
                 timeout=10,
                 disk=BytesOnlyDisk,
                 eviction_policy="none",
