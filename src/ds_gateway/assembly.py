@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.downlink.surroundings import Options
+from ds_gateway.following import Following
+from ds_gateway.inspecting import inspect
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mqtt import DedupeGate, MqttSource
@@ -17,11 +20,12 @@ from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import SourceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.config.serial_port import SerialSettings
+    from ds_gateway.control import Verb
     from ds_gateway.embedded import EmbeddedServer
     from ds_gateway.journal.book import Book
     from ds_gateway.mapping.commands import CommandRoutes
@@ -140,7 +144,7 @@ def mqtt_source(
     source = MqttSource(
         name,
         broker,
-        client_id=broker.client_id or f"{settings.gateway.id}-{journal.identity.session_suffix}",
+        client_id=broker.client_id or journal.identity.mqtt_client,
         filters=pipeline.filters,
         reply_filters=routes.reply_filters(name),
         has_response_topic=any(
@@ -203,6 +207,16 @@ def quarantine(settings: Settings, journal: Journal) -> Quarantine:
     """What looks into the quarantine of an open journal, and tries again what is in it."""
     make_intake = partial(journal.intake, QUARANTINE, max_items=QUARANTINE_QUEUE_ITEMS)
     return Quarantine(Path(settings.data_dir), partial(pipelines, settings), make_intake)
+
+
+def inspectors(settings: Settings) -> dict[str, Verb]:
+    """Verbs that only look into the journal."""
+    directory = Path(settings.data_dir)
+
+    async def inspected(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await asyncio.to_thread(inspect, directory, arguments)
+
+    return {"tail": Following(directory).answer, "journal": inspected}
 
 
 def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Options:

@@ -153,6 +153,7 @@ class Gateway:
             verbs["commands"] = self._commands
             verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
             verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
+            verbs |= assembly.inspectors(settings)
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._tell_started()

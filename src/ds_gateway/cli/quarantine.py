@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import orjson
 import typer
@@ -19,7 +19,9 @@ from rich.text import Text
 from ds_gateway import assembly, control
 from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.output import writing
 from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.progress import Progress
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
 from ds_gateway.journal.access import user_name
@@ -113,10 +115,13 @@ def retry(  # noqa: PLR0917
     """
     request = {**_wanted(numbers, source, device, reason), "action": "retry"}
     total: dict[str, Any] = {"accepted": 0, "not_reported": 0, "no_room": 0, "kept": [], "impossible": []}
-    with _asker(config, for_retry=True) as ask:
+    with _asker(config, for_retry=True) as ask, Progress("reading again", unit="payloads") as progress:
+        tried = 0
         for answer in steps(lambda after: ask({**request, "after": after})):
             for key in total:
                 total[key] += answer[key]
+                tried += len(answer[key]) if isinstance(answer[key], list) else answer[key]
+            progress.show(tried)
     if json:
         print_json(total)
     else:
@@ -143,11 +148,12 @@ def export(  # noqa: PLR0917
     """
     request = {**_wanted(numbers, source, device, reason), "action": "page"}
     count = 0
-    with _asker(config) as ask, _writing(output) as file:
+    with _asker(config) as ask, writing(output) as file, Progress("writing", unit="payloads") as progress:
         for answer in steps(lambda after: ask({**request, "after": after})):
             for row in answer["payloads"]:
                 file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
                 count += 1
+            progress.show(count)
             for told in answer["damaged"]:
                 sys.stderr.write(f"{_safe(told).plain}\n")
     if str(output) != "-":
@@ -188,32 +194,6 @@ def hex_lines(raw: bytes) -> Iterator[str]:
         part = raw[start : start + 16]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
         yield f"{start:08x}  {part.hex(' '):47}  {text}"
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[BinaryIO]:
-    """A file that is there as a whole or not at all; one that is there is never replaced."""
-    if str(output) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if output.exists():
-        raise typer.BadParameter(f"--output {output} is there already: name another file")
-    temporary = output.with_name(f"{output.name}.tmp")
-    try:
-        # Payloads may be anything: for the user alone, until he says otherwise.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise typer.BadParameter(f"--output {output} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # -- whom to ask

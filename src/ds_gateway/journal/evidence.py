@@ -120,8 +120,6 @@ class Evidence:
         return None
 
     def _take_book(self, book: Book) -> None:
-        if not book.producer_id.startswith(f"{self.gateway}-"):
-            raise another_gateways(book.producer_id.rpartition("-")[0], self.gateway)
         known = self.books.get(book.number)
         if known is None or _age(book) > _age(known):
             self.books[book.number] = book
@@ -146,9 +144,21 @@ class Evidence:
         return next((book.producer_id.rpartition("-")[2] for book in self.books.values()), "")
 
     def check_owner(self) -> None:
-        """Raise `JournalIdentityError` where only the file beside the database says whose it is."""
+        """Raise `JournalIdentityError` for another gateway's; the first row has been looked at before."""
+        if self.meta is None and self.names.gateway != self.gateway:
+            for book in self.books.values():
+                if not book.producer_id.startswith(f"{self.gateway}-"):
+                    raise another_gateways(_owner(book), self.gateway)
+        # Where only the file beside the database says whose it is:
         if self.meta is None and not self.books and self.names.gateway not in {"", self.gateway}:
             raise another_gateways(self.names.gateway, self.gateway)
+
+    @property
+    def first_gateway(self) -> str:
+        """The gateway id that brokers know our sessions by, where it is not this one; empty otherwise."""
+        if self.meta is not None:
+            return str(self.meta.get("first_gateway", ""))
+        return next((name for name in map(_owner, self.books.values()) if name != self.gateway), "")
 
     @property
     def _stream_names(self) -> Mapping[int, str]:
@@ -198,6 +208,11 @@ class Evidence:
             book.sealed.last_segment if book.sealed else 0,
             prefixes,
         )
+
+
+def _owner(book: Book) -> str:
+    """The gateway id in a stream's producer id."""
+    return book.producer_id.rpartition("-")[0]
 
 
 def _age(book: Book) -> tuple[int, ...]:

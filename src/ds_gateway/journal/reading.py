@@ -223,7 +223,13 @@ def _identity(connection: sqlite3.Connection) -> Identity:
         )
     try:
         meta = rows.decode_json(rows.META, row)
-        number, identity = int(meta["format"]), Identity(str(meta["gateway"]), str(meta["install"]))
+        number = int(meta["format"])
+        identity = Identity(
+            str(meta["gateway"]),
+            str(meta["install"]),
+            str(meta.get("first_install", "")),
+            str(meta.get("first_gateway", "")),
+        )
     except _WRONG as error:
         raise JournalDamagedError(f"{_said(rows.META, error)}; {RESTART}") from error
     if number > rows.FORMAT:

@@ -203,7 +203,8 @@ def _fill(directory: Path, found: _Found, reason: str, settings: SalvageSettings
     if evidence.is_empty and files.failed_reads:
         raise JournalError(_no_reading(directory, reason))
     damaged = carver.damaged + len(evidence.damaged) + files.is_short
-    new = Identity(settings.gateway, new_identity(settings.gateway).install, evidence.first_install)
+    fresh = new_identity(settings.gateway).install
+    new = Identity(settings.gateway, fresh, evidence.first_install, evidence.first_gateway)
     disk = Disk(directory / STAGING)
     try:
         writing = _Writing(disk, begin(disk, new), settings)

@@ -33,6 +33,8 @@ class Identity:
 
     A salvaged journal is a new install, but what brokers hold for us must not be left behind with the old one.
     """
+    first_gateway: str = ""
+    """Likewise the gateway id, where the journal was given to another one (`adopting`); empty: this one."""
 
     @property
     def short_install(self) -> str:
@@ -45,9 +47,9 @@ class Identity:
         return f"{self.gateway}-{self.install}"
 
     @property
-    def session_suffix(self) -> str:
-        """What tells the client ids of two machines with one gateway id apart."""
-        return (self.first_install or self.install)[:6]
+    def mqtt_client(self) -> str:
+        """The client id that brokers know us by: its end tells two machines with one gateway id apart."""
+        return f"{self.first_gateway or self.gateway}-{(self.first_install or self.install)[:6]}"
 
 
 @dataclass(slots=True)
@@ -187,6 +189,8 @@ def begin(disk: Disk, identity: Identity) -> State:
     meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}
     if identity.first_install:
         meta["first_install"] = identity.first_install
+    if identity.first_gateway:
+        meta["first_gateway"] = identity.first_gateway
     with disk.transaction():
         disk.write(rows.META, rows.encode_json(rows.META, meta))
     return State(identity)
@@ -201,14 +205,14 @@ def check_meta(meta: dict[str, Any], gateway: str) -> Identity:
         )
     if meta["gateway"] != gateway:
         raise another_gateways(meta["gateway"], gateway)
-    return Identity(meta["gateway"], meta["install"], meta.get("first_install", ""))
+    return Identity(meta["gateway"], meta["install"], meta.get("first_install", ""), meta.get("first_gateway", ""))
 
 
 def another_gateways(owner: str, gateway: str) -> JournalIdentityError:
     """The error for a journal that is not this gateway's."""
     return JournalIdentityError(
         f"the journal belongs to gateway {owner!r}, but the configuration says {gateway!r}: set gateway.id back, "
-        "or give the new gateway a data_dir of its own"
+        "give the new gateway a data_dir of its own, or let `ds-gateway identity adopt` give it this journal"
     )
 
 
