@@ -28,6 +28,7 @@ LAYERS: Final = (
     ("retarget",),  # 3
     ("dialogue",),  # 3
     ("resolver", "quarantine", "trying", "inspecting", "following"),  # 3
+    ("transfer",),  # 3
     ("audit", "reloading"),  # 3
     ("status",),  # 4
     ("metrics", "control", "tapping"),  # 4

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ds_gateway.downlink.surroundings import Options
 from ds_gateway.following import Following
-from ds_gateway.inspecting import inspect
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mqtt import DedupeGate, MqttSource
 from ds_gateway.quarantine import Quarantine
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import SourceStatus
+from ds_gateway.transfer import Place, Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import MqttSettings
@@ -209,14 +208,27 @@ def quarantine(settings: Settings, journal: Journal) -> Quarantine:
     return Quarantine(Path(settings.data_dir), partial(pipelines, settings), make_intake)
 
 
-def inspectors(settings: Settings) -> dict[str, Verb]:
-    """Verbs that only look into the journal."""
-    directory = Path(settings.data_dir)
+def transfer(settings: Settings, journal: Journal | None, receipts: str) -> Transfer:
+    """What exports from a journal, and imports into it; None: one that is not open, to look into only."""
+    return Transfer(
+        Path(settings.data_dir),
+        None if journal is None else journal.mover,
+        Place(
+            settings.gateway.id,
+            settings.server.url,
+            settings.journal.max_bytes,
+            receipts=receipts,
+            reads_back=settings.exactly_once.read_back,
+        ),
+    )
 
-    async def inspected(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await asyncio.to_thread(inspect, directory, arguments)
 
-    return {"tail": Following(directory).answer, "journal": inspected}
+def journal_verbs(settings: Settings, journal: Journal, receipts: str) -> dict[str, Verb]:
+    """Looking into the journal, and moving what is in it."""
+    return {
+        "tail": Following(Path(settings.data_dir)).answer,
+        "journal": transfer(settings, journal, receipts).answer,
+    }
 
 
 def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Options:

@@ -12,7 +12,7 @@ import orjson
 from ds_gateway.errors import ControlError, JournalDamagedError
 from ds_gateway.journal.browsing import segments, where
 from ds_gateway.journal.reading import read_books
-from ds_gateway.journal.rows import FORMAT, position_of
+from ds_gateway.journal.rows import position_of
 from ds_gateway.records import rfc3339
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def listing(directory: Path) -> dict[str, Any]:
         "gateway": view.identity.gateway,
         "install": view.identity.short_install,
         "data_dir": str(directory),
-        "format": FORMAT,
+        "format": view.format,
         "time": rfc3339(int(view.taken_at * 1e9)),
         "bytes": sum(stream.book.size for stream in view.streams.values()),
-        "streams": [_stream(stream.book) for stream in view.streams.values()],
+        "streams": [_stream(title, stream.book) for title, stream in view.streams.items()],
         "losses": {
             cause: {"entries": entries, "records": records}
             for cause, (entries, records) in sorted(view.losses.items())
@@ -59,19 +59,23 @@ def listing(directory: Path) -> dict[str, Any]:
     }
 
 
-def _stream(book: Book) -> dict[str, Any]:
+def _stream(title: str, book: Book) -> dict[str, Any]:
     return {
-        "name": book.name,
+        "name": title,
+        "stream": book.name,
         "url": book.url,
         "incarnation": book.incarnation,
         "producer": book.producer_id,
         "epoch": book.epoch,
-        "accepted": book.next_position - 1,
+        "accepted": book.next_position - book.begins,
         "in_journal": book.unresolved_records,
         "open": book.open_records,
         "in_flight": 0 if book.sealed is None else book.sealed.count,
         "in_stream": book.resolved_records,
         "lost": book.lost_positions,
+        "exported": book.exported_records,
+        "exporting": None if book.exporting is None else book.exporting.id,
+        "import": book.imported or None,
         "bytes": book.size,
         "kept_bytes": book.kept_size,
         "repairing": book.repairing,

@@ -10,14 +10,19 @@ from typing import Annotated
 import typer
 
 from ds_gateway import control
-from ds_gateway.cli.journal import ask_journal
+from ds_gateway.cli.asking import ask_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.printing import print_json
 from ds_gateway.config.loader import find_control_sockets, load_server
 from ds_gateway.errors import ControlError
 from ds_gateway.journal.adopting import adopt as adopt_journal
 
-app = typer.Typer(help="Show who the journal belongs to, or give it to another gateway id.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show who the journal belongs to, or give it to another gateway id.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.command()

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ds_gateway import control
+from ds_gateway.cli import moving
+from ds_gateway.cli.asking import ask_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.printing import print_json
 from ds_gateway.config.loader import find_control_sockets
@@ -22,11 +23,25 @@ from ds_gateway.inspecting import inspect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ANSWER_SECONDS: Final = 60.0
 _PIPED_COLUMNS: Final = 400
-_COLUMNS: Final = ("name", "accepted", "in stream", "in journal", "in flight", "lost", "bytes", "kept bytes")
+_COLUMNS: Final = (
+    "name",
+    "accepted",
+    "in stream",
+    "in journal",
+    "in flight",
+    "lost",
+    "exported",
+    "bytes",
+    "kept bytes",
+)
 
-app = typer.Typer(help="Show what is in the journal, or move what was not sent elsewhere.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show what is in the journal, or move what was not sent elsewhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.command()
@@ -86,15 +101,78 @@ def show(
         raise typer.Exit(1)
 
 
-def ask_journal(config: Path | None, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The running gateway's answer about its journal; without one, what the journal itself says."""
-    data_dir, sockets = find_control_sockets(config, os.environ)
-    for path in sockets:
-        try:
-            return control.call(path, "journal", _ANSWER_SECONDS, **request)
-        except control.NobodyThereError:
-            continue
-    return inspect(Path(data_dir), request)
+@app.command()
+def export(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="File to write, as on a stick.", dir_okay=False, show_default=False),
+    ] = None,
+    streams: Annotated[
+        list[str] | None, typer.Argument(metavar="[STREAM]...", help="Names of streams; without one, all.")
+    ] = None,
+    cancel: Annotated[  # noqa: FBT002
+        bool, typer.Option("--cancel", help="Give up an export that did not get into its file.")
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,  # noqa: FBT002
+) -> None:
+    """Move what was not sent into a file, for `journal import` at another gateway. It is not sent from here then.
+
+    What is on its way stays: only the server knows whether it has it. After a failure run it again: what was
+    begun is written anew.
+    """
+    if cancel == (output is not None):
+        raise typer.BadParameter("name the file to write by --output, or give --cancel")
+    if cancel:
+        with moving.opened(config) as ask:
+            answer = ask({"action": "export-cancel"})
+        told = f"taken back: {', '.join(answer['cancelled'])}; its records are sent from here\n"
+    else:
+        assert output is not None, "it was looked at above"
+        with moving.opened(config) as ask:
+            answer = moving.export(ask, output, streams or [])
+        told = _told_export(answer, output)
+    if json:
+        print_json(answer)
+    else:
+        sys.stdout.write(told)
+
+
+def _told_export(answer: Mapping[str, Any], output: Path) -> str:
+    moved = (
+        f"{answer['records']} records of {answer['streams']} streams are in {output}, export {answer['export']}"
+    )
+    lines = [
+        f"{moved}, and not in this journal any more",
+        "import it once, at a gateway that reaches the server: ds-gateway journal import FILE",
+    ]
+    lines += [f"stays: {each['records']} records of {each['stream']}: {each['why']}" for each in answer["stays"]]
+    return "".join(f"{_safe(line).plain}\n" for line in lines)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="File that journal export wrote.", dir_okay=False, exists=True)],
+    other_server: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option("--other-server", help="It is for another server: send it to this one."),
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,  # noqa: FBT002
+) -> None:
+    """Take what another gateway exported into this journal, to be sent from here: once, under its own ids.
+
+    The file is checked as a whole first. After a failure run it again: it goes on where it ended.
+    """
+    with moving.opened(config) as ask:
+        answer = moving.import_(ask, file, other_server=other_server)
+    if json:
+        print_json(answer)
+    else:
+        told = f"{answer['records']} records of {answer['streams']} streams, exported by {answer['gateway']}"
+        sys.stdout.write(
+            f"{_safe(told).plain}, are in this journal, and are sent from here; delete the file and its copies\n"
+        )
 
 
 def _safe(text: str) -> Text:

@@ -18,16 +18,14 @@ from rich.text import Text
 
 from ds_gateway import assembly, control
 from ds_gateway.cli.configuration import load_configuration
+from ds_gateway.cli.open_journal import opened_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.output import writing
 from ds_gateway.cli.printing import print_json
 from ds_gateway.cli.progress import Progress
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
-from ds_gateway.journal.access import user_name
-from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.quarantine import COMMIT_SECONDS, DEFAULT_LIMIT, MAX_LIMIT, Quarantine, steps
-from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,29 +235,8 @@ def _refuse(**_options: object) -> NoReturn:
 def _journal(config: Path | None) -> Iterator[Quarantine]:
     """The quarantine of a journal that no gateway has open. Raises `JournalLockedError`: one has."""
     settings = load_configuration(config).settings
-    directory = Path(settings.data_dir)
-    if not directory.exists():
-        raise ControlError(f"there is no journal in {directory}: no gateway has run with this data_dir yet")
-    owner = directory.stat().st_uid
-    if owner != os.geteuid():
-        # What SQLite makes beside the journal would not be the gateway's.
-        raise ControlError(
-            f"{directory} belongs to user {user_name(owner)}: start the gateway and ask it, or run this as that "
-            f"user (sudo -u {user_name(owner)} ...)"
-        )
-    journal = assembly.open_journal(
-        settings,
-        assembly.receipt_stream(settings, CommandRoutes(settings)),
-        on_stream=lambda _book: None,
-        on_confirmed=lambda _stream: None,
-        on_point=lambda _when, _parts: None,
-        wall_clock=UNWATCHED,  # what is read again keeps its time; nobody knows how the clock was then
-    )
-    try:
-        journal.start()
+    with opened_journal(settings) as (journal, _):
         yield assembly.quarantine(settings, journal)
-    finally:
-        journal.stop()
 
 
 def _safe(text: str) -> Text:

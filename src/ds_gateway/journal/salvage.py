@@ -293,6 +293,8 @@ class _Writing:
         starts = tuple(_ID_START + prefix.encode() for prefix in span.id_prefixes) or (_ID_START,)
         following_position = 0
         for number, segment in segments:
+            if span.without is not None and span.without[0] <= number <= span.without[1]:
+                continue
             if segment.first_position < following_position:
                 continue  # an old copy of one that was read already
             elements = segment.elements()

@@ -93,22 +93,25 @@ class State:
     """For each stream, the checksum of what was last announced about each device."""
     gates: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Rows of each source's gate, as they were at open."""
+    format: int = rows.PLAIN_FORMAT
+    """The format number that the journal has on the disk."""
     envelope: Envelope = "plain"
     """What stands around the control records that are written from now on; not in the journal."""
 
     def add(self, book: Book) -> None:
         """Know a stream."""
         self.books[book.number] = book
-        self.by_name[book.name] = book
+        self.by_name[book.title] = book
 
-    def new_book(self, name: str, url: str) -> Book:
-        """Begin a stream."""
+    def new_book(self, name: str, url: str, *, imported: str = "") -> Book:
+        """Begin a stream; ``imported``: for what comes with this export, which has a producer of its own."""
         book = Book(
             number=len(self.books) + 1,
             name=name,
             url=url,
-            producer_id=self.identity.producer_id,
+            producer_id=f"export-{imported}" if imported else self.identity.producer_id,
             incarnation=random_letters(6),
+            imported=imported,
         )
         self.add(book)
         return book
@@ -141,7 +144,7 @@ def load(disk: Disk, gateway: str) -> State:
             raise JournalDamagedError(f"journal row {rows.META} is missing, and others are there")
         return begin(disk, new_identity(gateway))
     fields = rows.decode_json(rows.META, meta)
-    state = State(check_meta(fields, gateway))
+    state = State(check_meta(fields, gateway), format=max(fields["format"], rows.PLAIN_FORMAT))
     for key in disk.keys_before(_FIRST_OF_THE_MANY):
         row = disk.read(key)
         if row is None:
@@ -153,10 +156,10 @@ def load(disk: Disk, gateway: str) -> State:
             raise JournalDamagedError(f"journal row {key} is damaged: {error!r}") from error
     if sorted(state.books) != list(range(1, len(state.books) + 1)):
         raise JournalDamagedError(f"journal rows of streams are missing: there are {sorted(state.books)}")
-    if fields["format"] < rows.FORMAT:
+    if fields["format"] < rows.PLAIN_FORMAT:
         # From here on rows are written that older programs take for damaged.
         with disk.transaction():
-            disk.write(rows.META, rows.encode_json(rows.META, {**fields, "format": rows.FORMAT}))
+            disk.write(rows.META, rows.encode_json(rows.META, {**fields, "format": rows.PLAIN_FORMAT}))
     return state
 
 
@@ -186,14 +189,19 @@ def begin_stream(disk: Disk, state: State, name: str, url: str) -> None:
 
 def begin(disk: Disk, identity: Identity) -> State:
     """Write the first row of a new journal."""
-    meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}
+    with disk.transaction():
+        disk.write(rows.META, meta_row(identity, rows.PLAIN_FORMAT))
+    return State(identity)
+
+
+def meta_row(identity: Identity, number: int) -> bytes:
+    """The first row of a journal, with its format number."""
+    meta = {"format": number, "gateway": identity.gateway, "install": identity.install}
     if identity.first_install:
         meta["first_install"] = identity.first_install
     if identity.first_gateway:
         meta["first_gateway"] = identity.first_gateway
-    with disk.transaction():
-        disk.write(rows.META, rows.encode_json(rows.META, meta))
-    return State(identity)
+    return rows.encode_json(rows.META, meta)
 
 
 def check_meta(meta: dict[str, Any], gateway: str) -> Identity:
