@@ -27,7 +27,7 @@ from ds_gateway.exports import (
 )
 from ds_gateway.inspecting import inspect
 from ds_gateway.journal.browsing import segments
-from ds_gateway.journal.moving import Incoming, may_be_marked, title
+from ds_gateway.journal.moving import Incoming, title
 from ds_gateway.journal.rows import position_of
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.transaction import renamed
@@ -146,7 +146,7 @@ class Transfer:
             why = "imported; it is sent from here, or from the file that it came with"
         elif book.repairing:
             why = "in the middle of a repair: it is not known which of it is in the stream; wait for its server"
-        elif not may_be_marked(book) or book.open_records:
+        elif book.sealed is None:
             why = "came since, or is the rest of a batch that the server refused"
         else:
             why = "sent, and nobody knows whether it arrived: it is settled as soon as the server answers"

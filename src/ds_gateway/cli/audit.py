@@ -39,6 +39,7 @@ _COUNTS: Final = (
     "in_journal",
     "ledgered",
     "expired",
+    "exported",
     "in_doubt",
     "missing",
     "twice",
@@ -68,7 +69,7 @@ def audit(
     settings = load_server(config, os.environ, with_token=token is None)
     view = read_journal(Path(settings.data_dir))
     chosen = _chosen(view, streams or [])
-    accepted = {stream.book.name: stream.book.next_position - 1 for stream in chosen}
+    accepted = {stream.book.title: stream.book.next_position - 1 for stream in chosen}
     with Progress("reading", unit="records") as progress:
 
         def tell(name: str, records: int) -> None:
@@ -208,6 +209,7 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
         ("in the journal", sum(each.in_journal for each in read)),
         ("ledgered", sum(each.ledgered for each in read)),
         ("expired", sum(each.expired for each in read)),
+        ("exported", sum(each.exported for each in read)),
         ("MISSING", sum(each.missing for each in read)),
     )
     always = {"appended", "in the journal", "ledgered"}
@@ -223,7 +225,8 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
         ),
         *([f"{len(audits) - len(read)} streams not read"] if len(read) < len(audits) else []),
     ]
-    verdict = "every position is proven once" if is_proven else "NOT PROVEN"
+    here = " that is here" if any(each.exported for each in read) else ""
+    verdict = f"every position{here} is proven once" if is_proven else "NOT PROVEN"
     return "; ".join([line, *extras, verdict])
 
 

@@ -39,13 +39,9 @@ def mark(plan: Plan, export: str, wanted: Callable[[Book], bool]) -> list[Book]:
     return marked
 
 
-def may_be_marked(book: Book) -> bool:
-    """Whether all that is open is known to be nowhere else: not in the middle of a repair."""
-    return not (book.repairing or book.imported or book.exporting is not None)
-
-
 def _mark(plan: Plan, book: Book, export: str) -> bool:
-    if not may_be_marked(book):
+    # In the middle of a repair nobody knows what of the open records is in the stream.
+    if book.repairing or book.imported or book.exporting is not None:
         return False
     plan.write_refused(book)
     first, rest, rest_size = book.open_segment, 0, 0

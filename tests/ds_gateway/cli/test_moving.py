@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from ds_gateway.config.loader import load_server
 from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal import moving as journal_moving
 from ds_gateway.journal.reading import read_books
+from ds_gateway.journal.requests import Demand
 from ds_gateway.records import Item
 from ds_gateway.uplink import Uplinks, http_client
 from durable_streams.testing import InMemoryStreamServer
@@ -213,7 +215,8 @@ class TestAnExport:
         assert away.send() == {STREAM: "idle"}
         assert positions(server) == [1, 2, 3, 8, 9]
         assert is_proven(command, away)
-        assert "4 exported" in command("audit", "--config", away.config).stdout
+        told = command("audit", "--config", away.config).stdout
+        assert "appended 5 + in the journal 0 + ledgered 0 + exported 4; every position that is here is" in told
 
     def test_that_breaks_off_is_written_again(
         self, command: Command, away: Box, stick: Path, server: InMemoryStreamServer
@@ -399,19 +402,19 @@ class TestAnImport:
 
 class TestTwoCopies:
     def test_at_two_gateways_do_not_both_send(
-        self, command: Command, away: Box, helper: Box, stick: Path, tmp_path: Path, server: InMemoryStreamServer
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
     ) -> None:
         export(command, away, stick)
         bring(command, helper, stick)
         helper.send()
-        second = Box(tmp_path / "second", "line-9", server.url("v1"))
+        second = Box(stick.with_name("second"), "line-9", server.url("v1"))
         bring(command, second, stick)
         (state,) = second.send().values()
         assert state.startswith("halted the server has batches of epoch 0, which this store never claimed")
         assert positions(server) == [1, 2, 3, 4, 5, 6, 7]
 
     def test_are_told_by_their_ids_where_the_server_forgot_the_first(
-        self, command: Command, away: Box, helper: Box, stick: Path, tmp_path: Path, server: InMemoryStreamServer
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
     ) -> None:
         export(command, away, stick)
         bring(command, helper, stick)
@@ -423,19 +426,19 @@ class TestTwoCopies:
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         end = json.dumps({"end": "another", "records": 4, "sha256": digest}, separators=(",", ":"))
         stick.write_text("".join(lines) + end + "\n")
-        second = Box(tmp_path / "second", "line-9", server.url("v1"))
+        second = Box(stick.with_name("second"), "line-9", server.url("v1"))
         bring(command, second, stick)
         assert set(second.send().values()) == {"idle"}
         assert positions(server) == [1, 2, 3, 4, 5, 6, 7]
 
     def test_of_a_journal_that_was_put_back_are_told_by_their_ids(
-        self, command: Command, away: Box, helper: Box, stick: Path, tmp_path: Path, server: InMemoryStreamServer
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
     ) -> None:
         """An old image has records that were sent since: what it exports is in the stream already."""
-        shutil.copytree(away.data, tmp_path / "image")
+        shutil.copytree(away.data, stick.with_name("image"))
         away.send()
         shutil.rmtree(away.data)
-        (tmp_path / "image").rename(away.data)
+        (stick.with_name("image")).rename(away.data)
         assert export(command, away, stick)["records"] == 4
         bring(command, helper, stick)
         assert set(helper.send().values()) == {"idle"}
@@ -445,10 +448,6 @@ class TestTwoCopies:
 def test_what_was_sent_and_not_answered_stays(
     command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
 ) -> None:
-    from concurrent.futures import Future
-
-    from ds_gateway.journal.requests import Demand
-
     journal = away.open()
     journal.start()
     batch: Future[Any] = Future()

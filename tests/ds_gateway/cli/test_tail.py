@@ -254,14 +254,53 @@ class TestWatching:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_for_the_usual_shells(shell: str) -> None:
-    done = subprocess.run(
-        [console_script("ds-gateway")],
-        env={**os.environ, "_DS_GATEWAY_COMPLETE": f"source_{shell}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0
+def test_completion_is_for_the_usual_shells(command: Command, shell: str) -> None:
+    done = command(environ={"_DS_GATEWAY_COMPLETE": f"source_{shell}"})
+    assert (done.code, done.stderr) == (0, "")
     assert "ds-gateway" in done.stdout
+
+
+def test_what_one_gateway_could_not_send_another_sends(
+    command: Command, plant: Plant, processes: Processes, tmp_path: Path
+) -> None:
+    """Both run meanwhile."""
+    with PtyDevice(tmp_path / "line") as device:
+        device.plug()
+        gateway = GatewayProcess(
+            processes,
+            tmp_path / "away",
+            {
+                "gateway": {"id": "line-9"},
+                "server": {"url": "http://127.0.0.1:1/v1"},
+                "journal": {"min_free_bytes": 0},
+                "serial": {"line": {"port": str(device.path), "decode": "text", "stream": STREAM}},
+            },
+        )
+        gateway.start()
+        gateway.wait_connected()
+        device.send(b"\n1\n2\n3\n")
+        status = gateway.wait_accepted(3)
+        accepted = sum(each["accepted"] for each in status["streams"])
+        done = command("journal", "export", "--output", tmp_path / "stick", "--config", gateway.config)
+        assert done.code == 0, done.stderr
+        gateway.wait_for(
+            lambda status: (
+                sum(each["exported"] for each in status["streams"])
+                and not any(each["in_journal"] for each in status["streams"])
+            ),
+            what="nothing waits there any more",
+        )
+        assert gateway.terminate() == 0
+    done = run(command, plant, "journal", "import", tmp_path / "stick")
+    assert done.code == 1
+    assert "--other-server" in done.stderr
+    done = run(command, plant, "journal", "import", tmp_path / "stick", "--other-server")
+    assert done.code == 0, done.stderr
+
+    def is_sent(status: dict[str, Any]) -> bool:
+        found = [each for each in status["streams"] if each["import"]]
+        return len(found) == 1 and found[0]["in_stream"] == accepted
+
+    plant.gateway.wait_for(is_sent, what="it is in the stream")
+    audited = run(command, plant, "audit", "--json")
+    assert audited.code == 0, audited.stdout
