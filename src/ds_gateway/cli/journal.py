@@ -129,7 +129,7 @@ def export(
         told = f"taken back: {', '.join(answer['cancelled'])}; its records are sent from here\n"
     else:
         assert output is not None, "it was looked at above"
-        with moving.opened(config) as ask:
+        with moving.opened(config, settles=True) as ask:
             answer = moving.export(ask, output, streams or [])
         told = _told_export(answer, output)
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from contextlib import contextmanager
@@ -24,21 +25,33 @@ from ds_gateway.exports import (
     read_lines,
 )
 from ds_gateway.records import rfc3339
+from ds_gateway.retarget import way_to
+from ds_gateway.uplink import http_client
+from ds_gateway.uplink.settling import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ds_gateway.config.models import Settings
+    from ds_gateway.journal import Journal
+
     Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 _ANSWER_SECONDS: Final = 120.0
+SETTLE_SECONDS: Final = 10.0
+"""How long the server is asked before an export what became of what was sent."""
 _PART_BYTES: Final = 256 * 1024
 _MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 @contextmanager
-def opened(config: Path | None) -> Iterator[Ask]:
-    """The running gateway; without one its journal itself, which nobody else may have open then."""
+def opened(config: Path | None, *, settles: bool = False) -> Iterator[Ask]:
+    """The running gateway; without one its journal itself, which nobody else may have open then.
+
+    ``settles``: the server is asked first, for a while, what became of what was sent; a running gateway does that
+    all the time.
+    """
     _, sockets = find_control_sockets(config, os.environ)
     for path in sockets:
         try:
@@ -49,7 +62,24 @@ def opened(config: Path | None) -> Iterator[Ask]:
         return
     settings = load_configuration(config).settings
     with opened_journal(settings) as (journal, receipts):
+        if settles:
+            asyncio.run(_settle(settings, journal))
         yield assembly.transfer(settings, journal, receipts).do
+
+
+async def _settle(settings: Settings, journal: Journal) -> None:
+    in_flight = {each.number for each in journal.snapshot().streams if each.in_flight}
+    stores = {
+        store.name: store
+        for number, _, url in journal.streams()
+        if number in in_flight and url == settings.server.url
+        for store in [journal.store(number, birth={})]
+    }
+    if not stores:
+        return
+    with Progress("asking the server what became of what was sent"):
+        async with way_to(settings.server, settings.data_dir, settings.journal, http_client) as client:
+            await settle(settings, client, stores, SETTLE_SECONDS)
 
 
 def _call(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pytest
 
 from ds_gateway.cli import moving
 from ds_gateway.config.loader import load_server
+from ds_gateway.config.models import ExactlyOnceSettings
 from ds_gateway.journal import Journal, JournalLimits
 from ds_gateway.journal import moving as journal_moving
 from ds_gateway.journal.reading import read_books
@@ -46,6 +47,7 @@ class Box:
         self.config = folder / "gateway.yaml"
         self.data = folder / "data"
         self.gateway = gateway
+        self.exactly_once = ExactlyOnceSettings()
         self.set_server(url)
 
     def set_server(self, url: str) -> None:
@@ -81,7 +83,7 @@ class Box:
         journal = self.open()
         journal.start()
         client = http_client(settings.server, None)
-        uplinks = Uplinks(settings.server, settings.batch, settings.exactly_once, client, gateway=self.gateway)
+        uplinks = Uplinks(settings.server, settings.batch, self.exactly_once, client, gateway=self.gateway)
 
         def is_over() -> bool:
             waiting = {each.number: each.in_journal for each in journal.snapshot().streams}
@@ -445,20 +447,56 @@ class TestTwoCopies:
         assert Counter(positions(server)) == Counter([1, 2, 3, 4, 5, 6, 7])
 
 
-def test_what_was_sent_and_not_answered_stays(
-    command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
-) -> None:
-    journal = away.open()
+def seal(box: Box) -> int:
+    """Seal some records, as if they had been sent and not answered; return how many."""
+    journal = box.open()
     journal.start()
     batch: Future[Any] = Future()
     journal._writer.submit(Demand(1, 200, batch))
-    sealed = batch.result(10).count
+    count: int = batch.result(10).count
     journal.stop()
-    assert 0 < sealed < 4
-    done = run(command, away, "export", "--output", stick)
-    assert f"stays: {sealed} records of {STREAM}: sent, and nobody knows whether" in done.stdout
-    bring(command, helper, stick)
-    helper.send()
-    assert away.send() == {STREAM: "idle"}
-    assert sorted(positions(server)) == [1, 2, 3, 4, 5, 6, 7]
-    assert is_proven(command, away)
+    assert 0 < count < 4
+    return count
+
+
+class TestWhatWasSentAndNotAnswered:
+    def test_stays_where_the_server_is_away(  # noqa: PLR0917 - fixtures
+        self,
+        command: Command,
+        away: Box,
+        helper: Box,
+        stick: Path,
+        server: InMemoryStreamServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        sealed = seal(away)
+        monkeypatch.setattr(moving, "SETTLE_SECONDS", 0.0)
+        done = run(command, away, "export", "--output", stick)
+        assert f"stays: {sealed} records of {STREAM}: sent, and nobody knows whether" in done.stdout
+        bring(command, helper, stick)
+        helper.send()
+        assert away.send() == {STREAM: "idle"}
+        assert sorted(positions(server)) == [1, 2, 3, 4, 5, 6, 7]
+        assert is_proven(command, away)
+
+    def test_is_settled_first_where_it_answers(
+        self, command: Command, away: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        sealed = seal(away)
+        answer = export(command, away, stick)
+        assert (answer["records"], answer["stays"]) == (4 - sealed, [])
+        assert positions(server) == list(range(1, 3 + sealed + 1))
+
+    def test_and_what_others_sent_is_no_clash_in_a_repair(
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        export(command, away, stick)
+        bring(command, helper, stick)
+        helper.send()
+        away.accept(1)
+        away.exactly_once = ExactlyOnceSettings(fence_on_start=True)
+        assert away.send() == {STREAM: "idle"}
+        assert positions(server) == [1, 2, 3, 4, 5, 6, 7, 8]
+        (view,) = read_books(away.data).streams.values()
+        assert view.book.past == []
+        assert is_proven(command, away)
