@@ -18,8 +18,10 @@ import pytest
 from ds_gateway.cli import moving
 from ds_gateway.config.loader import load_server
 from ds_gateway.config.models import ExactlyOnceSettings
-from ds_gateway.journal import Journal, JournalLimits
+from ds_gateway.journal import Journal, JournalLimits, rows
 from ds_gateway.journal import moving as journal_moving
+from ds_gateway.journal.browsing import segments
+from ds_gateway.journal.disk import SUSPECT, Disk
 from ds_gateway.journal.reading import read_books
 from ds_gateway.journal.requests import Demand
 from ds_gateway.records import Item
@@ -500,3 +502,77 @@ class TestWhatWasSentAndNotAnswered:
         (view,) = read_books(away.data).streams.values()
         assert view.book.past == []
         assert is_proven(command, away)
+
+
+class TestDamage:
+    def break_row(self, box: Box, key: str) -> None:
+        disk = Disk(box.data)
+        with disk.transaction():
+            disk.write(key, b"damaged")
+        disk.close()
+
+    def test_is_told_in_the_place_of_what_it_took(
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        (view,) = read_books(away.data).streams.values()
+        self.break_row(away, rows.segment_key(1, view.book.next_segment - 1))
+        export(command, away, stick)
+        bring(command, helper, stick)
+        helper.send()
+        found = StreamReader(server.url(f"v1/{STREAM}")).read()
+        (loss,) = [each["info"] for each in found if each.get("kind") == "loss"]
+        assert (loss["cause"], loss["last_position"]) == ("corrupt", 7)
+        assert positions(server) == list(range(1, loss["first_position"] + 1))
+        assert is_proven(command, away)
+        assert is_proven(command, helper)
+
+    def test_between_export_and_file_sends_nothing_twice_without_a_word(self, away: Box) -> None:
+        """Nobody knows then whether the file was finished: it is sent, and told as possibly twice."""
+        with moving.opened(away.config) as ask:
+            ask({"action": "export-begin", "streams": []})
+        self.break_row(away, rows.COUNTERS)
+        (away.data / SUSPECT).touch()
+        journal = away.open()
+        assert journal.snapshot().set_aside
+        waiting = {each.name: each.in_journal for each in journal.snapshot().streams}
+        journal.stop()
+        assert waiting[STREAM] == 4
+        told = [json.loads(each) for each in records_of(away, "gateway/line-7")]
+        assert any("possible duplicates: 4 records of telemetry/a" in each["info"]["detail"] for each in told)
+
+    def test_behind_the_file_sends_nothing_of_it(self, away: Box) -> None:
+        with moving.opened(away.config) as ask:
+            export = ask({"action": "export-begin", "streams": []})["export"]
+        journal = away.open()
+        journal.start()
+        journal.mover._do(lambda plan: journal_moving.written(plan, export))
+        journal.stop()
+        self.break_row(away, rows.COUNTERS)
+        (away.data / SUSPECT).touch()
+        journal = away.open()
+        waiting = {each.name: each.in_journal for each in journal.snapshot().streams}
+        journal.stop()
+        assert waiting.get(STREAM, 0) == 0
+
+    def test_of_the_importers_journal_leaves_a_half_import_to_its_file(
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        export(command, away, stick)
+        header = json.loads(stick.read_text().splitlines()[0])
+        ready(helper)
+        with moving.opened(helper.config) as ask:
+            ask({"action": "import-begin", "header": header, "other_server": False})
+            record = stick.read_text().splitlines()[2]
+            ask({"action": "import-part", "header": header, "stream": 0, "records": [record]})
+        self.break_row(helper, rows.COUNTERS)
+        (helper.data / SUSPECT).touch()
+        bring(command, helper, stick)
+        helper.send()
+        assert positions(server) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def records_of(box: Box, stream: str) -> list[bytes]:
+    """Records that a journal has of a stream."""
+    number = read_books(box.data).streams[stream].book.number
+    found = [segment for _, segment in segments(box.data, number) if isinstance(segment, rows.Segment)]
+    return [element for segment in found for element in segment.elements()]
