@@ -27,7 +27,8 @@ LAYERS: Final = (
     ("uplink", "downlink", "embedded"),  # 3
     ("retarget",),  # 3
     ("dialogue",),  # 3
-    ("resolver", "quarantine", "trying"),  # 3
+    ("resolver", "quarantine", "trying", "inspecting", "following", "exports"),  # 3
+    ("transfer",),  # 3
     ("audit", "reloading"),  # 3
     ("status",),  # 4
     ("metrics", "control", "tapping"),  # 4

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ds_gateway.downlink.surroundings import Options
+from ds_gateway.following import Following
 from ds_gateway.journal import Intake, Journal, JournalLimits
 from ds_gateway.mapping import MqttPipeline, SerialPipeline, stream_path
 from ds_gateway.mqtt import DedupeGate, MqttSource
 from ds_gateway.quarantine import Quarantine
 from ds_gateway.serial_port import SerialSource
 from ds_gateway.status import SourceStatus
+from ds_gateway.transfer import Place, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.config.serial_port import SerialSettings
+    from ds_gateway.control import Verb
     from ds_gateway.embedded import EmbeddedServer
     from ds_gateway.journal.book import Book
     from ds_gateway.mapping.commands import CommandRoutes
@@ -140,7 +143,7 @@ def mqtt_source(
     source = MqttSource(
         name,
         broker,
-        client_id=broker.client_id or f"{settings.gateway.id}-{journal.identity.session_suffix}",
+        client_id=broker.client_id or journal.identity.mqtt_client,
         filters=pipeline.filters,
         reply_filters=routes.reply_filters(name),
         has_response_topic=any(
@@ -203,6 +206,29 @@ def quarantine(settings: Settings, journal: Journal) -> Quarantine:
     """What looks into the quarantine of an open journal, and tries again what is in it."""
     make_intake = partial(journal.intake, QUARANTINE, max_items=QUARANTINE_QUEUE_ITEMS)
     return Quarantine(Path(settings.data_dir), partial(pipelines, settings), make_intake)
+
+
+def transfer(settings: Settings, journal: Journal | None, receipts: str) -> Transfer:
+    """What exports from a journal, and imports into it; None: one that is not open, to look into only."""
+    return Transfer(
+        Path(settings.data_dir),
+        None if journal is None else journal.mover,
+        Place(
+            settings.gateway.id,
+            settings.server.url,
+            settings.journal.max_bytes,
+            receipts=receipts,
+            reads_back=settings.exactly_once.read_back,
+        ),
+    )
+
+
+def journal_verbs(settings: Settings, journal: Journal, receipts: str) -> dict[str, Verb]:
+    """Looking into the journal, and moving what is in it."""
+    return {
+        "tail": Following(Path(settings.data_dir)).answer,
+        "journal": transfer(settings, journal, receipts).answer,
+    }
 
 
 def downlink_options(settings: Settings, receipts: str, *, dry_run: bool) -> Options:

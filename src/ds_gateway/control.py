@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from types import TracebackType
 
-MAX_REQUEST_BYTES: Final = 64 * 1024
+MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
+"""A record of an import is a part of a request."""
 MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
 MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 60.0

@@ -153,6 +153,7 @@ class Gateway:
             verbs["commands"] = self._commands
             verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
             verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
+            verbs |= assembly.journal_verbs(settings, self._journal, self._receipts)
             async with ControlServer(self._loaded.control_socket, verbs):
                 self._start()
                 await self._tell_started()
@@ -217,7 +218,7 @@ class Gateway:
 
     def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
         def on_stream(book: Book) -> None:
-            loop.call_soon_threadsafe(self._add_stream, book.number, book.name, book.url)
+            loop.call_soon_threadsafe(self._add_stream, book.number, book.title, book.url)
 
         return assembly.open_journal(
             self._loaded.settings,
@@ -314,7 +315,8 @@ class Gateway:
 
     def _add_stream(self, number: int, name: str, url: str, **more: str) -> None:
         birth = {"version": __version__, "config": self._about.config_digest, **more}
-        self._uplinks.add(number, name, url, self._journal.store(number, birth=birth))
+        store = self._journal.store(number, birth=birth)
+        self._uplinks.add(number, name, url, store, stream=store.name)
 
     # -- while it runs
 

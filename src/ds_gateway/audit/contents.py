@@ -11,6 +11,8 @@ from ds_gateway.records import control_info
 from ds_gateway.spans import Spans
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ds_gateway.journal.reading import NamedLoss
 
 MAX_JOURNALS: Final = 100
@@ -43,20 +45,25 @@ class Tally:
     """A position, and a lower one that stands behind it; the first few."""
     after_first_birth: bool = False
     """Whether the birth record of a producer's first epoch stands before the first of these records."""
+    moved: Spans = field(default_factory=Spans)
+    """Positions that were exported: they come when somebody has imported them, behind later ones or before."""
     _heads: Spans = field(default_factory=Spans)
+    _highest: int = 0
 
     def add(self, position: int) -> None:
         """Take a record, in the order of the stream."""
-        highest = self.seen.last
-        if position <= highest:
-            if position in self.seen:
-                self.twice.add(position)
-                self.copies += 1
-                return
+        if position <= self.seen.last and position in self.seen:
+            self.twice.add(position)
+            self.copies += 1
+            return
+        self.seen.add(position)
+        if position in self.moved:
+            return
+        if position < self._highest:
             self.out_of_order += 1
             if len(self.pairs) < MAX_PAIRS:
-                self.pairs.append((highest, position))
-        self.seen.add(position)
+                self.pairs.append((self._highest, position))
+        self._highest = max(self._highest, position)
 
     def add_loss(self, loss: NamedLoss) -> None:
         """Take a record that stands for positions without records. It may come late, after a repair."""
@@ -116,13 +123,16 @@ class Tally:
         """Positions between its first and its last that are neither there nor named."""
         there = self.seen | self.named
         late = Spans(loss.span for _, loss in self.late)
-        return there.complement(there.last) - Spans([(1, there.first - 1)] if there.first > 1 else []) - late
+        before = Spans([(1, there.first - 1)] if there.first > 1 else [])
+        return there.complement(there.last) - before - late - self.moved
 
 
 class Reading:
     """What a stream contains. Feed it all records, from the first readable one to the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Mapping[str, Spans] | None = None) -> None:
+        """``moved``: by what the ids begin with, the positions that were exported or imported."""
+        self._moved = moved or {}
         self.tallies: dict[str, Tally] = {}
         """By what the ids begin with: ``<install>.<incarnation>``."""
         self.records = 0
@@ -145,7 +155,7 @@ class Reading:
             if len(self.tallies) > MAX_JOURNALS:
                 self.others += 1
                 return
-            tally = self.tallies[prefix] = self.new_tally()
+            tally = self.tallies[prefix] = self.new_tally(prefix)
         if message.get("kind") != "loss":
             tally.add(position)
             return
@@ -159,9 +169,9 @@ class Reading:
         self._count_source_loss(control_info(message, "loss"))
         tally.add(position)
 
-    def new_tally(self) -> Tally:
+    def new_tally(self, prefix: str = "") -> Tally:
         """The tally of a journal whose first record comes next, or does not come."""
-        return Tally(after_first_birth=self._last_birth == 0)
+        return Tally(after_first_birth=self._last_birth == 0, moved=self._moved.get(prefix, Spans()))
 
     def _without_position(self, message: Any) -> None:
         match control_info(message, "birth"):

@@ -45,6 +45,8 @@ class StreamAudit:
     in_journal: int = 0
     ledgered: int = 0
     expired: int = 0
+    exported: int = 0
+    """Moved away by an export, and not in the stream yet."""
     missing: int = 0
     in_doubt: int = 0
     """Of those in the journal and in the ledger: they may be in the stream as well."""
@@ -75,7 +77,8 @@ class StreamAudit:
 
 def unread(view: StreamView, url: str, why: str) -> StreamAudit:
     """A stream that could not be read: nothing is known about what is in it."""
-    audit = StreamAudit(view.book.name, url, accepted=view.book.next_position - 1, was_read=False)
+    book = view.book
+    audit = StreamAudit(book.title, url, accepted=book.next_position - book.begins, was_read=False)
     audit.in_journal = view.waiting.count
     audit.tell("unread", "failed", f"the stream could not be read: {why}", count=1)
     return audit
@@ -101,8 +104,8 @@ def judge(
     names = later if book.incarnation in {later.incarnation, *(name for name, _ in later.past)} else book
     prefixes = [f"{install}.{name}" for name in (*(name for name, _ in names.past), names.incarnation)]
     tally, strangers = _own(names, prefixes, reading)
-    audit = StreamAudit(book.name, url, accepted=book.next_position - 1, records=reading.records)
-    all_accepted = Spans([(1, audit.accepted)] if audit.accepted else [])
+    audit = StreamAudit(book.title, url, accepted=book.next_position - book.begins, records=reading.records)
+    all_accepted = Spans([(book.begins, book.next_position - 1)] if audit.accepted else [])
     pending = Spans([loss.span for loss in view.losses])
     unsure = tally.doubtful | Spans([loss.span for loss in view.losses if not loss.certain])
 
@@ -110,10 +113,12 @@ def judge(
     ledgered = ((tally.named | pending) & all_accepted) - appended
     in_journal = (view.waiting & all_accepted) - appended - ledgered
     rest = all_accepted - appended - ledgered - in_journal
+    exported = rest & book.moved
+    rest -= exported
     expired = _expired(view, tally, rest, ends_behind_anchor=ends_behind_anchor)
     missing = rest - expired
     audit.appended, audit.ledgered, audit.in_journal = appended.count, ledgered.count, in_journal.count
-    audit.expired, audit.missing = expired.count, missing.count
+    audit.expired, audit.exported, audit.missing = expired.count, exported.count, missing.count
     causes = {cause: Spans(spans) for cause, spans in tally.causes.items()}
     for loss in view.losses:
         # One that has arrived may still wait here for the answer.
@@ -122,7 +127,8 @@ def judge(
 
     _tell_missing(audit, missing, view)
     _tell_order(audit, prefixes, tally, comparison)
-    _tell_beyond(audit, tally, view, later)
+    if not book.imported:
+        _tell_beyond(audit, tally, view, later)
     _tell_doubt(audit, in_journal & view.sealed, ledgered & unsure)
     _tell_ledger(audit, reading, appended & (tally.named - unsure))
     audit.tell(
@@ -140,7 +146,15 @@ def judge(
         "else, a copy of this gateway; the journal knows, and counts on under another name",
         strangers,
     )
-    _tell_journals(audit, reading, install, prefixes, comparison)
+    audit.tell(
+        "exported",
+        "doubt",
+        f"positions {written(exported)} were exported, and are not in this stream yet: whoever imports them sends "
+        "them; keep the file until then",
+        exported,
+    )
+    if not book.imported:
+        _tell_journals(audit, reading, install, prefixes, comparison)
     for row in view.damaged:
         told = (
             "what it held and is not in the stream is told as missing until a loss record (corrupt) takes its "
@@ -180,11 +194,12 @@ def _expired(view: StreamView, tally: Tally, rest: Spans, *, ends_behind_anchor:
     Not where the birth of the producer stands before the first record: then the server has everything from there
     on.
     """
-    if tally.after_first_birth or rest.first != 1:
+    if tally.after_first_birth or rest.first != view.book.begins:
         return Spans()
     if not tally.seen and not tally.named and not ends_behind_anchor:
         return Spans()
-    return Spans([next(iter(rest))]) & Spans([(1, view.settled)] if view.settled else [])
+    settled = Spans([(1, view.settled)] if view.settled else [])
+    return Spans([next(iter(rest))]) & settled
 
 
 def _tell_missing(audit: StreamAudit, missing: Spans, view: StreamView) -> None:

@@ -20,7 +20,7 @@ from ds_gateway.errors import GatewayError
 from ds_gateway.journal.reading import read_books
 from ds_gateway.mapping import stream_path
 from ds_gateway.retarget import old_settings, way_to
-from ds_gateway.spans import TooScatteredError
+from ds_gateway.spans import Spans, TooScatteredError
 from ds_gateway.uplink import http_client, request_headers
 from durable_streams import (
     AsyncDurableStream,
@@ -76,11 +76,11 @@ async def audit_journal(
                     audits[audit.name] = audit
         except GatewayError as error:
             audits.update(
-                (stream.book.name, unread(stream, _url(server.base_url, stream), str(error)))
+                (stream.book.title, unread(stream, _url(server.base_url, stream), str(error)))
                 for stream in theirs
-                if stream.book.name not in audits
+                if stream.book.title not in audits
             )
-    return [audits[stream.book.name] for stream in streams]
+    return [audits[stream.book.title] for stream in streams]
 
 
 @asynccontextmanager
@@ -140,12 +140,13 @@ async def _audit_stream(
     way: _Way, settings: Settings, view: JournalView, stream: StreamView, progress: Callable[[str, int], None]
 ) -> StreamAudit:
     book, url = stream.book, _url(way.base_url, stream)
-    reading = Reading()
+    own = view.identity.short_install
+    reading = Reading(moved(view, book.name))
 
     def feed(message: object) -> None:
         reading.feed(message)
         if reading.records % PROGRESS_RECORDS == 0:
-            progress(book.name, reading.records)
+            progress(book.title, reading.records)
 
     try:
         tail = await _tail(way, url)
@@ -158,17 +159,33 @@ async def _audit_stream(
     if reading.twice:
         comparison = Comparison(reading.twice)
         await _read(way, url, tail, comparison.feed)
-    progress(book.name, reading.records)
-    later = read_books(Path(settings.data_dir)).streams.get(book.name, stream).book
+    progress(book.title, reading.records)
+    later = read_books(Path(settings.data_dir)).streams.get(book.title, stream).book
     return judge(
         stream,
         later,
         reading,
-        install=view.identity.short_install,
+        install=book.install or own,
         url=url,
         ends_behind_anchor=book.anchor is not None and end >= book.anchor,
         comparison=comparison,
     )
+
+
+def moved(view: JournalView, name: str) -> dict[str, Spans]:
+    """Positions of a stream that were exported from this journal, or imported, by what their ids begin with."""
+    found: dict[str, Spans] = {}
+    for stream in view.streams.values():
+        book = stream.book
+        if book.name != name:
+            continue
+        spans = book.moved
+        if book.imported:
+            spans.add(book.begins, book.next_position - 1)
+        for incarnation in (*(str(each) for each, _ in book.past), book.incarnation):
+            prefix = f"{book.install or view.identity.short_install}.{incarnation}"
+            found[prefix] = found.get(prefix, Spans()) | spans
+    return found
 
 
 async def _tail(way: _Way, url: str) -> str:

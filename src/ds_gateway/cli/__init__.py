@@ -25,6 +25,7 @@ _COMMANDS: Final = {
         "Run sensors, a scale, a broker, a gateway and a stream server; do things to them; audit what arrived.",
     ),
     "status": ("status:status", "Show sources, devices, streams and the journal of the running gateway."),
+    "tail": ("tail:tail", "Show records as the running gateway accepts them: when, which device, what it says."),
     "resolve": (
         "resolve:resolve",
         "Show why a stream is halted and what each choice would do, or do one of them.",
@@ -39,6 +40,12 @@ _COMMANDS: Final = {
         "schema:schema",
         "Print the JSON Schema (2020-12) of the configuration: editors complete and check with it.",
     ),
+    "diag": (
+        "diag:diag",
+        "Put status, configuration, versions, log and a list of the journal into one archive, without secrets.",
+    ),
+    "journal": ("journal:app", "Show what is in the journal, or move what was not sent elsewhere."),
+    "identity": ("identity:app", "Show who the journal belongs to, or give it to another gateway id."),
     "quarantine": ("quarantine:app", "Show what did not become a record and why, try it again, or export it."),
 }
 """Where each command is, and its help in the list of all.
@@ -72,7 +79,6 @@ app = typer.Typer(
     help="MQTT and serial telemetry into durable streams, exactly once and in order.",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -17,6 +17,7 @@ from rich.text import Text
 from ds_gateway.audit import audit_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.progress import Progress
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.loader import load_server
 from ds_gateway.journal.reading import RESTART, read_journal
@@ -38,6 +39,7 @@ _COUNTS: Final = (
     "in_journal",
     "ledgered",
     "expired",
+    "exported",
     "in_doubt",
     "missing",
     "twice",
@@ -67,9 +69,14 @@ def audit(
     settings = load_server(config, os.environ, with_token=token is None)
     view = read_journal(Path(settings.data_dir))
     chosen = _chosen(view, streams or [])
-    progress = _Progress()
-    audits = asyncio.run(audit_journal(settings, view, chosen, token=token, progress=progress.tell))
-    progress.end()
+    accepted = {stream.book.title: stream.book.next_position - 1 for stream in chosen}
+    with Progress("reading", unit="records") as progress:
+
+        def tell(name: str, records: int) -> None:
+            # What others wrote, and the gateway since then, is read, too.
+            progress.show(records, max(accepted[name], records), name)
+
+        audits = asyncio.run(audit_journal(settings, view, chosen, token=token, progress=tell))
     damaged = [] if streams else [f"{row}; {RESTART}" for row in view.damaged]
     # Each stream can have lost something with it, whichever were asked for.
     damaged += _asides(Path(settings.data_dir), view.identity.gateway)
@@ -114,25 +121,6 @@ def _aside(directory: Path, gateway: str, name: str) -> str:
         f"a damaged journal was set aside at {directory / name}{on}: what was accepted before and not salvaged is "
         f"lost, see the loss records in gateway/{gateway}; delete the folder when you are done with it"
     )
-
-
-class _Progress:
-    """How far the reading is, in one line of a terminal."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-
-    def tell(self, name: str, records: int) -> None:
-        """Show this instead of what was shown before."""
-        if self._is_terminal:
-            sys.stderr.write(f"\r\x1b[K{_safe(name)}: {records:,} records read")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        """Make the line disappear."""
-        if self._is_terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
 
 
 def document(
@@ -221,6 +209,7 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
         ("in the journal", sum(each.in_journal for each in read)),
         ("ledgered", sum(each.ledgered for each in read)),
         ("expired", sum(each.expired for each in read)),
+        ("exported", sum(each.exported for each in read)),
         ("MISSING", sum(each.missing for each in read)),
     )
     always = {"appended", "in the journal", "ledgered"}
@@ -236,7 +225,8 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
         ),
         *([f"{len(audits) - len(read)} streams not read"] if len(read) < len(audits) else []),
     ]
-    verdict = "every position is proven once" if is_proven else "NOT PROVEN"
+    here = " that is here" if any(each.exported for each in read) else ""
+    verdict = f"every position{here} is proven once" if is_proven else "NOT PROVEN"
     return "; ".join([line, *extras, verdict])
 
 

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import orjson
 import typer
@@ -18,14 +18,14 @@ from rich.text import Text
 
 from ds_gateway import assembly, control
 from ds_gateway.cli.configuration import load_configuration
+from ds_gateway.cli.open_journal import opened_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.output import writing
 from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.progress import Progress
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
-from ds_gateway.journal.access import user_name
-from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.quarantine import COMMIT_SECONDS, DEFAULT_LIMIT, MAX_LIMIT, Quarantine, steps
-from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -113,10 +113,13 @@ def retry(  # noqa: PLR0917
     """
     request = {**_wanted(numbers, source, device, reason), "action": "retry"}
     total: dict[str, Any] = {"accepted": 0, "not_reported": 0, "no_room": 0, "kept": [], "impossible": []}
-    with _asker(config, for_retry=True) as ask:
+    with _asker(config, for_retry=True) as ask, Progress("reading again", unit="payloads") as progress:
+        tried = 0
         for answer in steps(lambda after: ask({**request, "after": after})):
             for key in total:
                 total[key] += answer[key]
+                tried += len(answer[key]) if isinstance(answer[key], list) else answer[key]
+            progress.show(tried)
     if json:
         print_json(total)
     else:
@@ -143,11 +146,12 @@ def export(  # noqa: PLR0917
     """
     request = {**_wanted(numbers, source, device, reason), "action": "page"}
     count = 0
-    with _asker(config) as ask, _writing(output) as file:
+    with _asker(config) as ask, writing(output) as file, Progress("writing", unit="payloads") as progress:
         for answer in steps(lambda after: ask({**request, "after": after})):
             for row in answer["payloads"]:
                 file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
                 count += 1
+            progress.show(count)
             for told in answer["damaged"]:
                 sys.stderr.write(f"{_safe(told).plain}\n")
     if str(output) != "-":
@@ -188,32 +192,6 @@ def hex_lines(raw: bytes) -> Iterator[str]:
         part = raw[start : start + 16]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
         yield f"{start:08x}  {part.hex(' '):47}  {text}"
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[BinaryIO]:
-    """A file that is there as a whole or not at all; one that is there is never replaced."""
-    if str(output) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if output.exists():
-        raise typer.BadParameter(f"--output {output} is there already: name another file")
-    temporary = output.with_name(f"{output.name}.tmp")
-    try:
-        # Payloads may be anything: for the user alone, until he says otherwise.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise typer.BadParameter(f"--output {output} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # -- whom to ask
@@ -257,29 +235,8 @@ def _refuse(**_options: object) -> NoReturn:
 def _journal(config: Path | None) -> Iterator[Quarantine]:
     """The quarantine of a journal that no gateway has open. Raises `JournalLockedError`: one has."""
     settings = load_configuration(config).settings
-    directory = Path(settings.data_dir)
-    if not directory.exists():
-        raise ControlError(f"there is no journal in {directory}: no gateway has run with this data_dir yet")
-    owner = directory.stat().st_uid
-    if owner != os.geteuid():
-        # What SQLite makes beside the journal would not be the gateway's.
-        raise ControlError(
-            f"{directory} belongs to user {user_name(owner)}: start the gateway and ask it, or run this as that "
-            f"user (sudo -u {user_name(owner)} ...)"
-        )
-    journal = assembly.open_journal(
-        settings,
-        assembly.receipt_stream(settings, CommandRoutes(settings)),
-        on_stream=lambda _book: None,
-        on_confirmed=lambda _stream: None,
-        on_point=lambda _when, _parts: None,
-        wall_clock=UNWATCHED,  # what is read again keeps its time; nobody knows how the clock was then
-    )
-    try:
-        journal.start()
+    with opened_journal(settings) as (journal, _):
         yield assembly.quarantine(settings, journal)
-    finally:
-        journal.stop()
 
 
 def _safe(text: str) -> Text:

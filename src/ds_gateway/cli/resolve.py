@@ -11,6 +11,7 @@ import typer
 
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.progress import Progress
 from ds_gateway.cli.status import ask
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.resolver import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS, Action
@@ -114,10 +115,12 @@ def resolve(  # noqa: PLR0917 - typer's options
         "skip_to": _position(skip_to),
     }
     wait = timeout
-    if every and retarget and not old_server_gone:
-        shown = ask(data_dir, sockets, "resolve", _ANSWER_SECONDS, **request, action="show", token=None)
-        wait = timeout * old_servers(shown)
-    answer = ask(data_dir, sockets, "resolve", wait + _ANSWER_SECONDS, **request, action=action.value, token=token)
+    with Progress("the gateway is at it"):
+        if every and retarget and not old_server_gone:
+            shown = ask(data_dir, sockets, "resolve", _ANSWER_SECONDS, **request, action="show", token=None)
+            wait = timeout * old_servers(shown)
+        wait += _ANSWER_SECONDS
+        answer = ask(data_dir, sockets, "resolve", wait, **request, action=action.value, token=token)
     if json:
         print_json(answer)
     else:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -38,11 +43,23 @@ _LOSSES: Final[Mapping[str, str]] = {
     "serial_overrun": "readings or bytes of a serial port that nobody could take in time",
 }
 _PIPED_COLUMNS: Final = 400
+WATCH_SECONDS: Final = 1.0
 
 
-def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: FBT002 - an option, not an argument
+def status(
+    watch: Annotated[  # noqa: FBT002 - an option, not an argument
+        bool, typer.Option("--watch", "-w", help="Show it over and over, every second, until Ctrl-C.")
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,  # noqa: FBT002
+) -> None:
     """Show sources, devices, streams and the journal of the running gateway."""
     data_dir, sockets = find_control_sockets(config, os.environ)
+    if watch:
+        if json or not sys.stdout.isatty():
+            raise typer.BadParameter("--watch is for a terminal: programs ask for `status --json` when they like")
+        _watch(partial(ask, data_dir, sockets, "status"))
+        return
     result = ask(data_dir, sockets, "status")
     if json:
         print_json(result)
@@ -50,6 +67,23 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:  # no
         # Into a pipe a line stays a line, so that grep finds what it looks for.
         width = None if sys.stdout.isatty() else _PIPED_COLUMNS
         Console(width=width).print(render(result, datetime.now(UTC)))
+
+
+def _watch(ask_again: Callable[[], Mapping[str, Any]]) -> None:
+    """Over and over until Ctrl-C. A gateway that is away is waited for: it may be starting anew."""
+    with Live(screen=True, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            live.update(view(ask_again, datetime.now(UTC)), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def view(ask_again: Callable[[], Mapping[str, Any]], now: datetime) -> RenderableType:
+    """What is shown now: the status, or why there is none."""
+    head = Text(f"{now.astimezone():%H:%M:%S}, every {WATCH_SECONDS:g} s; Ctrl-C ends", style="dim")
+    try:
+        return Group(head, render(ask_again(), now))
+    except ControlError as error:
+        return Group(head, _safe(str(error), "bold red"))
 
 
 def ask(

@@ -171,6 +171,15 @@ def load_server(
     return settings
 
 
+def public(path: Path | None, environ: Mapping[str, str]) -> Any:
+    """The configuration as it is written, as JSON values: references are not followed, secrets are left out.
+
+    Minds no mistakes but those that leave nothing to read. Raises `ConfigError`.
+    """
+    root, _ = _tree(path or DEFAULT_FILE, environ, Disk())
+    return _public(root, Settings)
+
+
 def _is_absent(file: Path) -> bool:
     try:
         file.stat()

@@ -13,10 +13,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ds_gateway.journal.exported import Export, plain_row, spans_of
 from ds_gateway.journal.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ds_gateway.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,22 @@ class Book:
     unsynced: list[str] = field(default_factory=list)
     """Boots with records that were stamped by a clock that was not synchronised, and have no clock record yet."""
 
+    install: str = ""
+    """What ids begin with, for what was imported; empty: this journal's."""
+    imported: str = ""
+    """The export that these records came with; empty: they were accepted here."""
+    importing: bool = False
+    """Whether more of it is to come, so that nothing is sent yet."""
+    begins: int = 1
+    """The first position of what was imported."""
+    exporting: Export | None = None
+    exported: list[list[Any]] = field(default_factory=list)
+    """What was moved away: first and last position, and the export. Those positions are somebody else's."""
+    exported_records: int = 0
+
     def to_row(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return plain_row(asdict(self))
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Book:
@@ -134,16 +150,29 @@ class Book:
             if sealed is not None:
                 row["own_segment"] = sealed["first_segment"]
         refused = row.pop("refused", None)
+        exporting = row.pop("exporting", None)
         return cls(
             **row,
             sealed=None if sealed is None else Run(**sealed),
+            exporting=None if exporting is None else Export(**exporting),
             refused=None if refused is None else Tally(**refused),
         )
 
     @property
     def size(self) -> int:
         """Bytes of all of the stream's segment rows."""
-        return self.kept_size + self.open_size + (self.sealed.size if self.sealed else 0)
+        moving = 0 if self.exporting is None else self.exporting.size
+        return self.kept_size + self.open_size + moving + (self.sealed.size if self.sealed else 0)
+
+    @property
+    def title(self) -> str:
+        """Its name among the journal's streams: what was imported for a stream is told from the stream's own."""
+        return f"{self.name} [import {self.imported}]" if self.imported else self.name
+
+    @property
+    def moved(self) -> Spans:
+        """Positions that were given away."""
+        return spans_of(self.exported)
 
     @property
     def unresolved_segment(self) -> int:
@@ -157,10 +186,15 @@ class Book:
 
     def balance(self) -> None:
         """Count as resolved what was accepted, is not lost, and waits nowhere."""
-        self.resolved_records = self.next_position - 1 - self.lost_positions - self.unresolved_records
+        gone = self.lost_positions + self.exported_records
+        self.resolved_records = self.next_position - self.begins - gone - self.unresolved_records
 
     def record_id(self, install: str, position: int) -> str:
-        """Id of the record at a position: unique for ever, because an incarnation counts only once."""
+        """Id of the record at a position: unique for ever, because an incarnation counts only once.
+
+        ``install`` is the journal's; what was imported has its own.
+        """
+        install = self.install or install
         return f"{install}.{self.incarnation_at(position) if self.past else self.incarnation}.{position}"
 
     def accept(self, count: int, size: int) -> tuple[int, int]:

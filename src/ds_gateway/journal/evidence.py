@@ -42,6 +42,8 @@ class Span:
     """Up to here records may be in the stream already; None: all of them."""
     id_prefixes: tuple[str, ...]
     """What the old ids of its records begin with, one for each incarnation; empty where nobody knows."""
+    without: tuple[int, int] | None = None
+    """First and last of segments that were exported, and need not be deleted yet."""
 
     @property
     def is_known(self) -> bool:
@@ -120,11 +122,14 @@ class Evidence:
         return None
 
     def _take_book(self, book: Book) -> None:
-        if not book.producer_id.startswith(f"{self.gateway}-"):
-            raise another_gateways(book.producer_id.rpartition("-")[0], self.gateway)
         known = self.books.get(book.number)
         if known is None or _age(book) > _age(known):
             self.books[book.number] = book
+
+    @property
+    def _own(self) -> list[Book]:
+        """Those whose producers are this journal's."""
+        return [book for book in self.books.values() if not book.imported]
 
     @property
     def is_empty(self) -> bool:
@@ -143,12 +148,24 @@ class Evidence:
             return str(self.meta.get("first_install") or self.meta["install"])
         if self.names.gateway == self.gateway:
             return self.names.first_install or self.names.install
-        return next((book.producer_id.rpartition("-")[2] for book in self.books.values()), "")
+        return next((book.producer_id.rpartition("-")[2] for book in self._own), "")
 
     def check_owner(self) -> None:
-        """Raise `JournalIdentityError` where only the file beside the database says whose it is."""
+        """Raise `JournalIdentityError` for another gateway's; the first row has been looked at before."""
+        if self.meta is None and self.names.gateway != self.gateway:
+            for book in self._own:
+                if not book.producer_id.startswith(f"{self.gateway}-"):
+                    raise another_gateways(_owner(book), self.gateway)
+        # Where only the file beside the database says whose it is:
         if self.meta is None and not self.books and self.names.gateway not in {"", self.gateway}:
             raise another_gateways(self.names.gateway, self.gateway)
+
+    @property
+    def first_gateway(self) -> str:
+        """The gateway id that brokers know our sessions by, where it is not this one; empty otherwise."""
+        if self.meta is not None:
+            return str(self.meta.get("first_gateway", ""))
+        return next((name for name in map(_owner, self._own) if name != self.gateway), "")
 
     @property
     def _stream_names(self) -> Mapping[int, str]:
@@ -169,7 +186,9 @@ class Evidence:
 
     def spans(self) -> list[Span]:
         """What is to be sent again."""
-        return [self._span(number) for number in sorted({*self.books, *self._last})]
+        # What was not imported whole is on its stick still, and nothing of it was sent.
+        numbers = {*self.books, *self._last} - {book.number for book in self.books.values() if book.importing}
+        return [self._span(number) for number in sorted(numbers)]
 
     def _span(self, number: int) -> Span:
         book = self.books.get(number)
@@ -177,7 +196,7 @@ class Evidence:
         if book is None:
             name = self._stream_names.get(number) or f"salvaged/{self.gateway}/{number}"
             return Span(number, name, first, skip, None, None, None, ())
-        install = book.producer_id.rpartition("-")[2][:8]
+        install = book.install or book.producer_id.rpartition("-")[2][:8]
         incarnations = [*(str(each[0]) for each in book.past), book.incarnation]
         prefixes = tuple(f"{install}.{incarnation}." for incarnation in incarnations)
         own = (
@@ -189,15 +208,20 @@ class Evidence:
             # An old copy of the stream's row: there is more than it knows of.
             first, skip = max((first, skip), own)
             return Span(number, book.name, first, skip, None, None, None, prefixes)
-        return Span(
-            number,
-            book.name,
-            *own,
-            book.next_segment - 1,
-            book.unresolved_records,
-            book.sealed.last_segment if book.sealed else 0,
-            prefixes,
-        )
+        records, doubtful = book.unresolved_records, book.sealed.last_segment if book.sealed else 0
+        moving, without = book.exporting, None
+        if moving is not None and moving.written:
+            without = (moving.first_segment, moving.last_segment)
+        elif moving is not None:
+            # Nobody knows here whether its file was finished: rather twice, and told, than not at all.
+            own = min(own, (moving.first_segment, 0))
+            records, doubtful = records + moving.records, moving.last_segment
+        return Span(number, book.name, *own, book.next_segment - 1, records, doubtful, prefixes, without)
+
+
+def _owner(book: Book) -> str:
+    """The gateway id in a stream's producer id."""
+    return book.producer_id.rpartition("-")[0]
 
 
 def _age(book: Book) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ds_gateway.journal.contents import digest, parse_page
+from ds_gateway.spans import Spans
 from durable_streams import Presence
 
 MAX_DIGITS: Final = 19
@@ -32,8 +33,13 @@ class IdFinder:
     Memory is bounded by the batch, not by what is read.
     """
 
-    def __init__(self, prefix: str, batch: bytes, high_water: int) -> None:
+    def __init__(
+        self, prefix: str, batch: bytes, high_water: int, moved: Spans | None = None, *, is_import: bool = False
+    ) -> None:
+        """``moved``: positions that others send for us. ``is_import``: others count on behind ``high_water``."""
         self._prefixes = (prefix,)
+        self._moved = Spans() if moved is None else moved
+        self._is_import = is_import
         self._wanted = {each["id"]: digest(each) for each in parse_page(batch)}
         self._high_water = high_water
         self._last = max((int(each.rpartition(".")[2]) for each in self._wanted), default=0)
@@ -50,6 +56,8 @@ class IdFinder:
                 self._foreign = self._foreign or digest(message) != self._wanted[record_id]
                 self._found.add(record_id)
             elif (found := ids_of(message, self._prefixes)) is not None and found[1] > self._last:
+                if found[1] in self._moved or (self._is_import and found[1] > self._high_water):
+                    continue
                 self._later = True
                 self._foreign = self._foreign or found[1] > self._high_water
 

@@ -13,6 +13,7 @@ from ds_gateway.journal.access import explain
 from ds_gateway.journal.checkup import examine
 from ds_gateway.journal.disk import SUSPECT, DirectoryLock, Disk
 from ds_gateway.journal.intake import Gate, Intake
+from ds_gateway.journal.mover import Mover
 from ds_gateway.journal.names import Names, check_names, read_names, write_names
 from ds_gateway.journal.salvage import SalvageSettings, finish_interrupted, salvage, set_aside
 from ds_gateway.journal.settings import WriterSettings
@@ -248,9 +249,15 @@ class Journal:
         """Bytes that are free in the receipts' reserve, as of the last commit. Any thread."""
         return self._writer.committed.receipt_room
 
+    @property
+    def mover(self) -> Mover:
+        """What moves records out of this journal, and into it."""
+        return Mover(self._writer)
+
     def streams(self) -> list[tuple[int, str, str]]:
-        """Number, name and server URL of every stream."""
-        return [(book.number, book.name, book.url) for book in list(self._writer.state.books.values())]
+        """Number, title (its name, unless it was imported) and server URL of every stream."""
+        books = list(self._writer.state.books.values())
+        return [(book.number, book.title, book.url) for book in books if not book.importing]
 
     def store(self, stream: int, *, birth: Mapping[str, object]) -> StreamStore:
         """Return the store that the stream's uplink pulls from. ``birth`` is told with each claim."""

@@ -85,6 +85,7 @@ class JournalView:
     """Rows of no stream, or of one that cannot be told, with what is wrong."""
     taken_at: float
     """Seconds since 1970."""
+    format: int = 0
 
 
 def named_loss(message: Any) -> NamedLoss | None:
@@ -198,7 +199,8 @@ def _row(connection: sqlite3.Connection, key: str) -> bytes | None:
 
 
 def _small_rows(connection: sqlite3.Connection) -> JournalView:
-    view = JournalView(_identity(connection), {}, {}, [], time.time())
+    number, identity = _identity(connection)
+    view = JournalView(identity, {}, {}, [], time.time(), number)
     counters = _row(connection, rows.COUNTERS)
     if counters is not None:
         try:
@@ -209,13 +211,13 @@ def _small_rows(connection: sqlite3.Connection) -> JournalView:
     for key, row in _rows(connection, "k/"):
         try:
             book = Book.from_row(rows.decode_json(key, row or b""))
-            view.streams[book.name] = StreamView(book)
+            view.streams[book.title] = StreamView(book)
         except _WRONG as error:
             view.damaged.append(_said(key, error))
     return view
 
 
-def _identity(connection: sqlite3.Connection) -> Identity:
+def _identity(connection: sqlite3.Connection) -> tuple[int, Identity]:
     row = _row(connection, rows.META)
     if row is None:
         raise JournalDamagedError(
@@ -223,7 +225,13 @@ def _identity(connection: sqlite3.Connection) -> Identity:
         )
     try:
         meta = rows.decode_json(rows.META, row)
-        number, identity = int(meta["format"]), Identity(str(meta["gateway"]), str(meta["install"]))
+        number = int(meta["format"])
+        identity = Identity(
+            str(meta["gateway"]),
+            str(meta["install"]),
+            str(meta.get("first_install", "")),
+            str(meta.get("first_gateway", "")),
+        )
     except _WRONG as error:
         raise JournalDamagedError(f"{_said(rows.META, error)}; {RESTART}") from error
     if number > rows.FORMAT:
@@ -231,7 +239,7 @@ def _identity(connection: sqlite3.Connection) -> Identity:
             f"the journal has format {number}, this program knows formats up to {rows.FORMAT}: run the version "
             "that wrote it, or a newer one"
         )
-    return identity
+    return number, identity
 
 
 def _segments(connection: sqlite3.Connection, stream: StreamView) -> None:
@@ -242,7 +250,7 @@ def _segments(connection: sqlite3.Connection, stream: StreamView) -> None:
     for key, row in _rows(connection, rows.segment_key(book.number, 0)[:-_NUMBER_DIGITS]):
         digits = key[-_NUMBER_DIGITS:]
         number = int(digits) if digits.isdigit() else 0
-        if not book.kept_segment <= number < book.next_segment:
+        if not book.kept_segment <= number < book.next_segment or _is_moving(book, number):
             continue
         try:
             _sort(stream, number, rows.decode_segment(key, row or b""), begin)
@@ -254,6 +262,11 @@ def _segments(connection: sqlite3.Connection, stream: StreamView) -> None:
             told = stream.damaged_copies if number < begin[0] else stream.damaged
             if len(told) < MAX_DAMAGED_TOLD:
                 told.append(_said(key, error))
+
+
+def _is_moving(book: Book, number: int) -> bool:
+    moving = book.exporting
+    return moving is not None and moving.first_segment <= number <= moving.last_segment
 
 
 def _sort(stream: StreamView, number: int, segment: rows.Segment, begin: tuple[int, int]) -> None:

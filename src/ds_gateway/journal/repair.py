@@ -24,7 +24,6 @@ from ds_gateway.journal.reading import LOSS_MARK, named_loss
 from ds_gateway.journal.state import random_letters
 from ds_gateway.journal.survey import Expected, Held
 from ds_gateway.records import Loss, loss_tail
-from ds_gateway.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.plan import Plan
     from ds_gateway.journal.survey import JournalSurvey
-    from ds_gateway.spans import Span
+    from ds_gateway.spans import Span, Spans
 
 BEGINNING: Final = "-1"
 SLICE_SECONDS: Final = 0.2
@@ -68,7 +67,7 @@ class _Candidate:
 def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: bool) -> None:
     """Mark what was found as resolved, open the rest again, and take the epoch for claimed."""
     went_back = survey.start == BEGINNING
-    named = Spans(bounded=False)
+    named = book.moved
     candidates = list(_candidates(plan, book, survey, named, adopt=adopt))
     reopened = next((each for each in candidates if each.missing), None)
     behind = book.after(candidates[-1].number) if candidates else book.open_segment
@@ -97,7 +96,10 @@ def apply(plan: Plan, book: Book, survey: JournalSurvey, end: str, *, adopt: boo
         book.high_water = max(book.high_water, book.open_position - 1)
         book.begin_incarnation(random_letters(rows.INCARNATION_LETTERS), book.open_position - 1)
     if went_back:
-        lost = survey.found.missing(max(book.own_position, survey.kept_from), first_own - 1) + lost
+        lost = survey.there.missing(max(book.own_position, survey.kept_from), first_own - 1) + lost
+    if book.imported:
+        # All of its positions are given, and no record can follow; and it may be read back from the beginning now.
+        lost, book.own_position = [], book.begins
     _tell_lost(plan, book, lost)
     plan.touch(book)
     plan.parts.add("C")
@@ -123,11 +125,14 @@ class Expecting:
                 return None
             if not self._hold(plan, book, number):
                 break
+        install = book.install or plan.install
         return Expected(
             prefixes=(
-                *((f"{plan.install}.{name}.", last) for name, last in book.past),
-                (f"{plan.install}.{book.incarnation}.", book.next_position),
+                *((f"{install}.{name}.", last) for name, last in book.past),
+                (f"{install}.{book.incarnation}.", book.next_position),
             ),
+            moved=book.moved,
+            is_import=bool(book.imported),
             high_water=book.high_water,
             sent=book.high_water >= book.own_position,
             unresolved=book.sealed.first_position if book.sealed is not None else book.open_position,

@@ -24,6 +24,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A change that is not of one stream."""
+
+    apply: Callable[[Plan], None]
+    done: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """A batch is in its stream, before this offset."""
 

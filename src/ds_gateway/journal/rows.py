@@ -31,7 +31,10 @@ from ds_gateway.records import control_info
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT: Final = 4
+FORMAT: Final = 5
+"""The newest that this program knows."""
+PLAIN_FORMAT: Final = 4
+"""What a journal has as long as nothing was exported from it or imported: older programs can go on with it."""
 META: Final = "a/meta"
 COUNTERS: Final = "c/counters"
 ROW_OVERHEAD_BYTES: Final = 150

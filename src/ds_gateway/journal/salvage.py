@@ -203,7 +203,8 @@ def _fill(directory: Path, found: _Found, reason: str, settings: SalvageSettings
     if evidence.is_empty and files.failed_reads:
         raise JournalError(_no_reading(directory, reason))
     damaged = carver.damaged + len(evidence.damaged) + files.is_short
-    new = Identity(settings.gateway, new_identity(settings.gateway).install, evidence.first_install)
+    fresh = new_identity(settings.gateway).install
+    new = Identity(settings.gateway, fresh, evidence.first_install, evidence.first_gateway)
     disk = Disk(directory / STAGING)
     try:
         writing = _Writing(disk, begin(disk, new), settings)
@@ -292,6 +293,8 @@ class _Writing:
         starts = tuple(_ID_START + prefix.encode() for prefix in span.id_prefixes) or (_ID_START,)
         following_position = 0
         for number, segment in segments:
+            if span.without is not None and span.without[0] <= number <= span.without[1]:
+                continue
             if segment.first_position < following_position:
                 continue  # an old copy of one that was read already
             elements = segment.elements()

@@ -38,15 +38,19 @@ class StreamSnapshot:
     """The last position that was ever sent."""
     confirmed: int = 0
     """All positions up to this one are known to be in the stream."""
+    exported: int = 0
+    """Records that were moved away, and are sent by another gateway."""
+    imported: str = ""
+    """The export that its records came with; empty: they were accepted here."""
 
     @classmethod
     def of(cls, book: Book) -> StreamSnapshot:
         """The stream as its row says it."""
         return cls(
             number=book.number,
-            name=book.name,
+            name=book.title,
             url=book.url,
-            accepted=book.next_position - 1,
+            accepted=book.next_position - book.begins,
             in_journal=book.unresolved_records,
             in_stream=book.resolved_records,
             lost=book.lost_positions,
@@ -56,6 +60,8 @@ class StreamSnapshot:
             in_flight_seq=book.sealed.seq if book.sealed else 0,
             sealed=book.high_water,
             confirmed=_confirmed(book),
+            exported=book.exported_records,
+            imported=book.imported,
         )
 
 

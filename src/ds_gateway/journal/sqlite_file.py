@@ -15,6 +15,7 @@ DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What comes out of SQLite when its file is not what it wrote: in its messages it quotes the schema byte for byte,
 and Python cannot make text of every byte."""
 BUSY_SECONDS: Final = 10.0
+SQLITE_VERSION: Final = sqlite3.sqlite_version
 
 
 def connect(database: Path) -> sqlite3.Connection:

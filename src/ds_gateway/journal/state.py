@@ -33,6 +33,8 @@ class Identity:
 
     A salvaged journal is a new install, but what brokers hold for us must not be left behind with the old one.
     """
+    first_gateway: str = ""
+    """Likewise the gateway id, where the journal was given to another one (`adopting`); empty: this one."""
 
     @property
     def short_install(self) -> str:
@@ -45,9 +47,9 @@ class Identity:
         return f"{self.gateway}-{self.install}"
 
     @property
-    def session_suffix(self) -> str:
-        """What tells the client ids of two machines with one gateway id apart."""
-        return (self.first_install or self.install)[:6]
+    def mqtt_client(self) -> str:
+        """The client id that brokers know us by: its end tells two machines with one gateway id apart."""
+        return f"{self.first_gateway or self.gateway}-{(self.first_install or self.install)[:6]}"
 
 
 @dataclass(slots=True)
@@ -91,22 +93,25 @@ class State:
     """For each stream, the checksum of what was last announced about each device."""
     gates: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Rows of each source's gate, as they were at open."""
+    format: int = rows.PLAIN_FORMAT
+    """The format number that the journal has on the disk."""
     envelope: Envelope = "plain"
     """What stands around the control records that are written from now on; not in the journal."""
 
     def add(self, book: Book) -> None:
         """Know a stream."""
         self.books[book.number] = book
-        self.by_name[book.name] = book
+        self.by_name[book.title] = book
 
-    def new_book(self, name: str, url: str) -> Book:
-        """Begin a stream."""
+    def new_book(self, name: str, url: str, *, imported: str = "") -> Book:
+        """Begin a stream; ``imported``: for what comes with this export, which has a producer of its own."""
         book = Book(
             number=len(self.books) + 1,
             name=name,
             url=url,
-            producer_id=self.identity.producer_id,
+            producer_id=f"export-{imported}" if imported else self.identity.producer_id,
             incarnation=random_letters(6),
+            imported=imported,
         )
         self.add(book)
         return book
@@ -139,7 +144,7 @@ def load(disk: Disk, gateway: str) -> State:
             raise JournalDamagedError(f"journal row {rows.META} is missing, and others are there")
         return begin(disk, new_identity(gateway))
     fields = rows.decode_json(rows.META, meta)
-    state = State(check_meta(fields, gateway))
+    state = State(check_meta(fields, gateway), format=max(fields["format"], rows.PLAIN_FORMAT))
     for key in disk.keys_before(_FIRST_OF_THE_MANY):
         row = disk.read(key)
         if row is None:
@@ -151,10 +156,10 @@ def load(disk: Disk, gateway: str) -> State:
             raise JournalDamagedError(f"journal row {key} is damaged: {error!r}") from error
     if sorted(state.books) != list(range(1, len(state.books) + 1)):
         raise JournalDamagedError(f"journal rows of streams are missing: there are {sorted(state.books)}")
-    if fields["format"] < rows.FORMAT:
+    if fields["format"] < rows.PLAIN_FORMAT:
         # From here on rows are written that older programs take for damaged.
         with disk.transaction():
-            disk.write(rows.META, rows.encode_json(rows.META, {**fields, "format": rows.FORMAT}))
+            disk.write(rows.META, rows.encode_json(rows.META, {**fields, "format": rows.PLAIN_FORMAT}))
     return state
 
 
@@ -184,12 +189,19 @@ def begin_stream(disk: Disk, state: State, name: str, url: str) -> None:
 
 def begin(disk: Disk, identity: Identity) -> State:
     """Write the first row of a new journal."""
-    meta = {"format": rows.FORMAT, "gateway": identity.gateway, "install": identity.install}
+    with disk.transaction():
+        disk.write(rows.META, meta_row(identity, rows.PLAIN_FORMAT))
+    return State(identity)
+
+
+def meta_row(identity: Identity, number: int) -> bytes:
+    """The first row of a journal, with its format number."""
+    meta = {"format": number, "gateway": identity.gateway, "install": identity.install}
     if identity.first_install:
         meta["first_install"] = identity.first_install
-    with disk.transaction():
-        disk.write(rows.META, rows.encode_json(rows.META, meta))
-    return State(identity)
+    if identity.first_gateway:
+        meta["first_gateway"] = identity.first_gateway
+    return rows.encode_json(rows.META, meta)
 
 
 def check_meta(meta: dict[str, Any], gateway: str) -> Identity:
@@ -201,14 +213,14 @@ def check_meta(meta: dict[str, Any], gateway: str) -> Identity:
         )
     if meta["gateway"] != gateway:
         raise another_gateways(meta["gateway"], gateway)
-    return Identity(meta["gateway"], meta["install"], meta.get("first_install", ""))
+    return Identity(meta["gateway"], meta["install"], meta.get("first_install", ""), meta.get("first_gateway", ""))
 
 
 def another_gateways(owner: str, gateway: str) -> JournalIdentityError:
     """The error for a journal that is not this gateway's."""
     return JournalIdentityError(
         f"the journal belongs to gateway {owner!r}, but the configuration says {gateway!r}: set gateway.id back, "
-        "or give the new gateway a data_dir of its own"
+        "give the new gateway a data_dir of its own, or let `ds-gateway identity adopt` give it this journal"
     )
 
 

@@ -41,6 +41,11 @@ class StreamStore:
         # Looked up each time: after a rolled back transaction the books are new objects.
         return self._writer.state.books[self._stream]
 
+    @property
+    def name(self) -> str:
+        """What the stream is called at the server."""
+        return self._book.name
+
     async def load(self) -> ProducerState:
         """Return what the journal knows of the stream's producer."""
         # What an earlier producer resolved may not be committed yet, and its batch is not to be waited for.
@@ -54,7 +59,7 @@ class StreamStore:
     def _state(self, book: Book, batch: SealedBatch | None) -> ProducerState:
         settings = self._writer.settings
         # One producer for every journal with this gateway's id: a claim stops whoever else executes commands.
-        is_shared = book.name == settings.receipts
+        is_shared = book.title == settings.receipts
         return ProducerState(
             producer_id=settings.gateway if is_shared else book.producer_id,
             epoch=book.epoch,
@@ -98,7 +103,7 @@ class StreamStore:
         """Commit a new epoch under which everything is to be read back; devices are announced again."""
 
         def apply(book: Book, plan: Plan) -> None:
-            if book.high_water < book.own_position:
+            if book.high_water < book.own_position and not book.imported:
                 # Nothing was ever sealed. A later self of a journal that was rolled back may have sent what is
                 # open, before the anchor.
                 book.kept_anchor = None
@@ -232,19 +237,24 @@ class StreamStore:
             device="@gateway",
             time_ns=time.time_ns(),
             kind=kind,
-            info=orjson.dumps({**self._birth, "epoch": epoch}),
+            info=orjson.dumps({**self._birth, **self._import, "epoch": epoch}),
             clock=self._writer.wall_clock.stamp()[1],
             envelope=self._writer.state.envelope,
         )
         return b"[" + element(f"b.{epoch}.{random_letters(16)}", tail) + b"]"
+
+    @property
+    def _import(self) -> dict[str, str]:
+        return {"import": self._book.imported} if self._book.imported else {}
 
     def finder(self, batch: SealedBatch) -> IdFinder:
         """Return a finder for the sealed batch."""
         book = self._book
         assert book.sealed is not None and book.sealed.seq == batch.seq, "only the sealed batch is looked for"  # noqa: PT018
         # What is sealed is sent under the present incarnation, whatever came before it.
-        prefix = f"{self._writer.state.identity.short_install}.{book.incarnation}."
-        return IdFinder(prefix, batch.body, book.high_water)
+        install = book.install or self._writer.state.identity.short_install
+        prefix = f"{install}.{book.incarnation}."
+        return IdFinder(prefix, batch.body, book.high_water, book.moved, is_import=bool(book.imported))
 
     async def _change(self, apply: Callable[[Book, Plan], None]) -> None:
         done: Future[None] = Future()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ds_gateway.journal.contents import UNKNOWN, digest, parse_page
@@ -60,6 +60,10 @@ class Expected:
     """The first position that is not known to be in the stream."""
     held: Held
     """The records that may have been sent, as far as they are here."""
+    moved: Spans = field(default_factory=Spans)
+    """Positions that were exported: whether they are in the stream is not this journal's business."""
+    is_import: bool = False
+    """Whether others go on counting under these prefixes: what lies beyond is none of ours, and no clash."""
 
 
 class JournalSurvey:
@@ -88,7 +92,7 @@ class JournalSurvey:
         prefix, position = found
         expected = self._expected
         if position > expected.high_water:
-            if prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
+            if not expected.is_import and prefix == self._prefixes[-1] and len(self.others) < MAX_FOREIGN:
                 self.others[position] = digest(message)
         elif prefix == self._prefix_at(position):
             if expected.held.get(position) in {UNKNOWN, digest(message)}:
@@ -117,6 +121,12 @@ class JournalSurvey:
         return next(prefix for prefix, last in self._expected.prefixes if position <= last)
 
     @property
+    def there(self) -> Spans:
+        """What was found, and what is not this journal's any more."""
+        moved = self._expected.moved
+        return Spans([*self.found, *moved], bounded=False) if moved else self.found
+
+    @property
     def foreign(self) -> bool:
         """Whether there are records under our identity that are not ours."""
         return bool(self.others) or self._clash
@@ -128,7 +138,7 @@ class JournalSurvey:
         first = expected.held.first
         if first is None or first >= expected.unresolved:
             return expected.sent
-        return bool(self.found.missing(first, expected.unresolved - 1))
+        return bool(self.there.missing(first, expected.unresolved - 1))
 
     @property
     def kept_from(self) -> int:
@@ -145,4 +155,4 @@ class JournalSurvey:
     def undecided(self) -> bool:
         """Whether unresolved records were not found where the server may have expired them."""
         last = min(self._expected.high_water, self.kept_from - 1)
-        return bool(self.found.missing(self._expected.unresolved, last))
+        return bool(self.there.missing(self._expected.unresolved, last))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.intake import Intake
     from ds_gateway.journal.plan import Plan
-    from ds_gateway.journal.requests import Change, Demand, Resolution
+    from ds_gateway.journal.requests import Change, Demand, Resolution, Task
     from ds_gateway.journal.room import Room
     from ds_gateway.journal.state import State
     from ds_gateway.records import Item
@@ -44,6 +44,7 @@ class Committed:
         self.quarantined = state.counters.quarantined
         self.losses = {cause: (entries, count) for cause, (entries, count) in state.counters.losses.items()}
         self.receipt_room = self._room.receipts_left(state)
+        self.room = self._room.left(state)
 
     def confirm(self, resolution: Resolution) -> None:
         """A batch is in its stream. Any thread, under the writer's lock."""
@@ -92,7 +93,7 @@ def tell_sources(taken: Sequence[tuple[Intake, list[Item]]], commit: int) -> Non
         intake.settle(items)
 
 
-def answer_changes(changes: Sequence[Change], failed: Mapping[int, JournalDamagedError]) -> None:
+def answer_changes(changes: Sequence[Change | Task], failed: Mapping[int, JournalDamagedError]) -> None:
     """Tell the uplinks that their changes are made, or, by their place, that they have failed."""
     for place, change in enumerate(changes):
         if not change.done.set_running_or_notify_cancel():

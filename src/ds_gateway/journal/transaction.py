@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from ds_gateway.errors import JournalDamagedError
 from ds_gateway.journal import clocks, rows
 from ds_gateway.journal.book import Run
+from ds_gateway.journal.exported import own_before
+from ds_gateway.journal.state import meta_row
 from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
@@ -71,6 +73,24 @@ class Transaction:
         """The streams that the transaction changes."""
         return list(self._touched.values())
 
+    def books(self) -> list[Book]:
+        """All streams."""
+        return list(self._state.books.values())
+
+    def book_named(self, title: str) -> Book | None:
+        """The stream with this title; None if there is none."""
+        return self._state.by_name.get(title)
+
+    def new_import(self, name: str, export: str) -> Book:
+        """Begin a stream for what came with an export."""
+        return self._state.new_book(name, self._url, imported=export)
+
+    def raise_format(self) -> None:
+        """From this transaction on the journal has rows that older programs must not touch."""
+        if self._state.format < rows.FORMAT:
+            self._state.format = rows.FORMAT
+            self.rows[rows.META] = meta_row(self._state.identity, rows.FORMAT)
+
     def touch(self, book: Book) -> None:
         """The stream's row is to be written."""
         self._touched[book.number] = book
@@ -106,7 +126,8 @@ class Transaction:
     def clock_said(self, book: Book) -> bytes:
         """What a record that the journal makes itself, in this stream, says of the clock."""
         clock, said = self._wall_clock.stamp()
-        if clock is not None and said:
+        # Nothing follows in what was imported: its positions are all given.
+        if clock is not None and said and not book.imported:
             clocks.note(book, clock)
             self.touch(book)
         return said
@@ -129,7 +150,7 @@ class Transaction:
             raise JournalDamagedError(f"journal row {key} of stream {book.name} is missing")
         segment = rows.decode_segment(key, row)
         if number < book.reborn_segment and segment.count:
-            segment = _renamed(book, segment)
+            segment = renamed(book, segment)
         return row, segment
 
     def kept(self, book: Book, number: int) -> tuple[Run, str] | None:
@@ -146,10 +167,10 @@ class Transaction:
         """The last position before a segment, as far as that can be told from what is readable behind it."""
         for following in book.numbers(number, book.next_segment):
             try:
-                return self.segment(book, following)[1].first_position - 1
+                return own_before(book.exported, self.segment(book, following)[1].first_position - 1)
             except JournalDamagedError:
                 continue
-        return book.next_position - 1
+        return own_before(book.exported, book.next_position - 1)
 
     def weigh(self, book: Book) -> None:
         """Count the bytes of what is open anew: a row that was damaged does not tell how long it was."""
@@ -189,7 +210,7 @@ class Transaction:
         return self.rows
 
 
-def _renamed(book: Book, segment: rows.Segment) -> rows.Segment:
+def renamed(book: Book, segment: rows.Segment) -> rows.Segment:
     """A segment under the incarnations that its positions belong to now."""
     elements = [
         rows.with_incarnation(element, book.incarnation_at(int(record_id.rpartition(".")[2])))

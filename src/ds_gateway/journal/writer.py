@@ -20,7 +20,7 @@ from ds_gateway.errors import JournalDamagedError, JournalError
 from ds_gateway.journal import telling
 from ds_gateway.journal.disk import DiskFullError
 from ds_gateway.journal.plan import Plan
-from ds_gateway.journal.requests import Change, Demand, Resolution
+from ds_gateway.journal.requests import Change, Demand, Resolution, Task
 from ds_gateway.journal.room import Room
 from ds_gateway.journal.state import State, load
 from ds_gateway.journal.telling import Committed
@@ -97,7 +97,7 @@ class Writer:
         self._condition = threading.Condition()
         self._intakes: list[Intake] = []
         self._new_intakes: list[Intake] = []
-        self._changes: list[Change] = []
+        self._changes: list[Change | Task] = []
         self._resolutions: list[Resolution] = []
         self._lazy_since: float | None = None
         self._demands: dict[int, Demand] = {}
@@ -142,13 +142,13 @@ class Writer:
             self._new_intakes.append(intake)
             self._condition.notify()
 
-    def submit(self, request: Change | Resolution | Demand) -> None:
+    def submit(self, request: Change | Task | Resolution | Demand) -> None:
         """Queue a request of an uplink. Raises `JournalError` when the writer is gone."""
         with self._condition:
             if self.failure is not None or self._stopping:
                 raise JournalError("the journal is closed") from self.failure
             match request:
-                case Change():
+                case Change() | Task():
                     self._changes.append(request)
                 case Resolution():
                     self._resolutions.append(request)
@@ -312,12 +312,15 @@ class Writer:
                 plan.accept([*admitted, *map(Item, intake.gate.losses())], admission.refusal)
                 plan.gate(intake.source, intake.gate.changes())
 
-    def _apply(self, changes: list[Change], plan: Plan) -> dict[int, JournalDamagedError]:
+    def _apply(self, changes: list[Change | Task], plan: Plan) -> dict[int, JournalDamagedError]:
         """Make the changes; return those that met damage, by their place. Such a one has changed nothing."""
         failed: dict[int, JournalDamagedError] = {}
         for place, change in enumerate(changes):
             try:
-                change.apply(self.state.books[change.stream], plan)
+                if isinstance(change, Task):
+                    change.apply(plan)
+                else:
+                    change.apply(self.state.books[change.stream], plan)
             except JournalDamagedError as error:
                 failed[place] = error
         return failed
@@ -358,7 +361,7 @@ class Writer:
     def _back_out(
         self,
         error: DiskFullError,
-        changes: list[Change],
+        changes: list[Change | Task],
         resolutions: list[Resolution],
         taken: list[tuple[Intake, list[Item]]],
     ) -> None:
@@ -377,7 +380,7 @@ class Writer:
     def _tell(
         self,
         plan: Plan,
-        changes: list[Change],
+        changes: list[Change | Task],
         failed: Mapping[int, JournalDamagedError],
         taken: list[tuple[Intake, list[Item]]],
         batches: list[tuple[Demand, SealedBatch | JournalDamagedError]],

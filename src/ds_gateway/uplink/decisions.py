@@ -5,6 +5,7 @@
 | the configuration  | `usual`                | anything                                       |
 | an operator        | `decided`              | halted, parked; to look again also idle, waiting |
 | the hourly look    | `looking_again`        | idle                                           |
+| an import          | `importing`            | anything                                       |
 | a move (`settle`)  | `settling`             | halted, as its last batch is at another server |
 """
 
@@ -58,6 +59,11 @@ def usual(server: ServerSettings, exactly_once: ExactlyOnceSettings) -> Policy:
 def fencing(policy: Policy) -> Policy:
     """What it may do where nobody else must write under this identity: to claim at every start."""
     return replace(policy, fence_on_start=True)
+
+
+def importing(policy: Policy) -> Policy:
+    """What it may do with what was imported: a copy of it that was imported elsewhere is not to be fenced."""
+    return replace(policy, fence_on_start=False)
 
 
 def decided(policy: Policy, *, claim: bool, bisect: bool) -> Policy:

@@ -88,8 +88,12 @@ class Uplink:
         url: str,
         on_stopped: Callable[[str], None] = lambda _reason: None,
         on_claim: Callable[[], None] = lambda: None,
+        *,
+        stream: str = "",
     ) -> None:
         self.name = name
+        self.stream = stream or name
+        """What it is called at the server."""
         self.url = url
         self.on_stopped = on_stopped
         """Told why the stream stopped; told nothing (empty) when it goes on."""
@@ -107,6 +111,11 @@ class Uplink:
         None before, while a repair claims another one, and when the stream has stopped.
         """
         self.why = ""
+
+    @property
+    def is_import(self) -> bool:
+        """Whether its records came from another journal."""
+        return self.stream != self.name
 
     async def run(
         self,

@@ -71,8 +71,10 @@ class Uplinks:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stranded: dict[int, Stranded] = {}
 
-    def add(self, number: int, name: str, url: str, store: StreamStore) -> None:
+    def add(self, number: int, name: str, url: str, store: StreamStore, *, stream: str = "") -> None:
         """Begin to send a stream's records, if that is not going on yet.
+
+        ``stream``: its name at the server, where that is another one: what was imported has a title of its own.
 
         ``url`` says which server the stream's producer belongs to; with another one than the configured, a
         batch is unresolved there, and sending it here could store it twice.
@@ -84,9 +86,10 @@ class Uplinks:
         self._stores[number] = store
         uplink = self._uplinks[number] = Uplink(
             name,
-            f"{self._base_url}/{stream_path(name)}",
+            f"{self._base_url}/{stream_path(stream or name)}",
             lambda reason: self._on_stopped(number, reason),
             self._on_claim if name == self._fenced else lambda: None,
+            stream=stream,
         )
         if url != self._server_url:
             self._stranded[number] = Stranded(uplink, store, url)
@@ -105,6 +108,8 @@ class Uplinks:
     ) -> None:
         uplink.on_stopped("")
         usual = decisions.fencing(self._policy) if uplink.name == self._fenced else self._policy
+        if uplink.is_import:
+            usual = decisions.importing(usual)
         policies = [usual] if policy is None else [usual, policy]
 
         def make_producer(uplink: Uplink) -> StoreProducer:
@@ -170,7 +175,7 @@ class Uplinks:
         reason = uplink.reason
         uplink.state, uplink.reason, uplink.last_error = "settling", decisions.asking(old.url), ""
         producer = StoreProducer(
-            f"{old.base_url}/{stream_path(uplink.name)}",
+            f"{old.base_url}/{stream_path(uplink.stream)}",
             stranded.store,
             client=client,
             headers=request_headers(old),

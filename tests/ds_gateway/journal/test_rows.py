@@ -67,4 +67,4 @@ def test_a_journal_of_format_2_goes_on_and_is_refused_by_its_program_from_then_o
     box.close()
     with closing(sqlite3.connect(tmp_path / "data" / "journal" / "cache.db")) as connection:
         (row,) = connection.execute("SELECT value FROM Cache WHERE key = ?", (rows.META,)).fetchone()
-    assert rows.decode_json(rows.META, row)["format"] == rows.FORMAT
+    assert rows.decode_json(rows.META, row)["format"] == rows.PLAIN_FORMAT

@@ -159,11 +159,11 @@ class TestADamagedSmallRow:
         for _ in range(2):
             journal = Journal.open(data, gateway=GATEWAY, url=URL, limits=LIMITS)
             assert journal.identity.install != old
-            assert journal.identity.session_suffix == old[:6]
+            assert journal.identity.mqtt_client == f"g-{old[:6]}"
             journal.stop()
         damage_row(data, journal_rows.META)
         journal = Journal.open(data, gateway=GATEWAY, url=URL, limits=LIMITS)
-        assert journal.identity.session_suffix == old[:6], "over a second salvage, too"
+        assert journal.identity.mqtt_client == f"g-{old[:6]}", "over a second salvage, too"
         journal.stop()
 
     def test_the_damaged_journal_is_kept_whole(self, closed: Image, data: Path) -> None:
