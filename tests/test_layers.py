@@ -20,8 +20,8 @@ LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands"),  # 0
     ("logs", "notify", "config", "clock"),  # 1
-    ("timekeeping", "times", "captures"),  # 1
-    ("framing", "decoding"),  # 1
+    ("timekeeping", "times", "captures", "tls", "x509"),  # 1
+    ("framing", "decoding", "certificates"),  # 1
     ("mapping",),  # 1
     ("journal", "mqtt", "serial_port"),  # 2
     ("uplink", "downlink", "embedded"),  # 3
