@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands"),  # 0
-    ("logs", "notify", "config", "clock"),  # 1
+    ("logs", "notify", "config", "clock", "signals"),  # 1
     ("timekeeping", "times", "captures", "tls", "x509"),  # 1
     ("framing", "decoding", "certificates"),  # 1
     ("mapping",),  # 1
@@ -29,7 +29,7 @@ LAYERS: Final = (
     ("dialogue",),  # 3
     ("resolver", "quarantine", "trying"),  # 3
     ("audit", "reloading"),  # 3
-    ("status",),  # 4
+    ("status", "health"),  # 4
     ("metrics", "control", "tapping"),  # 4
     ("listening",),  # 4
     ("assembly",),  # 5
@@ -58,6 +58,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.audit*",  # its signatures
         "ds_gateway.dialogue",  # its signatures
         "ds_gateway.downlink*",  # its signatures
+        "ds_gateway.gateway",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),
