@@ -138,7 +138,9 @@ class LogSettings(Model):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity.")
-    format: Literal["auto", "logfmt", "json"] = Field("auto", description="logfmt on a terminal, else JSON.")
+    format: Literal["auto", "logfmt", "json"] = Field(
+        "auto", description="auto: logfmt on a terminal, fields for systemd's journal, else JSON."
+    )
 
 
 class LimitSettings(Model):
