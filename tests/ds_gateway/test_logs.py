@@ -192,7 +192,8 @@ class TestTheJournalOfSystemd:
         }
 
     def test_has_values_of_many_lines_that_pose_as_no_others(self, log: logging.Logger, journal: Journal) -> None:
-        event(log, "info", "x", topic="a\nPRIORITY=0\nMESSAGE=false", **{"9odd-näme": 1, "\n": 2})
+        odd: dict[str, Any] = {"9odd-näme": 1, "\n": 2}
+        event(log, "info", "x", topic="a\nPRIORITY=0\nMESSAGE=false", **odd)
         entry = journal.entry()
         assert (entry["PRIORITY"], entry["DSG_TOPIC"]) == ("6", "a\nPRIORITY=0\nMESSAGE=false")
         assert entry["DSG_9ODD_N_ME"] == "1"

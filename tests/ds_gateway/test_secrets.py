@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -46,7 +46,7 @@ def test_are_told_nowhere(processes: Processes, tmp_path: Path, way: str) -> Non
         Mosquitto(tmp_path / "broker", users={"somebody": "else"}) as broker,
     ):
         front.rule = refuse
-        settings = {
+        settings: dict[str, Any] = {
             "gateway": {"id": GATEWAY},
             "server": {
                 "url": front.base_url,

@@ -12,7 +12,7 @@ import orjson
 from ds_gateway.health import report
 from durable_streams import DurableStream
 from durable_streams.testing import InMemoryStreamServer
-from harness.status_document import document
+from harness.status_document import OWN, document
 
 if TYPE_CHECKING:
     import pytest
@@ -66,9 +66,9 @@ def test_its_program_tells_of_boxes_that_are_silent_or_in_trouble(
 
 def test_its_record_has_the_members_that_records_have() -> None:
     shown = orjson.loads(block("json"))["info"]
-    written = said(
-        document(certificates=[{"name": "server", "not_after": "2030-01-01T00:00:00Z", "problem": "x"}])
-    )
+    status = document(certificates=[{"name": "server", "not_after": "2030-01-01T00:00:00Z", "problem": "x"}])
+    starts = {"boots": 1, "starts": 1}
+    written = orjson.loads(report.info(status, OWN, reason="change", starts=starts, age_seconds=None))
     assert list(shown) == list(written)
     assert {key: list(shown[key]) for key in ("clock", "disk", "backlog")} == {
         key: list(written[key]) for key in ("clock", "disk", "backlog")

@@ -108,6 +108,6 @@ class TestWithoutANetwork:
     def test_it_is_never_more_than_so_many(self, most: int, steps: list[tuple[float, bool]]) -> None:
         run, now = Run(most=most), 0.0
         for seconds, has_changed in steps:
-            run.until(now + 0.01, begin=now, step=1, changes=lambda _now, is_one=has_changed: is_one, away=True)
+            run.until(now + 0.01, begin=now, step=1, changes=always if has_changed else never, away=True)
             now += seconds
             assert run.waiting <= most
