@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 # its own and from itself, never sideways. The architecture's number of each layer stands beside it.
 LAYERS: Final = (
     ("errors",),  # 0
-    ("records", "spans", "commands"),  # 0
-    ("logs", "notify", "config", "clock"),  # 1
-    ("timekeeping", "times", "captures"),  # 1
-    ("framing", "decoding"),  # 1
+    ("records", "spans", "commands", "journald"),  # 0
+    ("logs", "notify", "config", "clock", "signals"),  # 1
+    ("timekeeping", "times", "captures", "tls", "x509"),  # 1
+    ("framing", "decoding", "certificates"),  # 1
     ("mapping",),  # 1
     ("journal", "mqtt", "serial_port"),  # 2
     ("uplink", "downlink", "embedded"),  # 3
@@ -30,7 +30,7 @@ LAYERS: Final = (
     ("resolver", "quarantine", "trying", "inspecting", "following", "exports"),  # 3
     ("transfer",),  # 3
     ("audit", "reloading"),  # 3
-    ("status",),  # 4
+    ("status", "health"),  # 4
     ("metrics", "control", "tapping"),  # 4
     ("listening",),  # 4
     ("assembly",),  # 5
@@ -59,6 +59,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "ds_gateway.audit*",  # its signatures
         "ds_gateway.dialogue",  # its signatures
         "ds_gateway.downlink*",  # its signatures
+        "ds_gateway.gateway",  # its signatures
     ),
     "sqlite3": ("durable_streams._store_file", "durable_streams.server*", "ds_gateway.journal*"),
     "yaml": ("ds_gateway.config*",),

@@ -21,6 +21,7 @@ from ds_gateway.transfer import Place, Transfer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ds_gateway.certificates import Certificates
     from ds_gateway.config.models import Settings
     from ds_gateway.config.mqtt import MqttSettings
     from ds_gateway.config.serial_port import SerialSettings
@@ -47,13 +48,13 @@ class Source:
     pipeline: MqttPipeline | SerialPipeline
     intake: Intake
 
-    def status(self) -> SourceStatus:
-        """How it is now."""
+    def status(self, *, with_devices: bool = True) -> SourceStatus:
+        """How it is now, with the last readings of its devices or without."""
         return SourceStatus(
             name=self.name,
             snapshot=self.source.snapshot(),
             waiting_bytes=self.intake.waiting_bytes,
-            readings=self.pipeline.devices(),
+            readings=self.pipeline.devices() if with_devices else {},
             alarms=self.pipeline.alarms,
         )
 
@@ -106,11 +107,17 @@ def open_journal(
     )
 
 
-def sources(settings: Settings, journal: Journal, routes: CommandRoutes, wall_clock: WallClock) -> list[Source]:
-    """All brokers and ports."""
+def sources(
+    settings: Settings,
+    journal: Journal,
+    routes: CommandRoutes,
+    wall_clock: WallClock,
+    certificates: Certificates,
+) -> list[Source]:
+    """All brokers and ports. ``certificates`` is told by which ones brokers are accepted."""
     return [
         *(
-            mqtt_source(name, mqtt, settings, journal, routes, wall_clock=wall_clock)
+            mqtt_source(name, mqtt, settings, journal, routes, wall_clock=wall_clock, certificates=certificates)
             for name, mqtt in settings.mqtt.items()
         ),
         *(
@@ -128,6 +135,7 @@ def mqtt_source(
     routes: CommandRoutes,
     *,
     wall_clock: WallClock,
+    certificates: Certificates,
 ) -> Source:
     """One broker."""
     pipeline = MqttPipeline(
@@ -154,6 +162,7 @@ def mqtt_source(
         ),
         pipeline=pipeline,
         on_dropped=pipeline.forget_reports,
+        on_shown=partial(certificates.shown, f"mqtt.{name}", broker.url),
         intake_factory=make_intake,
         data_dir=Path(settings.data_dir),
         journal_commit=journal.commit_at_open,

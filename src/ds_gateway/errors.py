@@ -9,6 +9,7 @@ GatewayError
 |   +-- JournalDamagedError   a row does not carry the bytes that were written
 |   +-- JournalUnreadableError  SQLite or the disk cannot read the file; the next start salvages
 +-- DeviceError       a broker or a port; retried for ever, so it is seen in states and logs only
++-- CertificateError  files with certificates cannot be used
 +-- UplinkError       a stream's uplink stopped; the reason is in its status
 +-- DownlinkError     commands cannot be read now; tried again for ever, and seen in the status
 +-- ControlError      the control socket: nobody there, or it refused
@@ -80,6 +81,10 @@ class JournalUnreadableError(JournalError):
 
 class DeviceError(GatewayError):
     """A broker or a port cannot be used now."""
+
+
+class CertificateError(GatewayError):
+    """Files with certificates cannot be used; the text names the file at fault."""
 
 
 class UplinkError(GatewayError):

@@ -15,17 +15,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ds_gateway import __version__, assembly
+from ds_gateway import __version__, assembly, signals
 from ds_gateway.clock import is_synchronised
 from ds_gateway.control import ControlServer
 from ds_gateway.downlink.service import Downlink
 from ds_gateway.downlink.surroundings import Surroundings
 from ds_gateway.errors import ControlError
+from ds_gateway.health import Health
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.notify import Feeding
@@ -39,6 +39,8 @@ from ds_gateway.uplink import Uplinks, http_client, request_headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import httpx
+
     from ds_gateway.config.last_valid import Refused
     from ds_gateway.config.loader import Loaded
     from ds_gateway.control import Verb
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
 
 _log = logger("gateway")
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Both mean: no more intake, drain, exit 0. So does SIGHUP of a terminal that is closed; a service takes up its
-changed configuration then."""
 FINISH_SECONDS: Final = 3.0
 """How long commands that are with their devices may take at the end."""
 SETTLE_SECONDS: Final = 10.0
@@ -99,6 +98,7 @@ class Gateway:
         self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
         self._sources: list[assembly.Source] = []
         settings = loaded.settings
+        self._health = Health(settings)
         self._about = About(
             gateway=settings.gateway.id,
             version=__version__,
@@ -123,7 +123,7 @@ class Gateway:
             trusted=settings.gateway.clock == "trusted", envelope=settings.gateway.envelope
         )
         self._embedded = assembly.embedded_server(settings)
-        client = http_client(settings.server, None if self._embedded is None else self._embedded.transport())
+        client = self._client()
         self._uplinks = Uplinks(
             settings.server,
             settings.batch,
@@ -161,6 +161,7 @@ class Gateway:
                 feeding = asyncio.create_task(self._feed(), name="watchdog")
                 await self._stop()
         finally:
+            await self._health.end()
             if self._downlink is not None:
                 await self._downlink.stop()
                 await self._downlink_client.aclose()
@@ -173,7 +174,7 @@ class Gateway:
                 feeding.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await feeding
-            await self._restore_signals(loop)
+            await signals.restore(loop)
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
         return 1 if failed else 0
@@ -200,21 +201,12 @@ class Gateway:
         return self._reloading is not None and self._reloading.has_begun
 
     def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._end)
         hang_up = self._end if self._reloading is None or has_terminal() else self._reloading.hang_up
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        signals.catch(loop, self._end, hang_up)
 
-    async def _restore_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From here on a signal ends the process: everything is committed. What came before still counts."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        for _ in range(3):  # turns of the loop: its pipe is read, the signal is told, `_end` is called
-            await asyncio.sleep(0)
-        for number in (*STOP_SIGNALS, signal.SIGHUP):
-            loop.remove_signal_handler(number)
-        # Whatever it asks for is under way; and whoever starts anew must not die of it in between.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    def _client(self) -> httpx.AsyncClient:
+        transport = None if self._embedded is None else self._embedded.transport()
+        return http_client(self._loaded.settings.server, transport, self._health.certificates)
 
     def _open_journal(self, loop: asyncio.AbstractEventLoop) -> Journal:
         def on_stream(book: Book) -> None:
@@ -232,7 +224,9 @@ class Gateway:
     # -- start
 
     def _start(self) -> None:
-        self._sources = assembly.sources(self._loaded.settings, self._journal, self._routes, self._timekeeper)
+        self._sources = assembly.sources(
+            self._loaded.settings, self._journal, self._routes, self._timekeeper, self._health.certificates
+        )
         if self._routes:
             self._downlink = self._make_downlink()
         self._journal.start()
@@ -244,6 +238,7 @@ class Gateway:
         for number, name, url in self._journal.streams():
             if name != self._receipts:
                 self._add_stream(number, name, url)
+        self._health.start(self._journal, self._timekeeper, lambda: self._status({"devices": False}))
         event(
             _log,
             "info",
@@ -265,9 +260,7 @@ class Gateway:
     def _make_downlink(self) -> Downlink:
         settings = self._loaded.settings
         # A client of its own: reads that last for minutes take no connection away from the uplinks.
-        self._downlink_client = http_client(
-            settings.server, None if self._embedded is None else self._embedded.transport()
-        )
+        self._downlink_client = self._client()
         return Downlink(
             assembly.downlink_options(settings, self._receipts, dry_run=self._dry_run_commands),
             Surroundings(
@@ -377,17 +370,22 @@ class Gateway:
             embedded="" if self._embedded is None else self._embedded.snapshot().reason,
             downlink="" if self._downlink is None else self._downlink.trouble,
             config="" if self._about.refused is None else str(self._about.refused.problems[0]),
+            certificates=self._health.trouble,
         )
 
-    def _status(self, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _status(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        with_devices = arguments.get("devices") is not False
         return document(
             self._about,
-            [each.status() for each in self._sources],
+            [each.status(with_devices=with_devices) for each in self._sources],
             self._journal.snapshot(),
             self._uplinks.snapshots(),
             None if self._embedded is None else self._embedded.snapshot(),
             downlink=None if self._downlink is None else self._downlink.summary(),
             clock=self._timekeeper.summary(),
+            health=self._health.summary(),
+            certificates=self._health.certificates_now(),
+            oldest_seconds=self._health.oldest_seconds,
         )
 
     # -- stop
@@ -398,6 +396,7 @@ class Gateway:
         else:
             self._notifier.stopping("stopping: no more intake")
         event(_log, "info", "gateway.stopping", reload=self._is_reloading)
+        await self._health.stop()
         if self._downlink is not None:
             await self._downlink.finish(FINISH_SECONDS)
             await self._downlink.stop()

@@ -1,9 +1,11 @@
-"""Log events: a name with key-values, as logfmt for people and as JSON lines for machines.
+"""Log events: a name with key-values, as logfmt for people, fields for systemd's journal, or JSON for machines.
 
     event(_log, "warning", "serial.port.waiting", source="scale-1", reason="no such device")
 
 Names are ``layer.thing.happened``; there is one logger a layer, below ``ds_gateway``. A repeat (same name, same
 texts; numbers may differ) within a minute is only counted, and the count told once when the minute is over.
+While it goes on the next counts come after two minutes, four, ... a quarter of an hour: days without a server stay
+small.
 What is never logged: payloads, and secrets (a `SecretStr` shows as stars).
 """
 
@@ -11,12 +13,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
+from ds_gateway import journald
 from ds_gateway.records import rfc3339
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = "ds_gateway"
 REPEAT_SECONDS: Final = 60.0
+MAX_REPEAT_SECONDS: Final = 900.0
 _MAX_REMEMBERED: Final = 1000
 _MAX_CHARACTERS: Final = 2000
 _VALUES: Final = "event_values"
@@ -34,6 +39,8 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_PRIORITIES: Final = {logging.DEBUG: "7", logging.INFO: "6", logging.WARNING: "4", logging.ERROR: "3"}
+"""Of syslog, which the journal has."""
 _BARE = re.compile(r"[^\s\"=\\\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _VALUES}
 
@@ -53,12 +60,11 @@ def event(
 def setup(level: str, form: Literal["auto", "logfmt", "json"], *, stream: TextIO | None = None) -> None:
     """Send the process's log to ``stream`` (standard error); replaces what an earlier call set up.
 
-    ``auto`` is logfmt on a terminal, otherwise JSON. Other libraries' loggers speak from warning on.
+    ``auto`` is logfmt on a terminal, fields where it is systemd's journal, otherwise JSON. Other libraries'
+    loggers speak from warning on.
     """
     stream = stream or sys.stderr
-    is_json = form == "json" or (form == "auto" and not stream.isatty())
-    handler = EventHandler(stream)
-    handler.setFormatter(JsonFormatter() if is_json else LogfmtFormatter())
+    handler = _handler(form, stream)
     root = logging.getLogger()
     for old in [each for each in root.handlers if isinstance(each, EventHandler)]:
         root.removeHandler(old)
@@ -66,6 +72,22 @@ def setup(level: str, form: Literal["auto", "logfmt", "json"], *, stream: TextIO
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(_LEVELS[level])
+
+
+def _handler(form: Literal["auto", "logfmt", "json"], stream: TextIO) -> EventHandler:
+    if form == "auto" and _is_journal(stream):
+        return JournalHandler(stream, journald.Journald())
+    handler = EventHandler(stream)
+    is_json = form == "json" or (form == "auto" and not stream.isatty())
+    handler.setFormatter(JsonFormatter() if is_json else LogfmtFormatter())
+    return handler
+
+
+def _is_journal(stream: TextIO) -> bool:
+    try:
+        return journald.is_connected(os.environ, stream.fileno())
+    except (OSError, ValueError):  # no file, or a closed one
+        return False
 
 
 class JsonFormatter(logging.Formatter):
@@ -127,17 +149,19 @@ class _Seen:
 
     until: float
     newest: logging.LogRecord
+    window: float = REPEAT_SECONDS
     count: int = 0
 
 
 class Repeats:
-    """Which records to write: the first of its kind, and after a minute the newest with the count. Pure.
+    """Which records to write: the first of its kind, and when its window is over the newest with the count. Pure.
 
     ``now`` is monotonic, in seconds.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[object, ...], _Seen] = {}
+        self._next_due = float("inf")
 
     def pass_on(self, record: logging.LogRecord, now: float) -> list[logging.LogRecord]:
         """The records to write now that this one came."""
@@ -151,20 +175,29 @@ class Repeats:
         if len(self._seen) >= _MAX_REMEMBERED:
             oldest = next(iter(self._seen))
             due += _summary(self._seen.pop(oldest))
-        self._seen[kind] = _Seen(now + REPEAT_SECONDS, record)
+        self._remember(kind, _Seen(now + REPEAT_SECONDS, record))
         return [*due, record]
 
     def due(self, now: float) -> list[logging.LogRecord]:
-        """Counts whose minute is over by now; they begin anew."""
+        """Counts whose window is over by now. What was repeated has a longer one next, else it is forgotten."""
+        if now < self._next_due:
+            return []
+        over = [(kind, seen) for kind, seen in self._seen.items() if seen.until <= now]
+        self._next_due = min(
+            (seen.until for seen in self._seen.values() if seen.until > now), default=float("inf")
+        )
         told: list[logging.LogRecord] = []
-        # A dict keeps the order of insertion, and all wait the same time: the first that is not due ends it.
-        while self._seen:
-            kind, seen = next(iter(self._seen.items()))
-            if seen.until > now:
-                break
+        for kind, seen in over:
             del self._seen[kind]
             told += _summary(seen)
+            if seen.count:
+                window = min(2 * seen.window, MAX_REPEAT_SECONDS)
+                self._remember(kind, _Seen(now + window, seen.newest, window))
         return told
+
+    def _remember(self, kind: tuple[object, ...], seen: _Seen) -> None:
+        self._seen[kind] = seen
+        self._next_due = min(self._next_due, seen.until)
 
 
 def _summary(seen: _Seen) -> list[logging.LogRecord]:
@@ -197,17 +230,62 @@ class EventHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """Write what is due. Called with the handler's lock held."""
         if record.levelno <= logging.DEBUG:
-            super().emit(record)
+            self.write(record)
             return
         for each in self._repeats.pass_on(record, self._monotonic()):
-            super().emit(each)
+            self.write(each)
+
+    def write(self, record: logging.LogRecord) -> None:
+        """Write this one, whatever came before."""
+        super().emit(record)
 
     def close(self) -> None:
         """Tell the counts that are still held back."""
         self.acquire()
         try:
             for each in self._repeats.due(float("inf")):
-                super().emit(each)
+                self.write(each)
         finally:
             self.release()
         super().close()
+
+
+class JournalHandler(EventHandler):
+    """Writes events to systemd's journal as fields; what it does not take goes to the stream as JSON."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        journal: journald.Journald,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(stream, monotonic=monotonic)
+        self._journal = journal
+        self._text = LogfmtFormatter()
+        self.setFormatter(JsonFormatter())
+
+    def write(self, record: logging.LogRecord) -> None:
+        """Write this one, whatever came before."""
+        try:
+            self._journal.send(self._fields(record))
+        except OSError:
+            super().write(record)
+
+    def close(self) -> None:
+        """Tell the counts that are still held back, and give the socket back."""
+        super().close()
+        self._journal.close()
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, str]:
+        name = str(_bounded(record.getMessage()))
+        values = {key: _bounded(value) for key, value in _values(self._text, record).items()}
+        told = " ".join(f"{_bare(key)}={_bare(value)}" for key, value in values.items() if key != "traceback")
+        return {
+            **{f"DSG_{key.upper()}": str(value) for key, value in values.items()},
+            "MESSAGE": f"{_bare(name)} {told}".rstrip(),
+            "PRIORITY": _PRIORITIES.get(record.levelno, "6"),
+            "SYSLOG_IDENTIFIER": "ds-gateway",
+            "DSG_EVENT": name,
+            "DSG_LOGGER": record.name,
+        }

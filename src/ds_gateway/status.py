@@ -73,10 +73,14 @@ def document(
     *,
     downlink: Mapping[str, Any] | None = None,
     clock: Mapping[str, Any] | None = None,
+    health: Mapping[str, Any] | None = None,
+    certificates: Sequence[Mapping[str, Any]] = (),
+    oldest_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Return the status as JSON values.
 
-    ``embedded`` is null where the server is elsewhere, ``downlink`` where no device takes commands.
+    ``embedded`` is null where the server is elsewhere, ``downlink`` where no device takes commands, ``health``
+    where it has no stream. ``oldest_seconds``: for how long the oldest record that is not sent has waited.
     """
     return {
         "gateway": {
@@ -97,6 +101,12 @@ def document(
         "devices": [_device(source, reading) for source in sources for reading in source.readings.values()],
         "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],
         "downlink": downlink,
+        "health": health,
+        "certificates": list(certificates),
+        "backlog": {
+            "records": sum(stream.in_journal for stream in journal.streams),
+            "oldest_seconds": oldest_seconds,
+        },
         "journal": {
             "bytes": journal.bytes,
             "max_bytes": journal.max_bytes,
@@ -122,17 +132,21 @@ def line(
     embedded: str,
     downlink: str,
     config: str = "",
+    certificates: str = "",
 ) -> str:
     """Return the one line for the service manager.
 
     Each source is a name and why it waits, ``embedded`` and ``downlink`` are what is wrong there; empty is fine.
     ``config``: the first mistake of a configuration that does not run, while the last valid one does.
+    ``certificates``: what is wrong with them.
     """
     waiting = [f"{name}: {reason}" for name, reason in sources if reason]
     if embedded:
         waiting.append(f"embedded server: {embedded}")
     if downlink:
         waiting.append(f"commands: {downlink}")
+    if certificates:
+        waiting.append(certificates)
     troubled = [
         f"{stream.name}: {uplink.reason}"
         for stream in journal.streams

@@ -3,13 +3,27 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import socket
+import struct
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 
 from ds_gateway import logs
-from ds_gateway.logs import REPEAT_SECONDS, EventHandler, JsonFormatter, LogfmtFormatter, event
+from ds_gateway.journald import Journald, is_connected
+from ds_gateway.logs import (
+    MAX_REPEAT_SECONDS,
+    REPEAT_SECONDS,
+    EventHandler,
+    JournalHandler,
+    JsonFormatter,
+    LogfmtFormatter,
+    event,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +137,92 @@ class TestLogfmt:
         assert json.loads(line.partition("value=")[2]) == text
 
 
+class Journal:
+    """What systemd's journal gets, read as its protocol says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "socket")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(5)
+
+    def entry(self) -> dict[str, str]:
+        data = self.socket.recv(1 << 20)
+        fields: dict[str, str] = {}
+        while data:
+            line, _, data = data.partition(b"\n")
+            name, is_one_line, value = line.partition(b"=")
+            if not is_one_line:
+                (length,) = struct.unpack_from("<Q", data)
+                value, data = data[8 : 8 + length], data[8 + length + 1 :]
+            assert name.isupper()
+            assert name.decode() not in fields
+            fields[name.decode()] = value.decode()
+        return fields
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path)
+    with closing(journal.socket):
+        yield journal
+
+
+class TestTheJournalOfSystemd:
+    @pytest.fixture
+    def log(self, journal: Journal) -> Iterator[logging.Logger]:
+        self.stream = io.StringIO()
+        log = logging.Logger("ds_gateway.test")  # noqa: LOG001 - not in the process's registry
+        handler = JournalHandler(self.stream, Journald(journal.path))
+        log.addHandler(handler)
+        yield log
+        handler.close()
+
+    def test_has_fields(self, log: logging.Logger, journal: Journal) -> None:
+        event(log, "warning", "mqtt.lost", source="hall", reason="no route", seconds=2, logger="x", event="y")
+        assert journal.entry() == {
+            "MESSAGE": 'mqtt.lost source=hall reason="no route" seconds=2 logger=x event=y',
+            "PRIORITY": "4",
+            "SYSLOG_IDENTIFIER": "ds-gateway",
+            "DSG_EVENT": "mqtt.lost",
+            "DSG_LOGGER": "ds_gateway.test",
+            "DSG_SOURCE": "hall",
+            "DSG_REASON": "no route",
+            "DSG_SECONDS": "2",
+        }
+
+    def test_has_values_of_many_lines_that_pose_as_no_others(self, log: logging.Logger, journal: Journal) -> None:
+        odd: dict[str, Any] = {"9odd-näme": 1, "\n": 2}
+        event(log, "info", "x", topic="a\nPRIORITY=0\nMESSAGE=false", **odd)
+        entry = journal.entry()
+        assert (entry["PRIORITY"], entry["DSG_TOPIC"]) == ("6", "a\nPRIORITY=0\nMESSAGE=false")
+        assert entry["DSG_9ODD_N_ME"] == "1"
+        assert entry["MESSAGE"].isprintable()
+
+    def test_has_the_traceback_of_an_exception_as_a_field(self, log: logging.Logger, journal: Journal) -> None:
+        try:
+            raise OSError(5, "broken")  # noqa: TRY301
+        except OSError as error:
+            event(log, "error", "x", exc=error)
+        entry = journal.entry()
+        assert entry["DSG_TRACEBACK"].endswith("OSError: [Errno 5] broken")
+        assert (entry["MESSAGE"], entry["PRIORITY"]) == ("x", "3")
+
+    def test_that_is_gone_costs_no_event(self, log: logging.Logger, journal: Journal) -> None:
+        Path(journal.path).unlink()
+        event(log, "info", "x", source="hall")
+        assert json.loads(self.stream.getvalue())["source"] == "hall"
+
+    def test_is_where_standard_error_is_its_socket(self, tmp_path: Path) -> None:
+        with (tmp_path / "file").open("w") as file:
+            status = os.fstat(file.fileno())
+            there = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+            assert is_connected(there, file.fileno())
+            for text in ("", "1:2", f"{status.st_dev}", f"{status.st_dev}:"):
+                assert not is_connected({"JOURNAL_STREAM": text}, file.fileno())
+        assert not is_connected(there, -1)
+
+
 class TestSecrets:
     def test_show_as_stars(self, as_json: Written, as_logfmt: Written) -> None:
         for written in (as_json, as_logfmt):
@@ -148,6 +248,25 @@ class TestRepeats:
         as_json.now += REPEAT_SECONDS
         event(as_json.log, "warning", "x")
         assert [line.get("repeats") for line in as_json.objects] == [None, None]
+
+    def test_that_go_on_are_told_less_and_less_often(self, as_json: Written) -> None:
+        for _ in range(24 * 3600):
+            event(as_json.log, "warning", "mqtt.lost", source="hall")
+            as_json.now += 1
+        told = as_json.objects
+        assert [line.get("repeats") for line in told[:7]] == [None, 59, 120, 240, 480, 900, 900]
+        assert sum(line.get("repeats", 1) for line in told) > 24 * 3600 - MAX_REPEAT_SECONDS, "all are counted"
+        assert len(told) < 110
+
+    def test_that_go_on_after_a_quiet_time_begin_anew(self, as_json: Written) -> None:
+        for _ in range(600):
+            event(as_json.log, "warning", "mqtt.lost", source="hall")
+            as_json.now += 1
+        as_json.now += 2 * MAX_REPEAT_SECONDS
+        event(as_json.log, "info", "other")
+        as_json.now += MAX_REPEAT_SECONDS
+        event(as_json.log, "warning", "mqtt.lost", source="hall")
+        assert "repeats" not in as_json.objects[-1]
 
     def test_differ_in_a_text(self, as_json: Written) -> None:
         event(as_json.log, "info", "source.state", source="hall", state="down")
@@ -191,6 +310,18 @@ class TestSetup:
         event(logs.logger("test"), "info", "hello")
         assert stream.getvalue().startswith("{") is is_json
         assert "hello" in stream.getvalue()
+
+    def test_takes_the_journal_where_standard_error_is_its(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+    ) -> None:
+        monkeypatch.setattr(Journald.__init__, "__defaults__", (journal.path,))
+        with (tmp_path / "stderr").open("w") as stream:
+            status = os.fstat(stream.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+            logs.setup("info", "auto", stream=stream)
+            event(logs.logger("test"), "info", "hello")
+            logs.setup("info", "json", stream=stream)
+        assert journal.entry()["DSG_EVENT"] == "hello"
 
     def test_sets_the_level_of_ours_and_quiets_libraries(self) -> None:
         stream = io.StringIO()

@@ -88,8 +88,18 @@ class Front:
     `lose_answers` lets requests through and hangs up instead of answering, for as many requests as are asked for.
     """
 
-    def __init__(self, upstream_url: str, *, tls: tuple[Path, Path] | None = None) -> None:
-        """``tls``: files with a certificate and its key."""
+    def __init__(
+        self,
+        upstream_url: str,
+        *,
+        tls: tuple[Path, Path] | None = None,
+        clients: Path | None = None,
+        newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    ) -> None:
+        """``tls``: files with a certificate and its key; ``clients``: with the authority of those of clients.
+
+        ``newest``: the newest version of TLS that it speaks.
+        """
         upstream = urlsplit(upstream_url)
         assert upstream.hostname is not None
         self._upstream = (upstream.hostname, upstream.port)
@@ -105,6 +115,10 @@ class Front:
             self._scheme = "https"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
+            context.maximum_version = newest
+            if clients is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(clients)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="front")
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from ds_gateway.config import loader
 from ds_gateway.config.checks import first_commands, validated
 from ds_gateway.config.commands import DownlinkSettings
-from ds_gateway.config.models import GatewaySettings
+from ds_gateway.config.models import GatewaySettings, HealthSettings
 from ds_gateway.config.mqtt import DeviceSettings
 from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.mapping import (
     MappingError,
+    check_beside_health,
     check_device,
     check_devices,
     check_downlink_streams,
+    check_health_stream,
     check_serial,
     check_telemetry_stream,
     topic_filter,
@@ -60,6 +62,7 @@ def check_mappings(values: Mapping[str, Any], findings: Findings) -> None:
         _commands(brokers, ports, findings)
     if first_commands(values) is not None or "downlink" in values:
         _downlink(values, brokers, ports, findings)
+    _health(values, brokers, ports, findings)
 
 
 def _sources(values: Mapping[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -136,6 +139,38 @@ def _downlink(
         return
     if not _is_fine(("downlink",), partial(check_downlink_streams, downlink, gateway.id), findings):
         return
+    for path, stream in _streams(brokers, ports):
+        try:
+            check_telemetry_stream(stream, downlink, gateway.id)
+        except MappingError as error:
+            findings.add((*path, error.key), str(error))
+
+
+def _health(
+    values: Mapping[str, Any],
+    brokers: Mapping[str, Mapping[int, DeviceSettings]],
+    ports: Mapping[str, SerialSettings],
+    findings: Findings,
+) -> None:
+    """The health stream by itself, and then those of the devices, which must be others."""
+    gateway = validated(GatewaySettings, values.get("gateway"))
+    downlink = validated(DownlinkSettings, values.get("downlink") or {})
+    health = validated(HealthSettings, values.get("health") or {})
+    if gateway is None or downlink is None or health is None:
+        return
+    if not _is_fine(("health",), partial(check_health_stream, health, downlink, gateway.id), findings):
+        return
+    for path, stream in _streams(brokers, ports):
+        try:
+            check_beside_health(stream, health, gateway.id)
+        except MappingError as error:
+            findings.add((*path, error.key), str(error))
+
+
+def _streams(
+    brokers: Mapping[str, Mapping[int, DeviceSettings]], ports: Mapping[str, SerialSettings]
+) -> list[tuple[Keys, str]]:
+    """The streams of all devices, with where they are configured."""
     streams: list[tuple[Keys, str]] = [
         (("mqtt", name, "devices", index), device.stream)
         for name, devices in brokers.items()
@@ -151,11 +186,7 @@ def _downlink(
         for name, port in ports.items()
         for index, each in port.each_device(name)
     ]
-    for path, stream in streams:
-        try:
-            check_telemetry_stream(stream, downlink, gateway.id)
-        except MappingError as error:
-            findings.add((*path, error.key), str(error))
+    return streams
 
 
 def _is_fine(path: Keys, check: Callable[[], None], findings: Findings) -> bool:

@@ -29,6 +29,7 @@ from ds_gateway.config.names import HeaderValue, Name, address_and_port
 from ds_gateway.config.quantities import Bytes, Seconds
 from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.config.server import ServerSettings
+from ds_gateway.config.texts import StreamPattern
 
 
 class GatewaySettings(Model):
@@ -119,11 +120,27 @@ class StatusSettings(Model):
         return self
 
 
+class HealthSettings(Model):
+    """The stream that says how the gateway is."""
+
+    enabled: bool = Field(True, description="Whether there is one.")
+    stream: StreamPattern = Field("health/{gateway}", description="Its name; has {gateway} in it.")
+    interval_seconds: Seconds = Field(
+        300.0, ge=10, le=86400, description="How often a record comes at least, in seconds; another with a change."
+    )
+
+    def stream_name(self, gateway: str) -> str:
+        """Name of the stream; empty where there is none."""
+        return self.stream.replace("{gateway}", gateway) if self.enabled else ""
+
+
 class LogSettings(Model):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity.")
-    format: Literal["auto", "logfmt", "json"] = Field("auto", description="logfmt on a terminal, else JSON.")
+    format: Literal["auto", "logfmt", "json"] = Field(
+        "auto", description="auto: logfmt on a terminal, fields for systemd's journal, else JSON."
+    )
 
 
 class LimitSettings(Model):
@@ -177,6 +194,9 @@ class Settings(BaseSettings):
         default_factory=ExactlyOnceSettings, description="What the uplink may do by itself."
     )
     status: StatusSettings = Field(default_factory=StatusSettings, description="The status page.")
+    health: HealthSettings = Field(
+        default_factory=HealthSettings, description="The stream that says how the gateway is."
+    )
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds of what captures make.")
 

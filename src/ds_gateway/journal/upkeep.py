@@ -16,7 +16,7 @@ from ds_gateway.logs import event, logger
 from ds_gateway.timekeeping import UNWATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ds_gateway.journal.book import Book
     from ds_gateway.journal.disk import Disk
@@ -172,7 +172,7 @@ class Upkeep:
     def trim(self, plan: Plan, state: State, retain_bytes: int) -> None:
         """Delete what need not be kept for repair any more."""
         books = list(state.books.values())
-        share = retain_bytes // max(len(books), 1)
+        share = fair_share([book.kept_size for book in books], retain_bytes)
         for book in books:
             if len(book.gaps) > MAX_GAPS:
                 plan.trim(book, 0)  # what is kept lies between them
@@ -254,6 +254,21 @@ class Upkeep:
         if state.counters.quarantine_untold[0] and self._clock() >= self._told_at + LEDGER_SECONDS:
             self._told_at = self._clock()
             plan.tell_quarantine()
+
+
+def fair_share(sizes: Sequence[int], total: int) -> int:
+    """What each may keep, so that all keep ``total`` at most: those that need less leave the rest to the others.
+
+    A stream with a record now and then, as the ledger's or the health stream, takes nothing from the busy ones.
+    """
+    if sum(sizes) <= total:
+        return total
+    left = total
+    for count, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
+        if size * count > left:
+            return left // count
+        left -= size
+    raise AssertionError("they are more than the total, so one of them is above its share")
 
 
 def _unsynced(state: State) -> list[int]:

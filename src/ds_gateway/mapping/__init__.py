@@ -11,7 +11,13 @@ from ds_gateway.mapping.checks import check_device, check_devices, check_serial
 from ds_gateway.mapping.commands import CommandRoute, CommandRoutes
 from ds_gateway.mapping.errors import MappingError, RefusedNameError, RefusedPayloadError
 from ds_gateway.mapping.pipelines import LastReading, MqttPipeline, SerialPipeline
-from ds_gateway.mapping.streams import check_downlink_streams, check_telemetry_stream, stream_path
+from ds_gateway.mapping.streams import (
+    check_beside_health,
+    check_downlink_streams,
+    check_health_stream,
+    check_telemetry_stream,
+    stream_path,
+)
 from ds_gateway.mapping.topics import TopicPattern, topic_filter
 
 __all__ = [
@@ -24,9 +30,11 @@ __all__ = [
     "RefusedPayloadError",
     "SerialPipeline",
     "TopicPattern",
+    "check_beside_health",
     "check_device",
     "check_devices",
     "check_downlink_streams",
+    "check_health_stream",
     "check_serial",
     "check_telemetry_stream",
     "stream_path",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from ds_gateway.config.commands import DownlinkSettings
+    from ds_gateway.config.models import HealthSettings
 
 MAX_NAME_BYTES: Final = 1024
 """Longest name of a device or a stream, in bytes of UTF-8."""
@@ -21,7 +22,7 @@ MAX_NAME_BYTES: Final = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WILDCARD = re.compile(r"[+#]")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_OWN_STREAMS: Final = frozenset({"commands", "receipts", "gateway"})
+_OWN_STREAMS: Final = frozenset({"commands", "receipts", "gateway", "health"})
 """First parts of the gateway's own streams: telemetry there would be taken for commands or receipts."""
 
 
@@ -72,20 +73,7 @@ class StreamTemplate:
 def check_downlink_streams(downlink: DownlinkSettings, gateway: str) -> None:
     """Check the streams of commands and receipts. `MappingError` with the key ``stream`` or ``receipts``."""
     for key, text in (("stream", downlink.stream), ("receipts", downlink.receipts)):
-        if "{gateway}" not in text:
-            raise MappingError(
-                f"{key} {text!r}: has no {{gateway}}, and several gateways would share it: put {{gateway}} "
-                "into it",
-                key=key,
-            )
-        try:
-            name = StreamTemplate(text, ("gateway",), key=key).render({"gateway": gateway}, is_own=True)
-        except RefusedNameError as error:
-            raise MappingError(str(error), key=key) from error
-        if name == ledger_stream(gateway):
-            raise MappingError(
-                f"{key} {text!r}: this is the stream of the gateway's losses: give it another name", key=key
-            )
+        _check_own(key, text, gateway)
     if downlink.stream == downlink.receipts:
         raise MappingError(
             f"receipts {downlink.receipts!r}: is the stream of the commands, too, and each receipt would be taken "
@@ -94,12 +82,53 @@ def check_downlink_streams(downlink: DownlinkSettings, gateway: str) -> None:
         )
 
 
+def check_health_stream(health: HealthSettings, downlink: DownlinkSettings, gateway: str) -> None:
+    """Check the health stream, where there is one. `MappingError` with the key ``stream``."""
+    if not health.enabled:
+        return
+    _check_own("stream", health.stream, gateway)
+    name = health.stream_name(gateway)
+    if name in {downlink.command_stream(gateway), downlink.receipt_stream(gateway)}:
+        raise MappingError(
+            f"stream {health.stream!r}: is a stream of the downlink, too: give it another name", key="stream"
+        )
+
+
+def _check_own(key: str, text: str, gateway: str) -> None:
+    if "{gateway}" not in text:
+        raise MappingError(
+            f"{key} {text!r}: has no {{gateway}}, and several gateways would share it: put {{gateway}} into it",
+            key=key,
+        )
+    try:
+        name = StreamTemplate(text, ("gateway",), key=key).render({"gateway": gateway}, is_own=True)
+    except RefusedNameError as error:
+        raise MappingError(str(error), key=key) from error
+    if name == ledger_stream(gateway):
+        raise MappingError(
+            f"{key} {text!r}: this is the stream of the gateway's losses: give it another name", key=key
+        )
+
+
 def check_telemetry_stream(text: str, downlink: DownlinkSettings, gateway: str) -> None:
     """Refuse (`MappingError`, key ``stream``) a device's stream that can be one of the downlink's."""
-    own = {
-        "downlink.stream": downlink.command_stream(gateway),
-        "downlink.receipts": downlink.receipt_stream(gateway),
-    }
+    _check_is_none_of(
+        {
+            "downlink.stream": downlink.command_stream(gateway),
+            "downlink.receipts": downlink.receipt_stream(gateway),
+        },
+        text,
+        gateway,
+    )
+
+
+def check_beside_health(text: str, health: HealthSettings, gateway: str) -> None:
+    """Refuse (`MappingError`, key ``stream``) a device's stream that can be the health stream."""
+    if health.enabled:
+        _check_is_none_of({"health.stream": health.stream_name(gateway)}, text, gateway)
+
+
+def _check_is_none_of(own: Mapping[str, str], text: str, gateway: str) -> None:
     parts = _PLACEHOLDER.split(text.replace("{gateway}", gateway))
     possible = re.compile(".+".join(map(re.escape, parts[::2])), re.DOTALL)
     for setting, name in own.items():

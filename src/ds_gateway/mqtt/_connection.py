@@ -25,6 +25,7 @@ from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.packets import PUBLISH, CutPacket, PacketBuffer, ProtocolError, parse_publication
 from ds_gateway.mqtt.proof import AckProof
 from ds_gateway.mqtt.transport import LOOK_SECONDS, Address, explain, hang_up, open_socket, tls_context
+from ds_gateway.tls import peer_chain
 
 if TYPE_CHECKING:
     import socket
@@ -126,8 +127,19 @@ class _PacketClient(Client):
 class Connection:
     """One connection. Network thread only; nothing here blocks but `open`."""
 
-    def __init__(self, settings: MqttSettings, client_id: str, *, has_session: bool = True) -> None:
-        """Without a session the broker forgets everything when the connection ends."""
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        *,
+        has_session: bool = True,
+        on_shown: Callable[[Sequence[bytes]], None] = lambda _chain: None,
+    ) -> None:
+        """Without a session the broker forgets everything when the connection ends.
+
+        ``on_shown`` is told by which certificates (DER) the broker was accepted.
+        """
+        self._on_shown = on_shown
         self._settings = settings
         self._has_session = has_session
         self._v5 = settings.version == "5"
@@ -148,6 +160,8 @@ class Connection:
         """Connect and shake hands. Raises `DeviceError` with the reason."""
         context = tls_context(self._settings.tls) if self._address.secure else None
         self._socket = self._client.ready_socket = open_socket(self._address, context, timeout_seconds)
+        if context is not None:
+            self._on_shown(peer_chain(self._socket))
 
     def greet(self) -> None:
         """Send CONNECT. Answered by a `Connack`, or by the end of the connection."""

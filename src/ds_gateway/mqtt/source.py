@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -80,9 +81,9 @@ class MqttSource:
 
     ``filters`` are MQTT topic filters; ``pipeline`` turns a message into a record, or says why not, and does not
     raise; ``on_dropped`` is called in the same thread when a record of it is dropped: its message comes again, or
-    is told as lost, or it was there before. ``data_dir`` keeps the mark, compared with ``journal_commit``.
-    ``max_unacked_bytes`` bounds what waits for a commit.
-
+    is told as lost, or it was there before. ``on_shown`` is told of the broker's certificates, in DER.
+    ``data_dir`` keeps the mark, compared with ``journal_commit``. ``max_unacked_bytes`` bounds what waits for a
+    commit.
     ``reply_filters`` are the topic filters of the answers to commands. ``has_response_topic``: some devices are
     asked to answer on the response topic of MQTT 5, which is the source's own.
     """
@@ -98,6 +99,7 @@ class MqttSource:
         has_response_topic: bool = False,
         pipeline: Pipeline,
         on_dropped: OnDropped = lambda _devices=None: None,
+        on_shown: Callable[[Sequence[bytes]], None] = lambda _chain: None,
         intake_factory: IntakeFactory,
         data_dir: Path,
         journal_commit: int | None = None,
@@ -111,8 +113,7 @@ class MqttSource:
         max_unacked_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self._name = name
-        self._settings = settings
-        self._client_id = client_id
+        self._connection = partial(Connection, settings, client_id, on_shown=on_shown)
         self._journal_commit = journal_commit
         self._mark_path = data_dir / "mqtt" / f"{name}.acks.mark"
         self._monotonic = monotonic
@@ -239,7 +240,7 @@ class MqttSource:
     def _attempt(self, poller: Poller) -> str:
         if not self._prepare(poller):
             return "stopped"
-        connection = Connection(self._settings, self._client_id)
+        connection = self._connection()
         try:
             self._status.connecting(connection.address)
             with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from ds_gateway.errors import DeviceError
+from ds_gateway import tls
+from ds_gateway.errors import CertificateError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,23 +46,10 @@ class Address:
 
 def tls_context(settings: TlsSettings) -> ssl.SSLContext:
     """Build a context from the files as they are now. Raises `DeviceError` that names the file at fault."""
-    if settings.ca is not None:
-        _must_be_readable(settings.ca)
     try:
-        context = ssl.create_default_context(cafile=settings.ca)
-    except ssl.SSLError as error:
-        raise DeviceError(f"tls.ca: {settings.ca} has no certificate in PEM form ({error.reason})") from error
-    if settings.cert is not None and settings.key is not None:
-        _must_be_readable(settings.cert)
-        _must_be_readable(settings.key)
-        try:
-            context.load_cert_chain(settings.cert, settings.key)
-        except ssl.SSLError as error:
-            raise DeviceError(
-                f"tls.cert and tls.key: {settings.cert} and {settings.key} are not a certificate and its key "
-                f"in PEM form ({error.reason})"
-            ) from error
-    return context
+        return tls.client_context(settings)
+    except CertificateError as error:
+        raise DeviceError(str(error)) from error
 
 
 def open_socket(address: Address, context: ssl.SSLContext | None, timeout_seconds: float) -> socket.socket:
@@ -83,7 +71,8 @@ def open_socket(address: Address, context: ssl.SSLContext | None, timeout_second
         secure.do_handshake()
     except OSError as error:
         secure.close()
-        raise DeviceError(f"no TLS connection to {address}: {explain(error)}") from error
+        hint = "; the broker hung up: see whether it speaks TLS on this port" if _hung_up(error) else ""
+        raise DeviceError(f"no TLS connection to {address}: {explain(error)}{hint}") from error
     return secure
 
 
@@ -105,16 +94,16 @@ def hang_up(connected: socket.socket, timeout_seconds: float, must_go: Callable[
     return False
 
 
+def _hung_up(error: OSError) -> bool:
+    """Whether the other side ended the connection without a word of TLS."""
+    return isinstance(error, ConnectionError | ssl.SSLEOFError)
+
+
 def explain(error: Exception) -> str:
     """Say in plain words why a connection failed."""
+    if (cause := tls.explain(error, peer="the broker")) is not None:
+        return cause
     match error:
-        case ssl.SSLCertVerificationError():
-            return f"the broker's certificate is not accepted: {error.verify_message} (see tls.ca)"
-        case ssl.SSLError(reason=str() as reason):
-            text = reason.lower().replace("_", " ")
-            if "certificate required" in text:
-                return f"{text}: the broker wants a client certificate (see tls.cert and tls.key)"
-            return text
         case TimeoutError():
             return "no answer in time"
         case socket.gaierror():
@@ -123,11 +112,3 @@ def explain(error: Exception) -> str:
             return text
         case _:
             return str(error) or type(error).__name__
-
-
-def _must_be_readable(path: str) -> None:
-    try:
-        with open(path, "rb"):  # noqa: PTH123 - only whether it opens, and the path as it was configured
-            pass
-    except OSError as error:
-        raise DeviceError(f"tls: cannot read {path}: {error.strerror}") from error

@@ -62,10 +62,8 @@ def judge(status: int, headers: Mapping[str, str], settings: ServerSettings) -> 
 
 def _unreachable(error: httpx.HTTPError, settings: ServerSettings) -> str:
     text = str(error) or type(error).__name__
-    if isinstance(error, httpx.ProxyError):
-        return f"the proxy does not let the request through: {text}; see server.proxy"
-    if "CERTIFICATE" in text.upper():
-        return f"its certificate is not accepted: {text}; see server.tls.ca"
+    if error.__cause__ is not None and text != str(error.__cause__):
+        return text  # the transport has found the cause, and says what to do
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time: see that server.url leads to it, and that no firewall is between"
     through = "" if settings.proxy is None else " through server.proxy"

@@ -63,7 +63,7 @@ class TestTheSchema:
     def test_knows_no_key_that_the_loader_does_not_know(self, tmp_path: Path) -> None:
         assert mistakes_in(tmp_path, MINIMAL + "include:\n") == []
         assert set(SCHEMA["properties"]) == {"include", *values(MINIMAL)} | {
-            *("serial", "batch", "journal", "downlink", "exactly_once", "status", "log", "limits")
+            *("serial", "batch", "journal", "downlink", "exactly_once", "status", "health", "log", "limits")
         }
 
     def test_what_is_narrower_by_hand_belongs_to_keys_that_there_are(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt.client import Client
 
+from ds_gateway import clock
 from ds_gateway.mqtt import _connection
 from ds_gateway.mqtt.transport import Address, explain
 from harness.mosquitto import Mosquitto
@@ -27,10 +29,14 @@ from harness.scripted_broker import (
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ds_gateway.records import Record, Rejected
     from harness.mqtt_bench import Bench
 
 TLS = Path(__file__).parent / "tls"
+MANY = TLS.parent.parent / "tls"
+"""Certificates of every kind; see the README there."""
 
 
 class TestPaho:
@@ -274,10 +280,54 @@ class TestTls:
             bench.start(f"mqtts://127.0.0.1:{broker.port}")
             bench.wait_for_reason("the broker's certificate is not accepted: ")
 
-    def test_with_another_host_name_names_the_reason(self, bench: Bench, broker: Mosquitto) -> None:
-        with broker:
-            bench.start(f"mqtts://127.0.0.2:{broker.port}", tls={"ca": str(TLS / "ca.pem")})
-            bench.wait_for_reason("no connection to 127.0.0.2")
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ("elsewhere.pem", "right", "it is for another name (IP address mismatch"),
+            ("self-signed.pem", "right", "it is self-signed, and no authority vouches for it"),
+            ("expired.pem", "right", "has expired (it is 20"),
+            (
+                "future.pem",
+                "unset",
+                "not valid yet by this machine's clock, which is not synchronised and shows 20",
+            ),
+            ("future.pem", "right", "not valid yet, and this machine's clock, which is synchronised, shows 20"),
+        ],
+    )
+    def test_with_a_certificate_that_is_not_accepted_names_the_reason(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str]
+    ) -> None:
+        certificate, clock_is, reason = case
+        monkeypatch.setattr(clock, "is_synchronised", lambda: clock_is == "right")
+        with Mosquitto(tmp_path / "b", tls=(MANY / "ca.pem", MANY / certificate, MANY / "server.key")) as broker:
+            bench.start(f"mqtts://127.0.0.1:{broker.port}", tls={"ca": str(MANY / "ca.pem")})
+            bench.wait_for_reason(reason)
+
+    def test_is_accepted_as_soon_as_the_broker_has_another_certificate(self, bench: Bench, tmp_path: Path) -> None:
+        shown: list[Sequence[bytes]] = []
+        key, ca = MANY / "server.key", MANY / "ca.pem"
+        with Mosquitto(tmp_path / "old", tls=(ca, MANY / "expired.pem", key)) as broker:
+            url = f"mqtts://127.0.0.1:{broker.port}"
+            source = bench.start(url, tls={"ca": str(ca)}, options={"on_shown": shown.append})
+            bench.wait_for_reason("has expired")
+        assert shown == []
+        with Mosquitto(tmp_path / "new", port=broker.port, tls=(ca, MANY / "chain.pem", key)):
+            wait_until(lambda: source.snapshot().state == "connected", what="the new one is accepted")
+        assert len(shown[0]) == len(["its own", "the intermediate authority's", "the authority's"])
+
+    def test_a_client_certificate_is_read_again_when_it_was_refused(self, bench: Bench, tmp_path: Path) -> None:
+        cert, key = tmp_path / "cert.pem", str(MANY / "client.key")
+        shutil.copy(MANY / "client-expired.pem", cert)
+        tls = (MANY / "ca.pem", MANY / "server.pem", MANY / "server.key")
+        with Mosquitto(tmp_path / "strict", tls=tls, extra=["require_certificate true"]) as broker:
+            files = {"ca": str(MANY / "ca.pem"), "cert": str(cert), "key": key}
+            source = bench.start(f"mqtts://127.0.0.1:{broker.port}", tls=files)
+            bench.wait_for_reason(
+                "says that the client certificate has expired: renew tls.cert, which is read again"
+            )
+            shutil.copy(MANY / "client.pem", tmp_path / "fresh")
+            (tmp_path / "fresh").replace(cert)
+            wait_until(lambda: source.snapshot().state == "connected", what="the new one is accepted")
 
     def test_without_a_wanted_client_certificate_names_the_reason(self, bench: Bench, tmp_path: Path) -> None:
         tls = (TLS / "ca.pem", TLS / "server.pem", TLS / "server.key")
@@ -306,6 +356,7 @@ class TestTls:
         with Mosquitto(tmp_path / "plain") as broker:
             bench.start(f"mqtts://127.0.0.1:{broker.port}")
             bench.wait_for_reason("no TLS connection to 127.0.0.1")
+            bench.wait_for_reason("the broker hung up: see whether it speaks TLS on this port")
 
 
 class TestAnAddress:
