@@ -29,9 +29,10 @@ LAYERS: Final = (
     ("dialogue",),  # 3
     ("resolver", "quarantine", "trying"),  # 3
     ("audit", "reloading"),  # 3
+    ("rates",),  # 4
     ("status",),  # 4
     ("metrics", "control", "tapping"),  # 4
-    ("listening",),  # 4
+    ("listening", "page"),  # 4
     ("assembly",),  # 5
     ("gateway",),  # 5
     ("demo",),  # 6
@@ -43,6 +44,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "cbor2": ("ds_gateway.decoding*",),
     "re2": ("ds_gateway.config.payloads",),
     "diskcache": ("ds_gateway.journal*",),
+    "prometheus_client": ("ds_gateway.metrics*",),
     "paho": ("ds_gateway.mqtt*", "ds_gateway.demo.sensors"),
     "serial": ("ds_gateway.serial_port*",),
     "httpx": (
