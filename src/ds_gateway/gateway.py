@@ -1,9 +1,9 @@
 """The composition root: builds the parts, lets them run, watches them, and takes them down in order.
 
-    start   journal -> embedded server -> control socket -> sources -> downlink -> READY
+    start   journal -> embedded server -> control socket, status page -> sources -> downlink -> READY
             -> uplinks, as their streams appear
-    stop    downlink -> sources -> their last records are committed -> bounded drain -> control socket -> uplinks
-            -> embedded server -> journal
+    stop    downlink -> sources -> their last records are committed -> bounded drain -> status page, control socket
+            -> uplinks -> embedded server -> journal
 
 Nothing that is away (a broker, a port, the server) delays the start: it shows in the status, and is retried.
 The embedded server is there as long as something may be sent to it, and before the journal, whose lock stands for
@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import __version__, assembly
@@ -29,6 +30,8 @@ from ds_gateway.errors import ControlError
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.notify import Feeding
+from ds_gateway.page import Inside, StatusPage
+from ds_gateway.rates import Rates
 from ds_gateway.reloading import Reloading, has_terminal
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
@@ -98,6 +101,7 @@ class Gateway:
         self._was_told_to_end = False
         self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
         self._sources: list[assembly.Source] = []
+        self._rates = Rates()
         settings = loaded.settings
         self._about = About(
             gateway=settings.gateway.id,
@@ -111,6 +115,8 @@ class Gateway:
             data_dir=settings.data_dir,
             refused=refused,
         )
+        inside = Inside(partial(self._status, {}), self._stalled, lambda: notifier.why_not_ready)
+        self._page = StatusPage(settings.status, inside)
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, or for a reload (0), or until the journal fails (1).
@@ -153,7 +159,7 @@ class Gateway:
             verbs["commands"] = self._commands
             verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
             verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
-            async with ControlServer(self._loaded.control_socket, verbs):
+            async with ControlServer(self._loaded.control_socket, verbs), self._page:
                 self._start()
                 await self._tell_started()
                 await self._supervise()
@@ -339,6 +345,7 @@ class Gateway:
         while not self._stop_asked.is_set():
             if not self._journal.running:
                 return
+            self._rates.note(self._journal.snapshot().streams, time.monotonic())
             stalled = self._stalled()
             if stalled:
                 event(_log, "error", "gateway.stalled", parts=", ".join(stalled))
@@ -386,6 +393,8 @@ class Gateway:
             None if self._embedded is None else self._embedded.snapshot(),
             downlink=None if self._downlink is None else self._downlink.summary(),
             clock=self._timekeeper.summary(),
+            page=self._page.summary(),
+            rates=self._rates.now(),
         )
 
     # -- stop
