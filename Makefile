@@ -57,7 +57,7 @@ setup: .venv/made-in ## the Python environment in .venv
 	@:
 
 peers:
-	@tools/setup-peers mosquitto strace systemd-analyze npm
+	@tools/setup-peers mosquitto strace systemd-analyze chromium npm
 
 .venv/made-in: pyproject.toml requirements-dev.txt tools/setup-python tools/make-venv
 	@tools/setup-python

@@ -39,6 +39,7 @@ LONG: Final = (
     "faults/test_network.py",
     "ds_gateway/test_embedded_gateway.py",
     "ds_gateway/test_examples.py",
+    "ds_gateway/page/test_browser.py",
     "conformance/test_async_cases.py",
     "conformance/test_sync_cases.py",
     "faults/test_copies.py",

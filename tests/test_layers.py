@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands", "journald"),  # 0
-    ("logs", "notify", "config", "clock", "signals"),  # 1
+    ("logs", "notify", "config", "clock", "signals", "liveness"),  # 1
     ("timekeeping", "times", "captures", "tls", "x509"),  # 1
     ("framing", "decoding", "certificates"),  # 1
     ("mapping",),  # 1
@@ -30,9 +30,10 @@ LAYERS: Final = (
     ("resolver", "quarantine", "trying", "inspecting", "following", "exports"),  # 3
     ("transfer",),  # 3
     ("audit", "reloading"),  # 3
+    ("rates",),  # 4
     ("status", "health"),  # 4
     ("metrics", "control", "tapping"),  # 4
-    ("listening",),  # 4
+    ("listening", "page"),  # 4
     ("assembly",),  # 5
     ("gateway",),  # 5
     ("demo",),  # 6
@@ -44,6 +45,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "cbor2": ("ds_gateway.decoding*",),
     "re2": ("ds_gateway.config.payloads",),
     "diskcache": ("ds_gateway.journal*",),
+    "prometheus_client": ("ds_gateway.metrics*",),
     "paho": ("ds_gateway.mqtt*", "ds_gateway.demo.sensors"),
     "serial": ("ds_gateway.serial_port*",),
     "httpx": (

@@ -1,9 +1,9 @@
 """The composition root: builds the parts, lets them run, watches them, and takes them down in order.
 
-    start   journal -> embedded server -> control socket -> sources -> downlink -> READY
+    start   journal -> embedded server -> control socket, status page -> sources -> downlink -> READY
             -> uplinks, as their streams appear
-    stop    downlink -> sources -> their last records are committed -> bounded drain -> control socket -> uplinks
-            -> embedded server -> journal
+    stop    downlink -> sources -> their last records are committed -> bounded drain -> status page, control socket
+            -> uplinks -> embedded server -> journal
 
 Nothing that is away (a broker, a port, the server) delays the start: it shows in the status, and is retried.
 The embedded server is there as long as something may be sent to it, and before the journal, whose lock stands for
@@ -17,6 +17,7 @@ import contextlib
 import os
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import __version__, assembly, signals
@@ -29,6 +30,8 @@ from ds_gateway.health import Health
 from ds_gateway.logs import event, logger
 from ds_gateway.mapping.commands import CommandRoutes
 from ds_gateway.notify import Feeding
+from ds_gateway.page import Inside, StatusPage
+from ds_gateway.rates import Rates
 from ds_gateway.reloading import Reloading, has_terminal
 from ds_gateway.resolver import Resolver
 from ds_gateway.status import About, document, line
@@ -95,8 +98,9 @@ class Gateway:
         self._on_point = on_point
         self._stop_asked = asyncio.Event()
         self._was_told_to_end = False
-        self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
+        self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set, notifier)
         self._sources: list[assembly.Source] = []
+        self._rates = Rates()
         settings = loaded.settings
         self._health = Health(settings)
         self._about = About(
@@ -111,6 +115,8 @@ class Gateway:
             data_dir=settings.data_dir,
             refused=refused,
         )
+        inside = Inside(partial(self._status, {}), self._stalled, lambda: notifier.why_not_ready)
+        self._page = StatusPage(settings.status, inside)
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, or for a reload (0), or until the journal fails (1).
@@ -144,17 +150,7 @@ class Gateway:
         try:
             if self._embedded is not None:
                 self._embedded.start()
-            resolver = Resolver(settings, self._uplinks, self._names, http_client, self._in_journal)
-            verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
-            self._own_verbs = dict(verbs)
-            if self._reloading is not None:
-                verbs["reload"] = self._reloading.answer
-                self._own_verbs["reload"] = self._reloading.prepare
-            verbs["commands"] = self._commands
-            verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
-            verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
-            verbs |= assembly.journal_verbs(settings, self._journal, self._receipts)
-            async with ControlServer(self._loaded.control_socket, verbs):
+            async with ControlServer(self._loaded.control_socket, self._verbs()), self._page:
                 self._start()
                 await self._tell_started()
                 await self._supervise()
@@ -178,6 +174,20 @@ class Gateway:
         failed = self._journal.failure is not None
         event(_log, "error" if failed else "info", "gateway.stopped", failed=failed)
         return 1 if failed else 0
+
+    def _verbs(self) -> dict[str, Verb]:
+        """What the control socket answers. Some of it is there for the gateway's own commands, too."""
+        settings = self._loaded.settings
+        resolver = Resolver(settings, self._uplinks, self._names, http_client, self._in_journal)
+        verbs: dict[str, Verb] = {"status": self._status, "resolve": resolver.answer}
+        self._own_verbs = dict(verbs)
+        if self._reloading is not None:
+            verbs["reload"] = self._reloading.answer
+            self._own_verbs["reload"] = self._reloading.prepare
+        verbs["commands"] = self._commands
+        verbs["quarantine"] = assembly.quarantine(settings, self._journal).answer
+        verbs["tap"] = Taps(lambda: assembly.ports(self._sources)).answer
+        return verbs | assembly.journal_verbs(settings, self._journal, self._receipts)
 
     @property
     def starts_anew(self) -> bool:
@@ -334,6 +344,7 @@ class Gateway:
         while not self._stop_asked.is_set():
             if not self._journal.running:
                 return
+            self._rates.note(self._journal.snapshot().streams, time.monotonic())
             stalled = self._stalled()
             if stalled:
                 event(_log, "error", "gateway.stalled", parts=", ".join(stalled))
@@ -386,6 +397,8 @@ class Gateway:
             health=self._health.summary(),
             certificates=self._health.certificates_now(),
             oldest_seconds=self._health.oldest_seconds,
+            page=self._page.summary(),
+            rates=self._rates.now(),
         )
 
     # -- stop

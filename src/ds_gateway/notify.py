@@ -25,6 +25,8 @@ class Notifier:
         self._address = address
         self.watchdog_seconds = watchdog_seconds
         """The watchdog's limit, in seconds: `watchdog` is due at less than half of it."""
+        self.why_not_ready = "starting"
+        """What is under way instead of the work, as the service manager was told it; empty after `ready`."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -36,6 +38,7 @@ class Notifier:
 
     def ready(self, status: str | None = None) -> None:
         """Say that start-up is finished, in one datagram with what the gateway does now."""
+        self.why_not_ready = ""
         self._send("READY=1", *_status(status))
 
     def status(self, text: str) -> None:
@@ -48,11 +51,13 @@ class Notifier:
 
     def reloading(self, status: str | None = None) -> None:
         """Say that the configuration is taken up anew; `ready` says that it was."""
+        self.why_not_ready = "reloading"
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", *_status(status))
 
     def stopping(self, status: str | None = None) -> None:
         """Say that the shut-down has begun."""
+        self.why_not_ready = "stopping"
         self._send("STOPPING=1", *_status(status))
 
     def _send(self, *assignments: str) -> None:

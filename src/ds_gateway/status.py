@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from ds_gateway.mqtt import MqttSnapshot
+from ds_gateway.rates import UNKNOWN
 from ds_gateway.records import rfc3339
 from ds_gateway.serial_port import SerialSnapshot
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ds_gateway.embedded import EmbeddedSnapshot
     from ds_gateway.journal import JournalSnapshot, StreamSnapshot
     from ds_gateway.mapping import LastReading
+    from ds_gateway.rates import StreamRate
     from ds_gateway.uplink import UplinkSnapshot
 
 MAX_LINE_CHARACTERS: Final = 500
@@ -76,11 +78,14 @@ def document(
     health: Mapping[str, Any] | None = None,
     certificates: Sequence[Mapping[str, Any]] = (),
     oldest_seconds: float | None = None,
+    page: Mapping[str, Any] | None = None,
+    rates: Mapping[int, StreamRate] | None = None,
 ) -> dict[str, Any]:
     """Return the status as JSON values.
 
     ``embedded`` is null where the server is elsewhere, ``downlink`` where no device takes commands, ``health``
-    where it has no stream. ``oldest_seconds``: for how long the oldest record that is not sent has waited.
+    where it has no stream. ``oldest_seconds``: how long the oldest record that is not sent has waited. ``rates``
+    are by the number of the stream.
     """
     return {
         "gateway": {
@@ -95,11 +100,15 @@ def document(
             "config_refused": None if about.refused is None else _refused(about.refused),
         },
         "clock": clock,
+        "page": page,
         "server": {"url": about.server_url},
         "embedded": None if embedded is None else dataclasses.asdict(embedded),
         "sources": [_source(source) for source in sources],
         "devices": [_device(source, reading) for source in sources for reading in source.readings.values()],
-        "streams": [_stream(stream, uplinks.get(stream.number)) for stream in journal.streams],
+        "streams": [
+            _stream(stream, uplinks.get(stream.number), (rates or {}).get(stream.number, UNKNOWN))
+            for stream in journal.streams
+        ],
         "downlink": downlink,
         "health": health,
         "certificates": list(certificates),
@@ -224,7 +233,7 @@ def _device(source: SourceStatus, reading: LastReading) -> dict[str, Any]:
     }
 
 
-def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None) -> dict[str, Any]:
+def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None, rate: StreamRate) -> dict[str, Any]:
     last_ok = None if uplink is None or uplink.last_ok_time is None else int(uplink.last_ok_time * 1e9)
     return {
         "name": stream.name,
@@ -243,4 +252,5 @@ def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None) -> dict[str, 
         "failures": 0 if uplink is None else uplink.failures,
         "last_error": "" if uplink is None else uplink.last_error,
         "last_ok_time": None if last_ok is None else rfc3339(last_ok),
+        **dataclasses.asdict(rate),
     }

@@ -97,6 +97,7 @@ class Run:
         environ = {
             **site.environ(name, self.header, port),
             "DS_GATEWAY__DATA_DIR": str(self._data_dir),
+            "DS_GATEWAY__STATUS__LISTEN": "off",
         }
         self.gateway = GatewayProcess(site.processes, port.parent, {}, environ=environ)
         self.gateway.config = CONFIG / f"{name}.yaml"

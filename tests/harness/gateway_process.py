@@ -27,8 +27,8 @@ class GatewayProcess:
     """One gateway over one data folder: it can be started, stopped and killed as often as a test likes.
 
     ``settings`` is the configuration, without ``data_dir`` and ``log``; the clock is trusted unless it says
-    otherwise, because machines that tests run on may have no time service, and there is no health stream, because
-    tests count what is in all streams. ``program`` is what is run with
+    otherwise, because machines that tests run on may have no time service. There is no status page, whose port is
+    one for all, and no health stream, because tests count what is in all streams. ``program`` is what is run with
     ``--config FILE``, ``ds-gateway run`` unless a test has its own.
     """
 
@@ -52,8 +52,12 @@ class GatewayProcess:
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Write the configuration file (JSON is YAML); it counts from the next start."""
-        log = {"level": "debug", "format": "json"}
-        base = {"data_dir": str(self.data_dir), "log": log, "health": {"enabled": False}}
+        base = {
+            "data_dir": str(self.data_dir),
+            "log": {"level": "debug", "format": "json"},
+            "status": {"listen": "off"},
+            "health": {"enabled": False},
+        }
         gateway = {"clock": "trusted", **settings.get("gateway", {})}
         self.config.write_text(json.dumps({**base, **settings, "gateway": gateway}, indent=1))
 

@@ -9,7 +9,7 @@ themselves. Messages never contain a secret.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import (
     Field,
@@ -19,8 +19,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ds_gateway.config.addresses import (
-    host_and_port,
     is_loopback,
+    listening_address,
 )
 from ds_gateway.config.base import Model, NonEmpty
 from ds_gateway.config.commands import DownlinkSettings
@@ -30,6 +30,9 @@ from ds_gateway.config.quantities import Bytes, Seconds
 from ds_gateway.config.serial_port import SerialSettings
 from ds_gateway.config.server import ServerSettings
 from ds_gateway.config.texts import StreamPattern
+
+NO_PAGE: Final = "off"
+"""``status.listen`` without a page."""
 
 
 class GatewaySettings(Model):
@@ -103,19 +106,26 @@ class ExactlyOnceSettings(Model):
 
 
 class StatusSettings(Model):
-    """The status page. These settings are checked; this version does not serve the page yet."""
+    """The status page, metrics and health checks."""
 
-    listen: str = Field("127.0.0.1:8437", description="Address and port.")
+    listen: str = Field(
+        "127.0.0.1:8437", description="Address and port; off: there is no page, and nothing is listened on."
+    )
     token: HeaderValue | None = Field(None, description="Bearer token; needed off loopback.")
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host (IPv6 in its brackets) and port; None: there is no page."""
+        return None if self.listen == NO_PAGE else listening_address(self.listen)
 
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        return address_and_port(value)
+        return value if value == NO_PAGE else address_and_port(value)
 
     @model_validator(mode="after")
     def _protected(self) -> Self:
-        if self.token is None and not is_loopback(host_and_port(self.listen)[0]):
+        if self.token is None and self.address is not None and not is_loopback(self.address[0]):
             raise ValueError(f"a page that listens on {self.listen} can be read by others: set status.token")
         return self
 

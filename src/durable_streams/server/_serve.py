@@ -63,13 +63,16 @@ class ServerThread:
     Requests come over sockets (`listen`), or from this process (`run`, with `application`). ``connections``
     limits those over sockets. To each request's scope both add the extension ``durable_streams.abort``, a
     callable that breaks the connection at once; ``abort(flush=True)`` breaks it behind what was sent so far.
+    ``name`` is the thread's.
     """
 
-    def __init__(self, app: Application, *, connections: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, app: Application, *, connections: ConnectionLimits | None = None, name: str = "stream-server"
+    ) -> None:
         self._app = app
         self._connections = Connections(connections or ConnectionLimits())
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="stream-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
         self._listeners: list[socket.socket] = []
         self._stopped = False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.processes import Processes
 
 SERVER: Final = {"uvicorn", "durable_streams.server", "durable_streams.in_process", "ds_gateway.embedded"}
+PAGE: Final = {"uvicorn", "prometheus_client", "ds_gateway.page.app", "ds_gateway.metrics"}
 CLIENT: Final = {"httpx", "durable_streams", "ds_gateway.uplink"}
 GATEWAY: Final = {"ds_gateway.gateway", "ds_gateway.journal", "ds_gateway.mqtt", "ds_gateway.serial_port"}
 DEVICES: Final = {"paho", "serial", "pymodbus", "diskcache"}
@@ -48,16 +49,18 @@ def ended(*arguments: str) -> tuple[int, set[str]]:
     return done.returncode, imported(done.stderr)
 
 
-def started(processes: Processes, config: str) -> tuple[set[str], set[str]]:
-    """What a gateway has imported when it says that it has started, and in all until its end."""
+def started(processes: Processes, config: str, until: str = "gateway.started") -> tuple[set[str], set[str]]:
+    """What a gateway has imported when it says that it has started, and in all until its end, behind ``until``."""
     process = processes.start([*INTERPRETER, "run", "--config", config], name="gateway")
-    process.wait_for_output("gateway.started")
+    process.wait_for_output(until)
     early = imported(process.output.partition("gateway.started")[0])
     assert process.terminate() == 0, process.output
     return early, imported(process.output)
 
 
-def configuration(folder: Path, *, server: str = "http://127.0.0.1:9/v1/stream", **port: Any) -> str:
+def configuration(
+    folder: Path, *, server: str = "http://127.0.0.1:9/v1/stream", page: str = "off", **port: Any
+) -> str:
     """A file with one serial port that nothing is plugged into."""
     file = folder / "gateway.yaml"
     values = {
@@ -65,6 +68,7 @@ def configuration(folder: Path, *, server: str = "http://127.0.0.1:9/v1/stream",
         "data_dir": str(folder / "data"),
         "server": {"url": server, **({"listen": f"127.0.0.1:{free_port()}"} if server == "embedded" else {})},
         "journal": {"min_free_bytes": 0},
+        "status": {"listen": page},
         "serial": {"line": {"port": str(folder / "unplugged"), **port}},
     }
     file.write_text(yaml.safe_dump(values))
@@ -101,7 +105,13 @@ class TestTheGateway:
     def test_it_has_no_server_and_no_other_command_in_it(self, processes: Processes, tmp_path: Path) -> None:
         _, modules = started(processes, configuration(tmp_path, stream="line"))
         assert "ds_gateway.journal" in modules
-        assert not modules & (SERVER | OTHER_COMMANDS | {"pymodbus"})
+        assert not modules & (SERVER | PAGE | OTHER_COMMANDS | {"pymodbus"})
+
+    def test_it_does_not_wait_for_its_page(self, processes: Processes, tmp_path: Path) -> None:
+        page = f"127.0.0.1:{free_port()}"
+        early, modules = started(processes, configuration(tmp_path, page=page, stream="line"), "page.listening")
+        assert not early & PAGE
+        assert modules > PAGE
 
     def test_nor_has_it_when_the_configuration_is_wrong(self, tmp_path: Path) -> None:
         status, modules = ended("run", "--config", configuration(tmp_path, nonsense="line"))
