@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LAYERS: Final = (
     ("errors",),  # 0
     ("records", "spans", "commands"),  # 0
-    ("logs", "notify", "config", "clock"),  # 1
+    ("logs", "notify", "config", "clock", "liveness"),  # 1
     ("timekeeping", "times", "captures"),  # 1
     ("framing", "decoding"),  # 1
     ("mapping",),  # 1

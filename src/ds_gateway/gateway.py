@@ -96,7 +96,7 @@ class Gateway:
         self._on_point = on_point
         self._stop_asked = asyncio.Event()
         self._was_told_to_end = False
-        self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set)
+        self._reloading = None if load is None else Reloading(loaded, load, self._stop_asked.set, notifier)
         self._sources: list[assembly.Source] = []
         settings = loaded.settings
         self._about = About(
