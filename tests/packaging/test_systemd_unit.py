@@ -50,8 +50,9 @@ def runnable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
     Of the unit, and of the template for one of several gateways.
     """
-    copy = tmp_path / request.param
-    copy.write_text((TEMPLATE if "@" in request.param else UNIT).read_text().replace(INSTALLED, "/bin/true"))
+    name: str = request.param
+    copy = tmp_path / name
+    copy.write_text((TEMPLATE if "@" in name else UNIT).read_text().replace(INSTALLED, "/bin/true"))
     return copy
 
 
