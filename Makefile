@@ -1,6 +1,6 @@
 # Everything lands in .venv, .cache and node_modules of this folder. Only `install` needs root.
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs soak bench install setup peers clean
+.PHONY: help run test check docs soak bench install deb bundle setup peers clean
 .DELETE_ON_ERROR:
 
 # Arguments for the command that a target runs, as in: make run ARGS="--seconds 20", make test ARGS="-k journal"
@@ -52,6 +52,12 @@ bench: setup peers ## measure what the README claims
 
 install: ## as root: the service with its own Python environment in PREFIX (/opt/ds-gateway)
 	@tools/install-service
+
+deb: setup ## dist/ds-gateway_VERSION_ARCHITECTURE.deb (ARCHITECTURE=arm64 for another machine)
+	@tools/make-deb
+
+bundle: setup ## dist/ds-gateway-VERSION-bundle-ARCHITECTURE.tar.gz: what machines without a network need
+	@tools/make-bundle
 
 setup: .venv/made-in ## the Python environment in .venv
 	@:

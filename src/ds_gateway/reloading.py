@@ -1,6 +1,7 @@
 """Taking up a changed configuration: the one way for every command, and for the signal, that asks for it.
 
 prepare   the file is loaded and checked anew; when anything is wrong it is told, and nothing happens
+          (asked for by the signal, the service manager hears of the beginning, and of the end when it is refused)
 begin     the gateway stops as for SIGTERM
           the file is checked again; if it is wrong by now, the gateway starts with the configuration that it had
           else the process executes itself anew: same pid, same arguments
@@ -12,7 +13,6 @@ every crash, and what is open (records, commands) is taken up by it already.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ds_gateway.config.loader import Loaded
+    from ds_gateway.notify import Notifier
 
 _log = logger("gateway")
 
@@ -30,8 +31,11 @@ _log = logger("gateway")
 class Reloading:
     """Used on the event loop. ``load`` loads and checks the file as at a start; ``stop`` ends the gateway."""
 
-    def __init__(self, running: Loaded, load: Callable[[], Loaded], stop: Callable[[], None]) -> None:
+    def __init__(
+        self, running: Loaded, load: Callable[[], Loaded], stop: Callable[[], None], notifier: Notifier
+    ) -> None:
         self.has_begun = False
+        self._notifier = notifier
         self._running = running
         self._load = load
         self._stop = stop
@@ -66,15 +70,23 @@ class Reloading:
 
     def hang_up(self) -> None:
         """SIGHUP came: as `answer`, and what is wrong is in the log."""
+        if not self.has_begun:
+            # At once: a service manager that sent the signal itself waits for this, and for a time after its own.
+            self._notifier.reloading("checking the changed configuration")
         task = asyncio.get_running_loop().create_task(self._take_up(), name="reload")
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
     async def _take_up(self) -> None:
         async with self._one_at_a_time:  # the last one looks at the newest file
-            if not self.has_begun:
-                with contextlib.suppress(ConfigError):  # it is told already
-                    await self.answer({})
+            if self.has_begun:
+                return
+            try:
+                await self.answer({})
+            except ConfigError as error:
+                self._notifier.ready(
+                    f"the changed configuration is refused, the former one runs: {error.problems[0]}"
+                )
 
 
 def has_terminal() -> bool:

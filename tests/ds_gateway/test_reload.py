@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,16 +166,21 @@ class TestAValidChange:
     ) -> None:
         before = gateway.wait_connected()
         gateway.configure({**settings, "jurnal": {}})
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         os.kill(gateway.child.pid, signal.SIGHUP)
-        wait_until(lambda: gateway.events("gateway.reload.refused"), what="it says why not")
+        wait_until(lambda: manager.states == ["READY=1", "RELOADING=1", "READY=1"], what="it has refused it")
         assert "jurnal: unknown key" in str(gateway.events("gateway.reload.refused")[0])
+        began, ended = (each for each in manager.told if "checking" in each or "refused" in each)
+        assert int(began.split("\n")[1].removeprefix("MONOTONIC_USEC=")) >= microseconds
+        assert "jurnal: unknown key" in ended
         gateway.configure(with_another_topic(settings))
         for _ in range(5):
             os.kill(gateway.child.pid, signal.SIGHUP)
         after = wait_started(gateway, 2)
         assert after["gateway"]["pid"] == before["gateway"]["pid"]
         assert after["gateway"]["config_digest"] != before["gateway"]["config_digest"]
-        assert manager.states == ["READY=1", "RELOADING=1", "READY=1"]
+        # Each signal begins one that may be another one's, too; all of them end with one start.
+        assert [state for state, _ in groupby(manager.states)] == ["READY=1", "RELOADING=1"] * 2 + ["READY=1"]
         with Publisher(broker.port) as publisher:
             publisher.publish([("meters/3", b"7")])
         gateway.wait_delivered(1)

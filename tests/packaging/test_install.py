@@ -68,6 +68,8 @@ def test_the_installed_packages_tell_type_checkers_that_they_are_typed(root: Pat
 def test_the_unit_runs_the_installed_command(root: Path) -> None:
     unit = (root / "etc/systemd/system/ds-gateway.service").read_text()
     assert f"ExecStart={PREFIX}/bin/ds-gateway run\n" in unit
+    template = (root / "etc/systemd/system/ds-gateway@.service").read_text()
+    assert f"ExecStart={PREFIX}/bin/ds-gateway run --config /etc/ds-gateway/%i.yaml\n" in template
     assert (root / "etc/modules-load.d/ds-gateway.conf").is_file()
 
 

@@ -134,7 +134,7 @@ def _folders(file: Path, environ: Mapping[str, str], machine: Machine) -> Iterab
     given = environ.get("DS_GATEWAY__DATA_DIR")
     if given:
         yield file.absolute().parent / given
-    state = places.default_data_dir(environ, machine)
+    state = places.default_data_dir(environ, machine, file)
     if state is not None:
         yield Path(state)
 

@@ -74,7 +74,7 @@ def load(
     references = References(environ, file.absolute().parent)
     findings = Findings(root, references.redact)
     values = _values(root, references, findings)
-    _fill_in(values, environ, machine, findings)
+    _fill_in(values, environ, machine, file, findings)
     _make_absolute(values, root, file, findings)
     settings = _validate(values, root, findings)
     for check in (checks.check, *more_checks):
@@ -120,7 +120,7 @@ def _sockets(root: Node, file: Path, environ: Mapping[str, str], machine: Machin
     references = References(environ, file.absolute().parent)
     findings = Findings(only, references.redact)
     values = _values(only, references, findings)
-    _fill_in(values, environ, machine, findings)
+    _fill_in(values, environ, machine, file, findings)
     _make_absolute(values, only, file, findings)
     data_dir = values.get("data_dir")
     problems = [entry for entry in findings.problems if entry.key != "gateway.id"]
@@ -163,7 +163,7 @@ def load_server(
             "must be set for commands, which are sent to this name: give this gateway a name of its own, as "
             "gateway: {id: line-7}",
         )
-    _fill_in(values, environ, machine, findings)
+    _fill_in(values, environ, machine, file, findings)
     _make_absolute(values, only, file, findings)
     settings = _validate(values, only, findings)
     if findings.problems or settings is None:
@@ -201,7 +201,9 @@ def _values(root: Node, references: References, findings: Findings) -> dict[str,
     return values
 
 
-def _fill_in(values: dict[str, Any], environ: Mapping[str, str], machine: Machine, findings: Findings) -> None:
+def _fill_in(
+    values: dict[str, Any], environ: Mapping[str, str], machine: Machine, file: Path, findings: Findings
+) -> None:
     """The defaults that depend on the machine."""
     gateway = values.setdefault("gateway", {})
     if isinstance(gateway, dict) and "id" not in gateway and not findings.is_told(("gateway", "id")):
@@ -221,7 +223,7 @@ def _fill_in(values: dict[str, Any], environ: Mapping[str, str], machine: Machin
                 "gateway a name of its own, as gateway: {id: line-7}",
             )
     if "data_dir" not in values and not findings.is_told(("data_dir",)):
-        data_dir = places.default_data_dir(environ, machine)
+        data_dir = places.default_data_dir(environ, machine, file)
         if data_dir is None:
             findings.add(("data_dir",), "must be set, because neither STATE_DIRECTORY nor HOME is")
         else:

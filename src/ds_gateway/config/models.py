@@ -189,8 +189,8 @@ class Settings(BaseSettings):
 
     gateway: GatewaySettings = Field(description="Who this box is; default: its host name.")
     data_dir: NonEmpty = Field(
-        description="Folder of the journal; default: $STATE_DIRECTORY, as root /var/lib/ds-gateway, otherwise "
-        "~/.local/state/ds-gateway."
+        description="Folder of the journal; default: $STATE_DIRECTORY, as root /var/lib/ds-gateway (with "
+        "/etc/ds-gateway/NAME.yaml /var/lib/ds-gateway-NAME), otherwise ~/.local/state/ds-gateway."
     )
     server: ServerSettings = Field(description="The stream server.")
     batch: BatchSettings = Field(default_factory=BatchSettings, description="How records become POSTs.")

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_FILE: Final = Path("/etc/ds-gateway/gateway.yaml")
-_SERVICE_DATA_DIR: Final = Path("/var/lib/ds-gateway")
-_SERVICE_RUNTIME_DIR: Final = Path("/run/ds-gateway")
+_STATE_FOLDERS: Final = Path("/var/lib")
+_RUNTIME_FOLDERS: Final = Path("/run")
+_SERVICE: Final = "ds-gateway"
 _SOCKET: Final = "control.sock"
 
 _EVERYBODYS_NAMES: Final = frozenset({"", "raspberrypi", "debian", "localhost", "ubuntu"})
@@ -38,13 +39,27 @@ class Machine:
         return self.host_name.lower().partition(".")[0] not in _EVERYBODYS_NAMES
 
 
-def default_data_dir(environ: Mapping[str, str], machine: Machine) -> str | None:
-    """``$STATE_DIRECTORY``, as root /var/lib/ds-gateway, else below the home folder; None without one."""
+def service_of(file: Path) -> str | None:
+    """The name that systemd gives the folders of the service that runs this file; None: no service does.
+
+    /etc/ds-gateway/gateway.yaml is ds-gateway.service; each other NAME.yaml beside it is ds-gateway@NAME.service.
+    """
+    if file == DEFAULT_FILE:
+        return _SERVICE
+    is_beside = file.parent == DEFAULT_FILE.parent and file.suffix == DEFAULT_FILE.suffix
+    return f"{_SERVICE}-{file.stem}" if is_beside else None
+
+
+def default_data_dir(environ: Mapping[str, str], machine: Machine, file: Path) -> str | None:
+    """``$STATE_DIRECTORY``, as root that of the file's service, else below the home folder; None without one.
+
+    As root, a file that no service runs has the folder of the first one: /var/lib/ds-gateway.
+    """
     state = state_directory(environ)
     if state is not None:
         return str(state)
     if machine.is_root:
-        return str(_SERVICE_DATA_DIR)
+        return str(_STATE_FOLDERS / (service_of(file) or _SERVICE))
     home = environ.get("HOME", "")
     return str(Path(home) / ".local/state/ds-gateway") if home.startswith("/") else None
 
@@ -62,12 +77,13 @@ def control_socket(environ: Mapping[str, str], data_dir: str) -> Path:
 def control_sockets(environ: Mapping[str, str], data_dir: str, file: Path) -> tuple[Path, ...]:
     """Where the gateway of this file may listen, seen from an operator's shell, the likeliest first.
 
-    The service has a runtime folder that the shell's environment does not tell; it belongs to the default file.
+    A service has a runtime folder that the shell's environment does not tell; its file's name does.
     """
     own = control_socket(environ, data_dir)
-    if file != DEFAULT_FILE or "RUNTIME_DIRECTORY" in environ:
+    service = service_of(file)
+    if service is None or "RUNTIME_DIRECTORY" in environ:
         return (own,)
-    return (_SERVICE_RUNTIME_DIR / _SOCKET, own)
+    return (_RUNTIME_FOLDERS / service / _SOCKET, own)
 
 
 def _first(environ: Mapping[str, str], variable: str) -> Path | None:

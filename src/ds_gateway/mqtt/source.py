@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds_gateway.errors import DeviceError
+from ds_gateway.liveness import RESOLVE_SECONDS, Liveness
 from ds_gateway.logs import event, logger
 from ds_gateway.mqtt._connection import Connection
 from ds_gateway.mqtt.dedupe import DedupeGate
@@ -24,7 +25,6 @@ from ds_gateway.mqtt.events import Connack, Event, Puback, Suback
 from ds_gateway.mqtt.handover import Handover, Offers
 from ds_gateway.mqtt.keyless import Keyless
 from ds_gateway.mqtt.keys import KeyReader
-from ds_gateway.mqtt.liveness import Liveness
 from ds_gateway.mqtt.marks import MarkFile, boot_id
 from ds_gateway.mqtt.poller import Poller
 from ds_gateway.mqtt.publications import Pipeline, Publications
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 _log = logger("mqtt")
 
 CONNECT_SECONDS: Final = 10.0
-# Name resolution knows no timeout of its own; the resolver's defaults end within this.
-_RESOLVE_SECONDS: Final = 50.0
 _GOODBYE_SECONDS: Final = 1.0
 """How long the broker may take to hang up at the end."""
 LEAVE_SECONDS: Final = 120.0
@@ -243,7 +241,7 @@ class MqttSource:
         connection = self._connection()
         try:
             self._status.connecting(connection.address)
-            with self._liveness.waiting(self._connect_seconds * 2 + _RESOLVE_SECONDS):
+            with self._liveness.waiting(self._connect_seconds * 2 + RESOLVE_SECONDS):
                 connection.open(self._connect_seconds)
             self._dialogue.connecting()
             self._write_mark(self._dialogue.mark)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from ds_gateway.commands import Progress, SerialMessage
 from ds_gateway.errors import DeviceError
+from ds_gateway.liveness import RESOLVE_SECONDS, Liveness
 from ds_gateway.logs import event, logger
 from ds_gateway.serial_port.orders import Orders
 from ds_gateway.serial_port.overrun import Overrun
@@ -60,6 +61,10 @@ _READ_BYTES: Final = 4096
 _TURN_SECONDS: Final = 1.0
 """The longest wait between two turns of the loop, so that `SerialSource.alive_at` proves that it turns."""
 
+_OPEN_SECONDS: Final = RESOLVE_SECONDS + 40.0
+"""How long a network's port may take to open: to be found, to be connected, to agree on the line's settings."""
+_CLOSE_SECONDS: Final = 40.0
+"""How long a driver may wait for bytes that flow control holds, and a little."""
 _DRAIN_LOOK_SECONDS: Final = 0.005
 """How often the driver is asked whether the last byte has left: nothing tells of it."""
 _SETTLE_SECONDS: Final = 0.05
@@ -122,7 +127,7 @@ class SerialSource:
         """Orders that the thread has not seen yet; with ``_has_ended`` under the lock."""
         self._inbox_lock = threading.Lock()
         self._has_ended = False
-        self._alive_at = monotonic()
+        self._liveness = Liveness(monotonic)
         self._opens = 0
         self._overrun = Overrun(name, intake, monotonic)
         self._reading = Reading(
@@ -200,13 +205,16 @@ class SerialSource:
 
     @property
     def alive_at(self) -> float:
-        """When the thread last turned, on the monotonic clock; it does so at least every second. Any thread."""
-        return self._alive_at
+        """When the thread last turned, on the monotonic clock; it does so at least every second. Any thread.
+
+        Now, while it waits for a port to open or to close and its time for that is not over.
+        """
+        return self._liveness.alive_at
 
     def _run(self, wake: Wake) -> None:
         attempt = 0
         while not self._stopping.is_set():
-            self._alive_at = self._monotonic()
+            self._liveness.turn()
             received = self._snapshot.received_bytes
             try:
                 reason = self._read_once_opened(wake)
@@ -228,7 +236,8 @@ class SerialSource:
     def _read_once_opened(self, wake: Wake) -> str:
         """Open the port and read until it is gone. Return why it is."""
         try:
-            port = self._open_port(self._settings)
+            with self._liveness.waiting(_OPEN_SECONDS):
+                port = self._open_port(self._settings)
         except DeviceError as error:
             return str(error)
         try:
@@ -248,15 +257,16 @@ class SerialSource:
         while not self._stopping.is_set():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._turns.unwritten else 0))
             ready = dict(poll.poll(self._turn_seconds() * 1000))
-            self._alive_at = self._monotonic()
+            self._liveness.turn()
+            now = self._monotonic()
             if wake.descriptor in ready:
                 wake.clear()
             self._overrun.tell()
             self._write_on(port)
             if ready.get(descriptor, 0) & ~select.POLLOUT and not self._read(descriptor):
                 return f"{self._settings.where} is gone, or another program reads from it"
-            if self._alive_at >= self._reading.silent_at:
-                self._reading.note_silence(self._alive_at)
+            if now >= self._reading.silent_at:
+                self._reading.note_silence(now)
                 self._count()
             self._see_to_orders()
             if self._turns.wants_to_begin(self._monotonic()):
@@ -338,7 +348,7 @@ class SerialSource:
         if self._turns.is_writing:
             with contextlib.suppress(OSError, termios.error):
                 port.reset_output_buffer()
-        with contextlib.suppress(OSError):
+        with self._liveness.waiting(_CLOSE_SECONDS), contextlib.suppress(OSError):
             port.close()
         self._watch.closed()
         if not self._stopping.is_set():
@@ -386,7 +396,8 @@ class SerialSource:
         while not self._stopping.is_set():
             self._see_to_orders()
             self._tell_progress()
-            self._alive_at = now = self._monotonic()
+            self._liveness.turn()
+            now = self._monotonic()
             self._overrun.tell()
             if now >= deadline:
                 return

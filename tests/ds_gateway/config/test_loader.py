@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_gateway.config import includes, loader
+from ds_gateway.config import includes, loader, places
 from ds_gateway.config.places import DEFAULT_FILE, Machine
 from ds_gateway.errors import ConfigError
 from harness.configuration import MACHINE, MINIMAL, load_text, mistakes_in
@@ -108,6 +108,19 @@ class TestFindingTheSocket:
             "/home/op/.local/state/ds-gateway",
             (Path("/run/ds-gateway/control.sock"), Path("/home/op/.local/state/ds-gateway/control.sock")),
         )
+
+    def test_one_of_several_gateways_has_the_folders_that_its_unit_makes(self) -> None:
+        unit = (ROOT / "systemd" / "ds-gateway@.service").read_text()
+        assert "StateDirectory=ds-gateway-%i\nStateDirectoryMode=0700\nRuntimeDirectory=ds-gateway-%i\n" in unit
+        file, root = Path("/etc/ds-gateway/line-7.yaml"), Machine("box-1", is_root=True)
+        data_dir = places.default_data_dir({}, root, file)
+        assert data_dir == "/var/lib/ds-gateway-line-7"
+        sockets = places.control_sockets({}, data_dir, file)
+        assert sockets == (Path("/run/ds-gateway-line-7/control.sock"), Path(data_dir) / "control.sock")
+
+    @pytest.mark.parametrize("file", ["/home/op/line-7.yaml", "/etc/ds-gateway/line-7.yaml.new", "line-7.yaml"])
+    def test_a_file_that_no_service_runs_has_no_folders_of_a_service(self, file: str) -> None:
+        assert places.control_sockets({}, "/d", Path(file)) == (Path("/d/control.sock"),)
 
     def test_tells_a_wrong_folder(self, tmp_path: Path) -> None:
         file = tmp_path / "g.yaml"

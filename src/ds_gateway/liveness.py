@@ -1,12 +1,15 @@
-"""Whether the network thread makes progress: what a watchdog looks at."""
+"""Whether a thread makes progress: what the watchdog looks at."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+RESOLVE_SECONDS: Final = 50.0
+"""Name resolution knows no timeout of its own; the resolver's defaults end within this."""
 
 
 class Liveness:
