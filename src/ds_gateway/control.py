@@ -35,6 +35,7 @@ _SOCKET_MODE: Final = 0o660
 _LISTEN_BACKLOG: Final = 16
 _MAX_SOCKET_PATH: Final = 107
 _READ_BYTES: Final = 64 * 1024
+_NO_GATEWAY: Final = "what answers on {path} is no gateway, or it ended while it answered: ask again"
 
 _log = logger("control")
 
@@ -171,14 +172,31 @@ def call(path: Path, verb: str, timeout_seconds: float = 5.0, **arguments: Any) 
                 connection.connect(address)
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(request)  # who refuses at once may have answered and gone already
-            line = _read_line(connection, deadline)
+            try:
+                line = _read_line(connection, deadline)
+            except ConnectionResetError:
+                line = b""  # it ended, and what was asked lay unread in its socket
         except TimeoutError:
             raise ControlError(
                 f"the gateway behind {path} did not answer within {timeout_seconds:g} s; its log says what it does"
             ) from None
         except OSError as error:
             raise _explained(path, error) from None
+    if not line:
+        raise _unanswered(path)
     return _result(line, path)
+
+
+def _unanswered(path: Path) -> ControlError:
+    """Why a connection ended without an answer: perhaps the gateway was killed meanwhile."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        try:
+            with _reachable(path) as address:
+                connection.connect(address)
+        except OSError as error:
+            return _explained(path, error)
+    return ControlError(_NO_GATEWAY.format(path=path))
 
 
 def _read_line(connection: socket.socket, deadline: float) -> bytes:
@@ -206,7 +224,7 @@ def _result(line: bytes, path: Path) -> dict[str, Any]:
         case {"ok": False, "error": str(error)}:
             raise ControlError(error)
         case _:
-            raise ControlError(f"what answers on {path} is no gateway, or it ended while it answered: ask again")
+            raise ControlError(_NO_GATEWAY.format(path=path))
 
 
 def _refusal(error: str) -> Mapping[str, Any]:

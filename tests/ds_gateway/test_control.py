@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 import stat
 from functools import partial
@@ -15,6 +16,7 @@ from anyio import to_thread
 
 from ds_gateway.control import MAX_CONNECTIONS, MAX_REQUEST_BYTES, ControlServer, NobodyThereError, call
 from ds_gateway.errors import ControlError, JournalError
+from harness.meanwhile import meanwhile
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
@@ -245,17 +247,41 @@ class TestAskingInVain:
             with pytest.raises(ControlError, match=r"did not answer within 0\.05 s"):
                 call(path, "status", timeout_seconds=0.05)
 
+    @pytest.mark.parametrize("reads", [True, False], ids=["the request was read", "unread"])
+    async def test_when_the_gateway_is_killed_meanwhile(self, path: Path, reads: bool) -> None:  # noqa: FBT001
+        def serve_and_die(listener: socket.socket) -> None:
+            connection, _ = listener.accept()
+            if reads:
+                connection.recv(1000)
+            else:
+                select.select([connection], [], [])
+            listener.close()
+            connection.close()
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            with meanwhile(partial(serve_and_die, listener)), pytest.raises(NobodyThereError, match="was killed"):
+                await ask(path, "status")
+
     @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400\r\n\r\n", b'{"ok": true}\n', b"[]\n"])
     async def test_something_else(self, answer: bytes, path: Path) -> None:
+        served = 0
+
         async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal served
             await reader.readline()
             writer.write(answer)
             writer.close()
+            await writer.wait_closed()
+            served += 1
 
         server = await asyncio.start_unix_server(other, path)
         async with server:
             with pytest.raises(ControlError, match="is no gateway"):
                 await ask(path, "status")
+            # Without any answer it is looked whether somebody is there at all.
+            await await_until(lambda: served == 1 + (not answer), what="both connections are served")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
     async def test_without_permission(self, tmp_path: Path) -> None:
