@@ -8,13 +8,11 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mkdocs.structure.files import File, Files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.pages import Page
 
@@ -24,22 +22,6 @@ _LINK: Final = re.compile(r"\]\(((?:\.\./)+)(config/[^)#]+)\)")
 """To an example: it is beside docs/ in the repository, and below the pages in the site."""
 _LINK_INTO_DOCS: Final = re.compile(r"\]\(docs/([^)]+)\)")
 _LINK_TO_PAGE: Final = re.compile(rf"\]\(({'|'.join(map(re.escape, _PAGES))})\)")
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is planned and not there yet; anything else that is missing is an error."""
-    missing = {name for name in config.extra.get("planned", []) if not Path(config.docs_dir, name).exists()}
-    config.nav = list(_without(missing, config.nav or []))
-    return config
-
-
-def _without(missing: set[str], entries: list[Any]) -> Iterator[Any]:
-    for entry in entries:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            yield {title: list(_without(missing, target))}
-        elif target not in missing:
-            yield entry
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

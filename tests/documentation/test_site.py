@@ -1,4 +1,4 @@
-"""The site: what leads nowhere is an error, what is planned may be missing, and so is what README links to."""
+"""The site: what leads nowhere is an error, and so is what README links to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from harness.peers import REPOSITORY
 
@@ -52,18 +51,6 @@ def test_every_mistake_is_told_and_the_build_fails(copy: Path) -> None:
     assert built.returncode != 0
     for told in ("nowhere.md", "#nothing", "nothing.yaml", "orphan.md", "'moving.md' is included in the 'nav'"):
         assert told in built.stdout, built.stdout
-
-
-def test_a_planned_page_is_in_the_navigation_as_soon_as_it_is_there(copy: Path) -> None:
-    planned = yaml.safe_load((copy / "mkdocs.yml").read_text(encoding="utf-8"))["extra"]["planned"]
-    for name in planned:
-        (copy / "docs" / name).unlink(missing_ok=True)
-    if planned:
-        (copy / "docs" / planned[0]).write_text("# Planned\n", encoding="utf-8")
-    built = build(copy)
-    assert built.returncode == 0, built.stdout
-    front = (copy / "site/index.html").read_text(encoding="utf-8")
-    assert [name for name in planned if f'"{name.removesuffix(".md")}.html"' in front] == planned[:1]
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
