@@ -45,7 +45,9 @@ def written(loop: VirtualLoop) -> Iterator[io.StringIO]:
     before = ours.level
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
+    ours.propagate = False  # pytest would keep each of them
     yield stream
+    ours.propagate = True
     ours.removeHandler(handler)
     ours.setLevel(before)
     handler.close()
