@@ -17,6 +17,7 @@ from harness.audit import StreamReader, telemetry
 from harness.debian import Debian
 from harness.mosquitto import Mosquitto
 from harness.peers import REPOSITORY, require_tool
+from harness.ports import free_port
 from harness.publisher import Publisher
 from harness.waiting import wait_until
 
@@ -83,6 +84,7 @@ class Plant:
         self.file = file
         self.server = InMemoryStreamServer()
         self.broker = Mosquitto(folder / "mosquitto")
+        self.page = free_port()
         self.sent: list[Any] = []
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -91,6 +93,8 @@ class Plant:
             "gateway": {"id": self.stream.replace("/", "-"), "clock": "trusted"},
             "server": {"url": self.server.url("v1")},
             "journal": {"min_free_bytes": 0},
+            # The machine has the network of the tests.
+            "status": {"listen": f"127.0.0.1:{self.page}"},
             "mqtt": {"hall": {"url": self.broker.url, "packet_ids": "sequential", "devices": [device]}},
             **more,
         }
@@ -282,7 +286,7 @@ class TestSeveral:
     def test_two_gateways_on_one_box(self, debian: Debian, plant: Plant, tmp_path: Path) -> None:
         other = Plant(debian, tmp_path / "b", "ds-gateway@b.service", "/etc/ds-gateway/b.yaml", "telemetry/b")
         with closing(other), other.broker:
-            other.configure(status={"listen": "127.0.0.1:8438"} if "status" in plant.status() else {})
+            other.configure()
             debian.run("systemctl", "start", other.unit)
             other.wait_subscribed()
             for each in (plant, other):
