@@ -28,7 +28,8 @@ FORBIDDEN_ATTRIBUTES: Final = frozenset({
     "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "tempfile.mktemp",
 })  # fmt: skip
 STARTERS: Final[Mapping[str, frozenset[str]]] = {
-    "subprocess": frozenset({"ds_gateway.demo.parts"}),  # the demo's own parts, each by its path
+    # the demo's own parts, each by its path; journalctl, by its path and with the unit's name
+    "subprocess": frozenset({"ds_gateway.demo.parts", "ds_gateway.cli.diag"}),
     "os.execv": frozenset({"ds_gateway.cli.run", "ds_gateway.demo.tied"}),  # itself anew; the demo's parts
 }
 

@@ -98,6 +98,7 @@ class Run:
             **site.environ(name, self.header, port),
             "DS_GATEWAY__DATA_DIR": str(self._data_dir),
             "DS_GATEWAY__STATUS__LISTEN": "off",
+            "DS_GATEWAY__HEALTH__ENABLED": "false",
         }
         self.gateway = GatewayProcess(site.processes, port.parent, {}, environ=environ)
         self.gateway.config = CONFIG / f"{name}.yaml"

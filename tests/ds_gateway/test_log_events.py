@@ -107,5 +107,5 @@ def test_their_names_are_of_their_layers(events: dict[str, Event]) -> None:
     areas = {name.partition(".")[0] for name in events}
     assert areas == {
         *("certificate", "clock", "control", "downlink", "embedded", "gateway", "health", "journal", "mqtt"),
-        *("quarantine", "serial", "uplink"),
+        *("page", "quarantine", "serial", "uplink"),
     }

@@ -255,7 +255,9 @@ class TestRepeats:
             as_json.now += 1
         told = as_json.objects
         assert [line.get("repeats") for line in told[:7]] == [None, 59, 120, 240, 480, 900, 900]
-        assert sum(line.get("repeats", 1) for line in told) > 24 * 3600 - MAX_REPEAT_SECONDS - 60, "all are counted"
+        assert sum(line.get("repeats", 1) for line in told) > 24 * 3600 - MAX_REPEAT_SECONDS - 60, (
+            "all are counted"
+        )
         assert len(told) < 110
 
     def test_that_go_on_after_a_quiet_time_begin_anew(self, as_json: Written) -> None:

@@ -30,7 +30,7 @@ PINS: Final = {
 # Each allows what a plant does with it, without opening its own programs. A new one is a decision: add it here.
 LICENCES: Final = frozenset({
     "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "PSF-2.0", "ISC", "Zlib", "MPL-2.0",
-    "EPL-2.0 OR BSD-3-Clause", "MPL-2.0 AND (Apache-2.0 OR MIT)",
+    "EPL-2.0 OR BSD-3-Clause", "MPL-2.0 AND (Apache-2.0 OR MIT)", "Apache-2.0 AND BSD-2-Clause",
 })  # fmt: skip
 # What packages say that do not say it as SPDX. Where it says less than a licence, the package itself was read.
 OTHER_WORDS: Final = {

@@ -101,10 +101,13 @@ class Numbering:
         if self.head is None or not self.sequential:
             return False
         behind = (self.head - mid) % IDS
-        doubts = self._doubts(mid)
-        if doubts or self._is_weak:
-            # PUBACKs go out in order: what is in flight is the last of what was numbered.
-            return behind < self._learn_after or (not doubts and self._continues(mid, behind))
+        # PUBACKs go out in order: what is in flight is the last of what was numbered.
+        is_of_the_last = behind < self._learn_after
+        if self._doubts(mid):
+            return is_of_the_last and self._policy != "auto"
+        if self._is_weak:
+            # A counter that has begun again must not have come so far.
+            return self._continues(mid, behind) or (is_of_the_last and self._is_out_of_reach())
         return behind < IDS - AHEAD
 
     def begins_anew(self, mid: int) -> bool:
@@ -159,7 +162,7 @@ class Numbering:
         self._deliveries = 0
         self.place = AT_BEGINNING
         if doubtful:
-            self.doubt = UNTOUCHED
+            self.doubt = self.doubt or UNTOUCHED
             self.connected()  # the one of which nothing came in
         if self.belief != UNTRIED:
             self.belief = max(self.belief - 1, STALE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from harness.gateway_process import GatewayProcess, source_of
+from harness.gateway_process import GatewayProcess, source_of, total
 from harness.ports import free_port
 from harness.processes import Processes, console_script
 from harness.pty_device import PtyDevice
@@ -131,6 +131,7 @@ class TestTail:
 
 class TestTheJournal:
     def test_is_listed_beside_the_gateway(self, command: Command, plant: Plant) -> None:
+        plant.gateway.wait_for(lambda status: total(status, "in_journal") == 0, what="everything is sent")
         listed = json.loads(run(command, plant, "journal", "ls", "--json").stdout)
         found = {each["name"]: each for each in listed["streams"]}
         assert found[STREAM]["in_stream"] == found[STREAM]["accepted"] > 3

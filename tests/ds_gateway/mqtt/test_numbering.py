@@ -265,6 +265,14 @@ class TestADoubtfulSession:
         assert copies(numbering, 3, 4) == [False] * 2
         assert numbering.doubt == DOUBTFUL
 
+    def test_stays_doubtful_when_another_connack_is_lost(self) -> None:
+        """What was numbered from 1 on is acknowledged: the next connection begins with 3."""
+        numbering = learnt(upto=100)
+        numbering.connected(doubtful=True)
+        copies(numbering, 1, 2)
+        numbering.connected(doubtful=True)
+        assert copies(numbering, 3, 4) == [False] * 2
+
     def test_of_which_only_the_connection_is_known_is_decided_by_the_next_one(self) -> None:
         numbering = learnt(upto=100)
         numbering.connected(doubtful=True)
