@@ -228,7 +228,11 @@ class CommandPlant:
     def finish(self) -> CommandFindings:
         """Wait until every command has ended, end the gateway, and compare."""
         self.wait_ended()
-        assert self.gateway.terminate() == 0
+        # A process killed last may have left nothing to be done: its successor may only just have begun, and a
+        # program that does not mind SIGTERM yet dies of it.
+        self.gateway.wait_for(lambda _: True, what="the gateway runs")
+        status = self.gateway.terminate()
+        assert status == 0, status
         findings = audit(self.sent, self.seen, self.receipts.read())
         print(findings)
         return findings

@@ -181,7 +181,6 @@ class DownlinkBox:
             raise KilledError
 
         self.on_commit = die
-        self.downlink.book = None  # type: ignore[assignment]  # nobody looks at it any more
         await self.downlink.stop()
         await self._end()
         self.on_commit = lambda _count: None
