@@ -74,6 +74,9 @@ class MqttMessage:
     payload: bytes
     reply: MqttReply | None = None
 
+    def __str__(self) -> str:
+        return f"{_text(self.payload)} to the topic {self.topic}"
+
 
 @dataclass(frozen=True, slots=True)
 class SerialReply:
@@ -95,6 +98,9 @@ class SerialMessage:
     reply: SerialReply | None = None
     turnaround_seconds: float = 0.0
     """How long the line must be silent before it is written, and after it before the next is."""
+
+    def __str__(self) -> str:
+        return _text(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +153,11 @@ class Receipt:
     reply: str | None = None
     is_repeated: bool = False
     """The same id was there before: this is what became of it then, and it is not done again."""
+
+
+def _text(raw: bytes) -> str:
+    """For people, with escapes where it is none."""
+    try:
+        return repr(raw.decode())
+    except UnicodeDecodeError:
+        return ascii(raw.decode("latin-1"))

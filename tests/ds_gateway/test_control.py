@@ -283,36 +283,6 @@ class TestAskingInVain:
             # Without any answer it is looked whether somebody is there at all.
             await await_until(lambda: served == 1 + (not answer), what="both connections are served")
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
-    async def test_without_permission(self, tmp_path: Path) -> None:
-        path = tmp_path / "control.sock"
-        async with ControlServer(path, VERBS):
-            os.chown(path, 0, 1)
-            told = await to_thread.run_sync(_ask_as_nobody, path)
-        assert told.startswith(f"permission denied on {path}: ")
-        assert "sudo" in told
-
-
-def _ask_as_nobody(path: Path) -> str:
-    """What a user without rights is told, found out in a child process."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            call(path, "status")
-        except ControlError as error:
-            os.write(writing, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read().decode()
-    os.waitpid(child, 0)
-    return told
-
 
 async def test_a_reply_larger_than_the_sockets_buffers_arrives(path: Path) -> None:
     big = {"devices": ["x" * 100] * 20_000}

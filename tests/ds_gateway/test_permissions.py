@@ -73,6 +73,7 @@ class TestTheControlSocket:
             assert await to_thread.run_sync(partial(ask_as, path, GROUP)) == "answered"
             told = await to_thread.run_sync(partial(ask_as, path, OTHER_GROUP))
         assert told.startswith(f"permission denied on {path}: join the group {GROUP} ")
+        assert "sudo" in told
 
 
 def ask_as(path: Path, group: int) -> str:

@@ -205,7 +205,7 @@ class Executor:
                 longest = LOOK_AGAIN_SECONDS if is_over else min(LOOK_AGAIN_SECONDS, left_seconds)
                 await self._bell.wait(longest if pause_seconds <= 0 else min(longest, pause_seconds))
             elif self._dry_run:
-                self._end(turn, "failed", code="dry_run", reason=f"would have sent {ready.message!r}")
+                self._end(turn, "failed", code="dry_run", reason=f"would have sent {ready.message}")
             elif not turn.is_given:
                 written = self._desk.write(Write(self._desk.book.give(ready.number)))
                 turn.is_given = True

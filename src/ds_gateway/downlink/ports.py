@@ -20,6 +20,9 @@ class GatewayMessage:
     verb: str
     arguments: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return " ".join([self.verb, *(f"{name}={value!r}" for name, value in self.arguments.items())])
+
 
 Message = MqttMessage | SerialMessage | GatewayMessage
 

@@ -111,6 +111,7 @@ class MqttSource:
         max_unacked_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self._name = name
+        self._client_id = client_id
         self._connection = partial(Connection, settings, client_id, on_shown=on_shown)
         self._journal_commit = journal_commit
         self._mark_path = data_dir / "mqtt" / f"{name}.acks.mark"
@@ -350,7 +351,14 @@ class MqttSource:
         if connack.session_present and not plan:
             self._sender.subscribed()
         self._status.connected(session_present=connack.session_present)
-        event(_log, "info", "mqtt.connected", source=self._name, session_present=connack.session_present)
+        event(
+            _log,
+            "info",
+            "mqtt.connected",
+            source=self._name,
+            client_id=self._client_id,
+            session_present=connack.session_present,
+        )
 
     def _settle(self, connection: Connection | None) -> None:
         """Act on what was committed: mark, PUBACKs, and a subscription that waited for R0."""

@@ -172,7 +172,14 @@ class Uplink:
                 self.last_ok_time = time.time()
                 event(_log, "debug", "uplink.batch.acked", stream=self.name, seq=batch.seq, records=batch.count)
             case BeginRepair(why=why):
-                event(_log, "warning", "uplink.repair", stream=self.name, reason=why, epoch=state.stored.epoch)
+                event(
+                    _log,
+                    "info" if state.fencing else "warning",  # it was asked for, or there is trouble
+                    "uplink.repair",
+                    stream=self.name,
+                    reason=why,
+                    epoch=state.stored.epoch,
+                )
             case SaveRepair():
                 event(_log, "info", "uplink.repaired", stream=self.name, epoch=state.stored.epoch)
             case SetAside(reason=reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import time
@@ -272,6 +273,21 @@ class TestACrash:
         assert box.device.times() == {"a": 2, "b": 1}
         assert Counter(each["status"] for each in receipts) == {"accepted": 2, "published": 2}
 
+    async def test_a_start_after_a_clean_stop_warns_of_nothing(
+        self, box: DownlinkBox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await box.start()
+        await box.send(fresh(id="a"))
+        await box.wait_for(1)
+        await box.stop()
+        with caplog.at_level(logging.INFO, logger="ds_gateway"):
+            await box.start()
+            await await_until(lambda: not box.downlink.why_held(), what="the receipts stream is claimed anew")
+            await box.stop()
+        repairs = [each for each in caplog.records if each.message == "uplink.repair"]
+        assert [each.levelno for each in repairs] == [logging.INFO]
+        assert [each.message for each in caplog.records if each.levelno > logging.INFO] == []
+
     async def test_what_may_have_been_sent_at_most_once_is_unknown(self, box: DownlinkBox) -> None:
         box.device.answer = lambda _order: []
         await box.start()
@@ -343,7 +359,7 @@ class TestNothingIsSent:
         receipts = await box.wait_for(1)
         await box.stop()
         assert (receipts[-1]["status"], receipts[-1]["code"]) == ("failed", "dry_run")
-        assert "d1/set" in receipts[-1]["reason"]
+        assert receipts[-1]["reason"] == "would have sent '1' to the topic d1/set"
         assert box.device.done == []
 
 

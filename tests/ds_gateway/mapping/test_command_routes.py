@@ -216,7 +216,9 @@ class TestARoute:
 
     def test_a_port_is_called_as_it_is(self) -> None:
         found = routes(serial={**port("T\r\n"), "name": "the {scale}"})
-        assert found.route("the {scale}").message(None) == SerialMessage(b"T\r\n")
+        message = found.route("the {scale}").message(None)
+        assert message == SerialMessage(b"T\r\n")
+        assert str(message) == r"'T\r\n'", "for people"
 
     def test_replies_on_a_broker(self) -> None:
         reply = {
