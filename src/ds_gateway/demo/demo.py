@@ -85,7 +85,7 @@ class _Run:
         stage = self._stage
         if stage.broker is None:
             self._say("there is no mosquitto: the broker and the MQTT sensors are left out")
-        self._say("the gateway starts")
+        self._say(f"the gateway starts; its page: {stage.page}")
         stage.gateway.start()
         self._until(stage.sources_are_connected, "the gateway is connected to its devices", START_SECONDS)
         for sensor in stage.sensors:

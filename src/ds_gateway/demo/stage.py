@@ -62,6 +62,8 @@ class Stage:
     sensors: tuple[MqttSensor, ...]
     scale: Scale
     watch: Watch
+    page: str
+    """URL of the gateway's status page."""
 
     def sources_are_connected(self) -> bool:
         """Whether the running gateway said so of its port and its broker."""
@@ -122,7 +124,8 @@ def set_stage(stack: ExitStack, folder: Path, mosquitto: Path | None) -> Stage:
         if broker is None
         else tuple(MqttSensor(name, topic(name), broker.port, SENSOR_INTERVAL_SECONDS) for name in SENSORS)
     )
-    return Stage(server, broker, gateway, sensors, scale, Watch(data_dir / "control.sock"))
+    page = f"http://127.0.0.1:{ports.status}/"
+    return Stage(server, broker, gateway, sensors, scale, Watch(data_dir / "control.sock"), page)
 
 
 def _listening(stack: ExitStack, make: Callable[[int], Part]) -> Listener:

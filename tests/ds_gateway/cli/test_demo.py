@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -50,6 +52,14 @@ def below(folder: Path) -> dict[int, str]:
     return found
 
 
+def shows_a_page(url: str) -> bool:
+    try:
+        answer = httpx.get(url, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == HTTPStatus.OK and "<title>" in answer.text
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "temporary"
@@ -62,6 +72,8 @@ class TestTheWholeDemo:
         self, processes: Processes, folder: Path
     ) -> None:
         demo = start(processes, folder, str(require_mosquitto()), "--seconds", "15", "--json")
+        page = demo.wait_for_output(r"its page: (http://\S+)")[1]
+        wait_until(lambda: shows_a_page(page), what="the page is there, once the gateway is")
         status = demo.wait(timeout_seconds=DEADLINE_SECONDS)
         assert status == 0, demo.output
         document = last_line(demo)

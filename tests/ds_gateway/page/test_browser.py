@@ -10,7 +10,7 @@ import pytest
 
 from harness.browser import Browser
 from harness.page_rig import PageRig
-from harness.statuses import journal, mqtt, reading, stream, troubled, well
+from harness.statuses import journal, mqtt, reading, stream, troubled, uplink, well
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,10 +92,22 @@ class TestWhatIsShown:
         ):
             assert words in todo
         text = tab.text
-        for words in ("6 things need you", "5,415", "shed_newest", "delivered 11, failed 1", "CN=line-7"):
+        assert "1 thing needs you, 5 warnings" in text
+        for words in ("5,415", "shed_newest", "delivered 11, failed 1", "CN=line-7"):
             assert words in text
         assert tab.run("document.title") == "(6) line-7"
         assert tab.complaints == []
+
+    def test_a_server_that_is_away_is_one_trouble(self, tab: Tab, rig: PageRig) -> None:
+        why = "the server could not be reached: ConnectError"
+        streams = journal(*(stream(number, f"t{number}", in_journal=5) for number in (1, 2, 3)))
+        away = uplink(state="waiting", reason=why, last_error="ConnectError")
+        show(tab, rig, lambda: well(snapshot=streams, uplinks={1: away, 2: away, 3: away}))
+        assert "1 warning" in tab.text
+        (told,) = tab.run("[...document.querySelectorAll('#todo li')].map(each => each.innerText)")
+        assert told.startswith("3 streams are waiting")
+        assert told.count("ConnectError") == 1
+        assert "the journal keeps what comes meanwhile" in told
 
     def test_a_backlog_has_its_end(self, tab: Tab, rig: PageRig) -> None:
         behind = stream(1, "t", in_journal=5_000)
