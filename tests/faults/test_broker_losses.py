@@ -28,6 +28,7 @@ TESTS: Final = Path(__file__).parent.parent
 DEVICE: Final = Device("a", "1", steady=False)
 QUEUE: Final = 10
 CRASH: Final = "--point"
+CLOSED: Final = "closed its connection"
 
 
 @contextmanager
@@ -74,11 +75,16 @@ class TestAQueueThatWasTooShort:
     def test_is_one_loss_with_the_number_of_messages(
         self, processes: Processes, tmp_path: Path, point: str
     ) -> None:
-        with plant_with(processes, tmp_path, crash=True, max_queued_messages=QUEUE) as (plant, _):
+        with plant_with(processes, tmp_path, crash=True, max_queued_messages=QUEUE) as (plant, broker):
             plant.establish_session(CRASH, "none")
             plant.publish(DEVICE, 0)
             plant.gateway.wait_delivered(1)
+            closed = broker.log.count(CLOSED)
             plant.gateway.kill()
+            # Until then it sends to the dead, and what it has sent is no part of its queue.
+            wait_until(
+                lambda: broker.log.count(CLOSED) > closed, what="the broker knows that the gateway has died"
+            )
             plant.publish(DEVICE, *range(1, 101))
             plant.gateway.start(CRASH, "none")
             plant.gateway.wait_connected()

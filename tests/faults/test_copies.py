@@ -219,8 +219,11 @@ class TestTwoRunWithOneIdentity:
             for each in gateways:
                 each.wait_for(
                     lambda status: (
-                        stream_of(status, STREAM)["state"] == "halted"
-                        or not stream_of(status, STREAM)["in_journal"]
+                        stream_of(status, STREAM)["accepted"] == number - 1  # noqa: B023 - it is called at once
+                        and (
+                            stream_of(status, STREAM)["state"] == "halted"
+                            or not stream_of(status, STREAM)["in_journal"]
+                        )
                     ),
                     what="it has sent its record, or has stopped",
                 )

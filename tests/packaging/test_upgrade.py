@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
+from ds_gateway.journal import rows
 from faults.plant import Device, settings
 from harness.audit import Findings, StreamReader, check_positions, telemetry
 from harness.gateway_process import GatewayProcess, total
@@ -50,9 +51,10 @@ def the_one_before() -> str:
 
 
 def the_last_with_an_older_format() -> str:
-    """The commit before the one that raised the number of the journal's format."""
-    raised = git("log", "-1", "-G^FORMAT: ", "--format=%H", "--", "src/ds_gateway/journal/rows.py")
-    return git("rev-parse", f"{raised}^")
+    """The commit before the one that knew the format first that every start writes now."""
+    known = f"-G^FORMAT: Final = {rows.PLAIN_FORMAT}$"
+    *_, first = git("log", known, "--format=%H", "--", "src/ds_gateway/journal/rows.py").split()
+    return git("rev-parse", f"{first}^")
 
 
 def extract(commit: str, folder: Path) -> None:
@@ -101,12 +103,18 @@ class Site:
         configuration = settings(self.server.base_url, self.broker.url)
         first = [str(source / "src"), str(source / "libraries")]
         start = f"import sys; sys.path[:0] = {first}; from ds_gateway.cli import main; main()"
-        self.old = GatewayProcess(
-            processes, folder / "box", configuration, program=(sys.executable, "-c", start, "run")
-        )
         self.new = GatewayProcess(processes, folder / "box", configuration)
-        # Without keys that only one of them knows.
-        self.new.config.write_text(json.dumps({"data_dir": str(self.new.data_dir), **configuration}))
+        self.old = GatewayProcess(
+            processes, folder / "older", configuration, program=(sys.executable, "-c", start, "run")
+        )
+        self.old.data_dir = self.new.data_dir
+        # Each has a file without the keys that it does not know.
+        known: dict[str, Any] = {"data_dir": str(self.new.data_dir), **configuration}
+        if (source / "src" / "ds_gateway" / "timekeeping.py").is_file():
+            known["gateway"] = {"clock": "trusted", **configuration["gateway"]}
+        if (source / "src" / "ds_gateway" / "health").is_dir():
+            known |= {"status": {"listen": "off"}, "health": {"enabled": False}}
+        self.old.config.write_text(json.dumps(known))
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.broker)

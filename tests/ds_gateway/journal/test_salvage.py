@@ -414,6 +414,7 @@ class TestPages:
 class TestTheSchema:
     """SQLite believes it, and quotes it in its messages; what it became may show only when a row is written."""
 
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.soak)])
     def test_each_byte(self, closed: Image, data: Path, step: int) -> None:
         begin = int.from_bytes(database(closed[0]).read_bytes()[105:107], "big")
