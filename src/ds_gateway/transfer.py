@@ -190,7 +190,6 @@ class Transfer:
                     return _page_of(lines, [book.number, number, position])
             if damaged:
                 lines.append(self._lost(book, mover, position + 1, moving.last_position))
-            after = (book.number + 1, 0, 0)
         return _page_of(lines, None)
 
     def _lost(self, book: Book, mover: Mover, first: int, last: int) -> bytes:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -280,6 +281,22 @@ class TestLife:
         assert arrived == plant.sent[: len(arrived)]
         debian.run("systemctl", "start", UNIT)
         plant.wait_arrived()
+
+
+class TestDiag:
+    def test_the_archive_has_the_log_of_the_unit_and_what_its_events_said(
+        self, debian: Debian, plant: Plant
+    ) -> None:
+        plant.publish(10)
+        plant.wait_arrived()
+        debian.run("ds-gateway", "diag", "--output", "/root/diag.tar.gz", "--config", plant.file)
+        with tarfile.open(debian.path("/root/diag.tar.gz")) as archive:
+            member = archive.extractfile("ds-gateway-diag/log.txt")
+            assert member is not None
+            log = member.read().decode()
+        connected = next(line for line in log.splitlines() if "mqtt.connected" in line)
+        assert "source=hall" in connected
+        assert "Started ds-gateway.service" in log
 
 
 class TestSeveral:

@@ -130,11 +130,18 @@ class NothingToExportError(JournalError):
 
 def _check(file: Path) -> None:
     """Read it back from the disk: only what can be read is forgotten here. Raises `ExportFileError`."""
-    with file.open("rb") as opened_file:
-        os.posix_fadvise(opened_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _, records = read_lines(_lines(opened_file))
-        for _ in records:
-            pass
+    try:
+        with file.open("rb") as opened_file:
+            os.posix_fadvise(opened_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            _, records = read_lines(_lines(opened_file))
+            for _ in records:
+                pass
+    except ExportFileError as error:
+        raise ExportFileError(
+            f"{file} does not read back as it was written: {error}. Nothing of it is forgotten here, and "
+            "nothing of it is sent meanwhile: run the command again with another --output, on another disk, or "
+            "take the export back with --cancel"
+        ) from None
 
 
 def _lines(file: Any) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ds_gateway import exports, transfer
 from ds_gateway.cli import moving
 from ds_gateway.config.loader import load_server
 from ds_gateway.config.models import ExactlyOnceSettings
@@ -203,6 +204,49 @@ class TestAnExport:
         assert f"stays: 4 records of {STREAM}: not asked for" in done.stdout
         assert away.waiting() == {STREAM: 4, "telemetry/b": 0}
         assert run(command, away, "export", "nowhere", "--output", f"{stick}2").code == 1
+
+    @pytest.mark.parametrize("step_bytes", [1, 1_000_000])
+    def test_has_every_stream_of_several(  # noqa: PLR0917 - fixtures
+        self,
+        command: Command,
+        away: Box,
+        helper: Box,
+        stick: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        step_bytes: int,
+    ) -> None:
+        monkeypatch.setattr(transfer, "STEP_BYTES", step_bytes)
+        streams = {STREAM: 4, "telemetry/b": 5, "telemetry/c": 2, "telemetry/d": 7}
+        for name, count in list(streams.items())[1:]:
+            away.accept(count, stream=name)
+        assert export(command, away, stick)["records"] == sum(streams.values())
+        lines = [json.loads(line) for line in stick.read_text().splitlines()]
+        counts: list[int] = []
+        for line in lines[1:-1]:
+            if "stream" in line:
+                counts.append(0)
+            else:
+                counts[-1] += 1
+        assert counts == list(streams.values())
+        bring(command, helper, stick)
+        assert sum(helper.waiting().values()) == sum(streams.values())
+
+    def test_that_does_not_read_back_forgets_nothing_and_says_what_to_do(
+        self, command: Command, away: Box, stick: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def garbled(*_: object) -> object:
+            raise exports.ExportFileError("line 3 is damaged")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(moving, "read_lines", garbled)
+            done = run(command, away, "export", "--output", stick)
+        assert done.code == 1
+        assert f"{stick} does not read back" in done.stderr
+        assert "line 3 is damaged" in done.stderr
+        assert "another --output" in done.stderr
+        assert "--cancel" in done.stderr
+        assert run(command, away, "export", "--output", f"{stick}2").code == 0
+        assert away.waiting() == {STREAM: 0}
 
     def test_replaces_no_file_and_changes_nothing_then(self, command: Command, away: Box, stick: Path) -> None:
         stick.write_text("mine")
