@@ -52,6 +52,10 @@ class JournalError(GatewayError):
     """The journal cannot be used; the text says what to do."""
 
 
+class JournalClosedError(JournalError):
+    """It takes no more requests: the gateway stops, or the journal has failed and said so."""
+
+
 class JournalLockedError(JournalError):
     """Another process holds the journal's lock."""
 

@@ -121,6 +121,7 @@ def document(
             "max_bytes": journal.max_bytes,
             "free_bytes": journal.free_bytes,
             "full": journal.full,
+            "why_full": journal.why_full,
             "shedding": journal.shedding or None,
             "quarantined": journal.quarantined,
             "set_aside": list(journal.set_aside),
@@ -167,10 +168,11 @@ def line(
         words.insert(0, f"THE CONFIGURATION IS INVALID, THE LAST VALID ONE RUNS: {config}")
     if journal.full:
         fullest = max(journal.streams, key=lambda stream: stream.in_journal, default=None)
-        words.append("THE JOURNAL IS FULL" + (f", mostly of {fullest.name}" if fullest else ""))
+        most = f" (most of it is {fullest.name})" if fullest and fullest.in_journal else ""
+        words.append(f"NO ROOM, SOURCES WAIT: {journal.why_full}{most}")
     if journal.shedding:
         which = "OLDEST" if journal.shedding == "shed_oldest" else "NEWEST"
-        words.append(f"THE JOURNAL IS FULL, ITS {which} RECORDS ARE LOST")
+        words.append(f"NO ROOM, THE {which} RECORDS ARE LOST: {journal.why_full}")
     words += [f"RECORDS OF {stream.name} ARE LOST" for stream in journal.streams if stream.shedding]
     if waiting or troubled:
         # Not with a count that changes every second: the line would be told as often.

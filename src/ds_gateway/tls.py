@@ -100,6 +100,11 @@ def _refused(
     if code in {_NOT_YET_VALID, _EXPIRED}:
         what = "it is not valid yet" if code == _NOT_YET_VALID else "it, or an authority of its, has expired"
         shows = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now()))
+        if not is_synchronised() and code == _EXPIRED:
+            return (
+                f"{what} by this machine's clock, which is not synchronised and shows {shows}: if that is right, "
+                f"renew it at {peer}; if not, see that a time service (NTP) is reached"
+            )
         if not is_synchronised():
             return (
                 f"{what} by this machine's clock, which is not synchronised and shows {shows}; it is tried again "

@@ -167,6 +167,8 @@ def broken_body(error: Exception) -> Failure:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectError) and str(error):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

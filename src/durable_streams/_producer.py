@@ -73,7 +73,7 @@ class Verdict(Enum):
     WAIT = "not now"
     NOT_SENT = "the server could not be reached"
     AMBIGUOUS = "nobody knows whether it was appended"
-    PATH_BROKEN = "the answer is not the stream server's"
+    PATH_BROKEN = "the answer may not be the stream server's"
 
 
 @dataclass(frozen=True, slots=True)

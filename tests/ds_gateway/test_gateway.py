@@ -366,7 +366,7 @@ class TestServer:
             plant.publish(A, 2)
             waiting = plant.gateway.wait_stream(STREAM_A, "waiting")
             assert (waiting["in_stream"], waiting["in_journal"]) == (1, 1)
-            assert "not the stream server's" in waiting["reason"]
+            assert "may not be the stream server's" in waiting["reason"]
             front.rule = lambda _asked: None
             plant.gateway.wait_delivered(2)
             plant.finish()

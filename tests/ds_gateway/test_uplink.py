@@ -13,10 +13,11 @@ import pytest
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.models import BatchSettings, ExactlyOnceSettings
 from ds_gateway.config.server import ServerSettings
-from ds_gateway.errors import JournalDamagedError, JournalError, UplinkError
+from ds_gateway.errors import JournalClosedError, JournalDamagedError, JournalError, UplinkError
 from ds_gateway.journal.skipping import Skipped
 from ds_gateway.uplink import Uplinks, UplinkSnapshot, http_client, request_headers
 from durable_streams import Presence, ProducerState, SealedBatch, Survey
+from harness.ports import free_port
 from harness.waiting import await_until
 
 if TYPE_CHECKING:
@@ -253,6 +254,42 @@ class TestStates:
         assert (snapshot.reason, snapshot.failures) == ("", 0)
         assert "nobody is there" in snapshot.last_error, "what it was remains to be seen"
         assert [record.message for record in caplog.records] == ["uplink.waiting", "uplink.recovered"]
+
+    async def test_each_cause_is_logged_once_until_it_is_over(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answers = iter([503, 401, 503, 429])
+        causes: list[int] = []
+
+        def rule(request: httpx.Request) -> httpx.Response | None:
+            if not is_batch(request) or (status := next(answers, None)) is None:
+                return None
+            causes.append(status)
+            return httpx.Response(status, headers={"retry-after": "0"})
+
+        store = Store()
+        bench.add(store)
+        await bench.wait("idle")
+        bench.server.rule = rule
+        with caplog.at_level(logging.INFO, logger="ds_gateway.uplink"):
+            store.seal()
+            await await_until(lambda: store.resolved == [1], what="it is sent at last")
+        told = [
+            vars(record)["event_values"]["reason"]
+            for record in caplog.records
+            if record.message == "uplink.waiting"
+        ]
+        assert causes == [503, 401, 503, 429]
+        assert [reason.partition(":")[0] for reason in told] == ["not now", "the credentials were refused"]
+
+    async def test_a_journal_that_is_closed_is_no_defect(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = Store()
+        store.failure = JournalClosedError("the journal is closed")
+        bench.add(store)
+        await bench.wait("waiting")
+        assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
 
     @pytest.mark.parametrize(
         ("answer", "state", "words"),
@@ -655,6 +692,18 @@ class TestClient:
         settings = ServerSettings.model_validate({"url": "https://streams.test", "tls": {"ca": absent}})
         with pytest.raises(UplinkError, match=r"server\.tls: cannot read .*ca\.pem: No such file"):
             http_client(settings)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    async def test_a_server_that_is_not_there_is_named_with_what_the_system_says(self, host: str) -> None:
+        port = free_port()
+        settings = ServerSettings.model_validate({"url": f"http://{host}:{port}/v1"})
+        async with http_client(settings) as client:
+            with pytest.raises(httpx.ConnectError) as caught:
+                await client.get(settings.url)
+        assert str(caught.value) == (
+            f"{host}:{port} cannot be reached (Connection refused): "
+            "start the server, or see that server.url leads to it"
+        )
 
     async def test_the_environments_proxies_do_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")

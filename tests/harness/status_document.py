@@ -37,6 +37,7 @@ def document(**more: Any) -> dict[str, Any]:
             "max_bytes": 2,
             "free_bytes": 3,
             "full": False,
+            "why_full": "",
             "shedding": None,
             "quarantined": 0,
             "set_aside": [],

@@ -162,9 +162,11 @@ def _troubles(document: Mapping[str, Any], streams: Sequence[Mapping[str, Any]])
         first = next(iter(gateway["config_refused"]["problems"]), "")
         found.append(f"the configuration is invalid, and the last valid one runs: {first}")
     if journal["full"]:
-        found.append("the journal is full: the sources wait")
+        found.append(f"the journal takes nothing, and the sources wait: {journal['why_full']}")
     if journal["shedding"]:
-        found.append(f"the journal is full, and records are lost: {journal['shedding']}")
+        found.append(f"records are lost ({journal['shedding']}): {journal['why_full']}")
+    if (document["clock"] or {}).get("synchronised") is False:
+        found.append("the clock is not synchronised: records say so, and commands wait")
     found += [f"a damaged journal was set aside: {name}" for name in journal["set_aside"]]
     found += [f"{each['name']}: {each['state']}: {each['reason']}" for each in streams if each["reason"]]
     for source in document["sources"]:

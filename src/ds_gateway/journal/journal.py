@@ -271,6 +271,7 @@ class Journal:
             max_bytes=self._writer.settings.max_bytes,
             free_bytes=self._disk.free_bytes(),
             full=self._writer.upkeep.full,
+            why_full=self._writer.upkeep.why_full,
             shedding=self._writer.settings.when_full if self._writer.upkeep.shedding else "",
             quarantined=self._writer.committed.quarantined,
             losses=self._writer.committed.losses,

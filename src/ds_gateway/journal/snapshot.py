@@ -93,5 +93,7 @@ class JournalSnapshot:
     losses: Mapping[str, tuple[int, int]]
     """For each cause: entries in the loss ledger, and records that they count."""
     streams: tuple[StreamSnapshot, ...]
+    why_full: str = ""
+    """Why there is no room, and what to do; empty if there is."""
     set_aside: tuple[str, ...] = ()
     """Names of the damaged journals that were salvaged and are still there."""

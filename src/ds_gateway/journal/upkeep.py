@@ -56,6 +56,8 @@ class Upkeep:
         """Whether records are lost because there is no room."""
         self.out_of_disk = False
         """Whether the last transaction found no room on the file system."""
+        self._disk_is_low = False
+        """Whether the file system has less free than is to stay free."""
         self.stopped: dict[int, str] = {}
         """Streams that are not sent, and why. Replaced whole."""
         self._disk = disk
@@ -100,6 +102,21 @@ class Upkeep:
 
     # -- room
 
+    @property
+    def why_full(self) -> str:
+        """Why there is no room, and what to do; empty if there is. Any thread."""
+        if not (self.full or self.shedding):
+            return ""
+        if self._disk_is_low or self.out_of_disk:
+            return (
+                "the disk has less free than journal.min_free_bytes wants "
+                f"({_mib(self._min_free_bytes)}): make room on it"
+            )
+        return (
+            f"what is not sent yet fills journal.max_bytes ({_mib(self._room.max_bytes)}): see to the streams and "
+            "their server, or raise it"
+        )
+
     def admission(self, plan: Plan, state: State, waiting_bytes: int) -> Admission | None:
         """Make room as the policy says, and decide who may have it; None: take nothing in this transaction."""
         if not (waiting_bytes or self._has_refused or self.shedding):
@@ -123,7 +140,8 @@ class Upkeep:
         """Whether there is room; None while what is kept for repair is being deleted. That gives way first."""
         room = self._room
         self._checked_at = self._clock()
-        disk_low = self._disk.free_bytes() < self._min_free_bytes or (self._sheds and self.out_of_disk)
+        self._disk_is_low = self._disk.free_bytes() < self._min_free_bytes
+        disk_low = self._disk_is_low or (self._sheds and self.out_of_disk)
         wanted = 1
         if self._when_full == "shed_oldest":
             wanted = min(waiting_bytes, room.slack)
@@ -161,6 +179,7 @@ class Upkeep:
                 _log,
                 "error" if self._sheds else "warning",
                 "journal.full",
+                reason=self.why_full,
                 bytes=state.size,
                 max_bytes=self._room.max_bytes,
                 when_full=self._when_full,
@@ -274,3 +293,7 @@ def fair_share(sizes: Sequence[int], total: int) -> int:
 def _unsynced(state: State) -> list[int]:
     """Streams with records that a clock record has to follow."""
     return [book.number for book in state.books.values() if book.unsynced]
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.4g} MiB"

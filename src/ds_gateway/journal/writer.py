@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from ds_gateway.errors import JournalDamagedError, JournalError
+from ds_gateway.errors import JournalClosedError, JournalDamagedError, JournalError
 from ds_gateway.journal import telling
 from ds_gateway.journal.disk import DiskFullError
 from ds_gateway.journal.plan import Plan
@@ -143,10 +143,10 @@ class Writer:
             self._condition.notify()
 
     def submit(self, request: Change | Task | Resolution | Demand) -> None:
-        """Queue a request of an uplink. Raises `JournalError` when the writer is gone."""
+        """Queue a request of an uplink. Raises `JournalClosedError` when the writer is gone."""
         with self._condition:
             if self.failure is not None or self._stopping:
-                raise JournalError("the journal is closed") from self.failure
+                raise JournalClosedError("the journal is closed") from self.failure
             match request:
                 case Change() | Task():
                     self._changes.append(request)
@@ -191,7 +191,7 @@ class Writer:
             futures += [demand.batch for demand in self._demands.values()]
         for future in futures:
             if not future.done():
-                future.set_exception(JournalError("the journal is closed"))
+                future.set_exception(JournalClosedError("the journal is closed"))
 
     def _wait_for_work(self) -> tuple[bool, bool]:
         """Wait until something may be due; return whether it is, and whether the writer is to stop.

@@ -100,6 +100,8 @@ def shown(pull: Pull, command: Command, state: str, reason: str) -> tuple[str, s
     match command:
         case Halt() | SetAside():
             return state, reason  # told when the run ends; goes on
+        case Wait(renew_credentials=True):
+            return "waiting", f"{pull.trouble}; see server.token and server.headers, which are read again"
         case Wait():
             return "waiting", pull.trouble
         case Resolve():

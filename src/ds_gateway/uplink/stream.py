@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ds_gateway.errors import JournalDamagedError
+from ds_gateway.errors import JournalClosedError, JournalDamagedError
 from ds_gateway.logs import event, logger
 from ds_gateway.uplink.decisions import DAMAGED, STANDING, shown, standing, why_damaged
 from durable_streams import (
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _log = logger("uplink")
 
 DEFECT_PAUSE_SECONDS: Final = 30.0
+MAX_KINDS_TOLD: Final = 8
+"""In one outage: a way that fails in ever other words does not fill the log."""
+_NUMBERS: Final = re.compile(r"[0-9]+")
 
 
 class Skipped(Protocol):
@@ -111,6 +115,8 @@ class Uplink:
         None before, while a repair claims another one, and when the stream has stopped.
         """
         self.why = ""
+        self._told: set[str] = set()
+        """Kinds of trouble that the log has, since the last batch that was confirmed."""
 
     @property
     def is_import(self) -> bool:
@@ -136,6 +142,9 @@ class Uplink:
                 event(_log, "error", "uplink.batch.damaged", stream=self.name, error=str(error))
                 await mark_for_repair()
                 continue
+            except JournalClosedError as error:
+                self.state, self.reason = "waiting", str(error)
+                return
             except Exception as error:  # noqa: BLE001 - supervision boundary: a defect here must not stop the others
                 # Starting over is safe: whatever the producer believed is read from the journal again.
                 self.state, self.last_error = "waiting", f"defect: {error!r}"
@@ -164,11 +173,12 @@ class Uplink:
         if state.trouble:
             self.last_error = state.trouble
         match command:
-            case Wait(failures=0):
-                event(_log, "warning", "uplink.waiting", stream=self.name, reason=state.trouble)
+            case Wait():
+                self._tell_trouble(state.trouble)
             case Resolve(batch=batch):
                 if self.failures or self.state == "waiting":
                     event(_log, "info", "uplink.recovered", stream=self.name)
+                self._told.clear()
                 self.last_ok_time = time.time()
                 event(_log, "debug", "uplink.batch.acked", stream=self.name, seq=batch.seq, records=batch.count)
             case BeginRepair(why=why):
@@ -187,6 +197,13 @@ class Uplink:
             case _:
                 pass
         self.state, self.reason = shown(state, command, self.state, self.reason)
+
+    def _tell_trouble(self, trouble: str) -> None:
+        """Each kind once, until it is over: numbers in it, as of attempts, make no other one."""
+        kind = _NUMBERS.sub("", trouble)
+        if kind not in self._told and len(self._told) < MAX_KINDS_TOLD:
+            self._told.add(kind)
+            event(_log, "warning", "uplink.waiting", stream=self.name, reason=trouble)
 
     def _claim(self, epoch: int | None) -> None:
         if epoch != self.claimed:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -34,6 +36,7 @@ ASK_TIMES: Final = 5
 """A server that hangs up with something unread resets the connection, and its last words may be lost."""
 ASK_AGAIN_SECONDS: Final = 60.0
 """How often at most a server is asked, and how long what it said stands for failures without words."""
+_DEFAULT_HTTP_PORT: Final = 80
 _DEFAULT_HTTPS_PORT: Final = 443
 _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60.0)
 """httpx's own, but for the last: a reading each 10 s is not to cost a handshake each, on a line that is paid for.
@@ -215,6 +218,9 @@ class ServerTransport(httpx.AsyncBaseTransport):
             return f"the proxy does not let the request through: {error}; see server.proxy"
         if self._settings.proxy is not None and isinstance(error, httpx.ConnectError):
             return f"the proxy in server.proxy cannot be reached: {error or _words(error)}"
+        if isinstance(error, httpx.ConnectError) and (system := _system_words(error)):
+            place = f"{url.host}:{url.port or (_DEFAULT_HTTPS_PORT if self._is_secure else _DEFAULT_HTTP_PORT)}"
+            return f"{place} cannot be reached ({system}): start the server, or see that server.url leads to it"
         if not self._is_secure or str(error) or isinstance(error, httpx.TimeoutException):
             return None
         if self._settings.proxy is None:
@@ -274,6 +280,18 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _words(error: BaseException) -> str:
     """The innermost words that there are."""
     return next((text for each in reversed(_causes(error)) if (text := str(each))), type(error).__name__)
+
+
+def _system_words(error: BaseException) -> str:
+    """What the operating system said; empty if it was nothing of the system's."""
+    for each in reversed(_causes(error)):
+        # A host with several addresses fails with one error for each.
+        last = each.exceptions[-1] if isinstance(each, ExceptionGroup) else each
+        if isinstance(last, socket.gaierror):
+            return str(last.strerror)
+        if isinstance(last, OSError) and last.errno is not None:
+            return os.strerror(last.errno)  # asyncio has words of its own in its place
+    return ""
 
 
 def _stamp(path: str | None) -> tuple[int, int, int] | None:

@@ -48,7 +48,7 @@ class TestARecord:
                 {"name": "server.tls.cert", "not_after": "2026-01-01T00:00:00Z", "problem": "expires in 3 days"},
             ],
         )
-        status["journal"].update(full=True, losses={"qos0": {"entries": 1, "records": 12}})
+        status["journal"].update(full=True, why_full="the disk", losses={"qos0": {"entries": 1, "records": 12}})
         found = said(status, age_seconds=61.7)
         assert found["backlog"] == {"records": 7, "oldest_seconds": 62}
         assert found["streams"] == {"t/a": "halted: forgotten", "t/b": "waiting"}
@@ -56,13 +56,17 @@ class TestARecord:
         assert found["lost"] == {"qos0": 12}
         assert list(found["certificates"]) == ["server.tls.cert", "server"]
         assert found["troubles"] == [
-            "the journal is full: the sources wait",
+            "the journal takes nothing, and the sources wait: the disk",
             "t/a: halted: the server forgot",
             "t/b: waiting: refused",
             "hall: no route",
             "scale: silent",
             "certificate server.tls.cert expires in 3 days",
         ]
+
+    def test_of_a_clock_that_is_not_synchronised(self) -> None:
+        (told,) = said(document(clock={"synchronised": False, "steps": 0}))["troubles"]
+        assert told.startswith("the clock is not synchronised")
 
     def test_of_very_many_streams_names_those_in_trouble_first(self) -> None:
         many = [stream(f"telemetry/line-7/{'long' * 20}/{number}") for number in range(500)]

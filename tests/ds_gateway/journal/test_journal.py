@@ -495,6 +495,7 @@ class TestFull:
         for _ in range(3):
             harness.intake.offer([Item(record("x" * 1000)) for _ in range(30)])
         wait_until(lambda: journal.full, what="the journal is full")
+        assert "fills journal.max_bytes (0.04768 MiB)" in journal.snapshot().why_full
         committed = sum(len(items) for items, _ in harness.committed)
         assert 0 < committed < 90
         drained = 0
@@ -505,6 +506,7 @@ class TestFull:
         assert sum(len(items) for items, _ in harness.committed) == 90
         harness.accept(record("more"))
         assert not journal.full
+        assert not journal.snapshot().why_full
 
     def test_a_full_disk_loses_nothing_and_drains(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         journal = harness.open()
@@ -557,6 +559,7 @@ class TestFull:
         harness.intake.offer([Item(record("1"))])
         wait_until(lambda: journal.full, what="the journal is full")
         assert harness.committed == []
+        assert "the disk has less free than journal.min_free_bytes" in journal.snapshot().why_full
 
 
 class TestOpening:

@@ -177,9 +177,9 @@ class TestErrors:
         ended = command(verb, url)
         assert ended.code == 1
         first, last = ended.stderr.splitlines()
-        assert first.startswith(f"durable-streams: {url}: no usable answer: ConnectError: ")
+        assert first.startswith(f"durable-streams: {url}: no usable answer: [Errno 111] Connection refused")
         assert first.endswith("; it is tried again")
-        assert ": ConnectError: " in last
+        assert "Connection refused" in last
         assert last.endswith("check that the server runs and that the URL is right")
 
     def test_a_full_server_has_stored_nothing_and_no_doubt_is_left(
