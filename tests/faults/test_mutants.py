@@ -23,6 +23,8 @@ class Mutant:
     test: str
     shown: str
     """What the test must say, so that it fails for this defect and for nothing else."""
+    is_long: bool = False
+    """Of the long tests: another one is like it."""
 
 
 CRASH = "tests/faults/test_crash_points.py"
@@ -63,6 +65,7 @@ MUTANTS = (
         (Change("ds_gateway/journal/disk.py", "sqlite_synchronous=2,", "sqlite_synchronous=0,"),),
         DURABILITY,
         "assert not watcher.told_too_early",
+        is_long=True,
     ),
     Mutant(
         "commits are synced at checkpoints only",
@@ -109,6 +112,7 @@ MUTANTS = (
         (Change("ds_gateway/mqtt/dedupe.py", "        return repeated\n", "        return False\n"),),
         f"{FIRST_MESSAGE}[after A]",
         "duplicated: 1",
+        is_long=True,
     ),
     Mutant(
         "the anchor moves when the stream's end is seen, before the batch is looked for",
@@ -122,6 +126,7 @@ MUTANTS = (
         ),
         f"{EXPLORATION}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
         "stored twice",
+        is_long=True,
     ),
     Mutant(
         "an unanswered batch is sent again without a look at the stream",
@@ -134,6 +139,7 @@ MUTANTS = (
         ),
         f"{EXPLORATION}::test_a_server_that_tears_data_and_state_apart_stores_nothing_twice",
         "stored twice",
+        is_long=True,
     ),
     Mutant(
         "the server commits a producer's state after the data and apart from it",
@@ -167,6 +173,7 @@ MUTANTS = (
         ),
         KILL_POINTS,
         "lost=1",
+        is_long=True,
     ),
     Mutant(
         "a receipt is committed before the rows that belong to it",
@@ -192,6 +199,7 @@ MUTANTS = (
         ),
         f"{DOWNLINK}::test_nothing_is_done_before_the_server_has_its_acceptance",
         "it was done before its acceptance was confirmed",
+        is_long=True,
     ),
     Mutant(
         "that a command is about to be sent is not written down",
@@ -208,7 +216,10 @@ MUTANTS = (
 )
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(each, id=each.name, marks=[pytest.mark.soak] if each.is_long else []) for each in MUTANTS],
+)
 def test_a_build_with_this_defect_fails_its_test(mutant: Mutant, tmp_path: Path) -> None:
     source = mutants.copy_of_source(tmp_path)
     for change in mutant.changes:

@@ -164,7 +164,7 @@ class TestTheServer:
         box.settings["serial"] = {"scale": {"port": str(device.path)}}
         code, lines = box.lines(seconds="0.1")
         assert code == 1
-        assert "cannot be reached: All connection attempts failed; start it" in lines[1]
+        assert "cannot be reached (Connection refused): start the server" in lines[1]
 
     def test_that_is_a_portal(self, box: Box, device: PtyDevice, server: InMemoryStreamServer) -> None:
         box.settings["serial"] = {"scale": {"port": str(device.path)}}

@@ -10,6 +10,7 @@ is in the stream, or the uplink has stopped for a reason that the algorithm's ta
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from durable_streams._pull import Policy, Stop
 from harness.producer_explorer import Explorer, Violation
 from harness.producer_worlds import Fate, Limits
 from harness.stream_model import Manners
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 BY_ITSELF = Policy(recover=True)
 BY_AN_OPERATOR = Policy(halt_if_used=True)
@@ -36,6 +40,11 @@ def explore(limits: Limits) -> Explorer:
     return explorer
 
 
+def long(limits: Limits) -> ParameterSet:
+    """Of the long tests."""
+    return pytest.param(limits, marks=pytest.mark.soak)
+
+
 ORDINARY = [
     Limits(Fate(crashes=1, losses=2)),
     Limits(Fate(crashes=2, losses=1), groups=SMALL, early=1, anytime=True),
@@ -51,8 +60,8 @@ ORDINARY = [
     Limits(Fate(crashes=1, restores=1), keep=1),
     Limits(Fate(crashes=1, restores=1, trims=1), groups=SMALL),
     # What a repair finds in the middle of a segment stays kept: a second restore loses it again.
-    Limits(Fate(restores=2), groups=(1, 2, 1, 1), manners=Manners(max_messages=1)),
-    Limits(Fate(losses=1, restores=2), groups=(2, 1, 1)),
+    long(Limits(Fate(restores=2), groups=(1, 2, 1, 1), manners=Manners(max_messages=1))),
+    long(Limits(Fate(losses=1, restores=2), groups=(2, 1, 1))),
     Limits(Fate(losses=1, restores=1, foreign=1), groups=SMALL, early=1, keep=1),
     Limits(Fate(crashes=1, losses=1, renewals=1), groups=SMALL, early=1),
     Limits(Fate(crashes=1, renewals=1), keep=1),
@@ -116,7 +125,8 @@ DAMAGED = [
     Limits(Fate(crashes=1, damages=1, trims=1), groups=SMALL),
 ]
 FENCING_ALWAYS = [
-    Limits(Fate(losses=1, rollbacks=1), policies=(FENCING,)),
+    long(Limits(Fate(losses=1, rollbacks=1), policies=(FENCING,))),
+    Limits(Fate(losses=1, rollbacks=1), groups=SMALL, policies=(FENCING,)),
     # A copy that is alive, too, is still told from ours.
     Limits(
         Fate(crashes=1, clones=1), groups=SMALL, policies=(FENCING,), stops=frozenset({Stop.FOREIGN, Stop.FENCED})

@@ -21,6 +21,8 @@ from harness.producer_explorer import Explorer, Violation
 from harness.producer_worlds import Fate, Limits
 
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
     from durable_streams._pull import Step, Stop
     from durable_streams._store import ProducerState
     from durable_streams._wire import Answer
@@ -37,6 +39,11 @@ def assert_found(limits: Limits, *shown: str) -> None:
     assert any(text in first for text in shown), first
 
 
+def long(limits: Limits) -> ParameterSet:
+    """Of the long tests."""
+    return pytest.param(limits, marks=pytest.mark.soak)
+
+
 TORN = Limits(Fate(losses=1, torn=1), groups=SMALL)
 FENCED = Limits(Fate(crashes=2), groups=(1,), early=1, policies=(Policy(recover=True, fence_on_start=True),))
 DOUBLED = Limits(Fate(doubles=1, forgets=1), groups=(1,), early=1)
@@ -46,7 +53,9 @@ TRIMMED = Limits(Fate(crashes=1, restores=1, forgets=1), groups=(1, 1, 1), early
 CHANGING = Limits(Fate(losses=1, changes=2), groups=(2,), early=1)
 
 
-@pytest.mark.parametrize("limits", [TORN, FENCED, DOUBLED, RESTORED, GONE_BACK, TRIMMED, CHANGING], ids=str)
+@pytest.mark.parametrize(
+    "limits", [TORN, FENCED, DOUBLED, RESTORED, long(GONE_BACK), long(TRIMMED), CHANGING], ids=str
+)
 def test_nothing_is_found_without_a_defect(limits: Limits) -> None:
     explorer = Explorer(limits)
     explorer.run()
