@@ -162,6 +162,7 @@ def line(
         for stream in journal.streams
         if (uplink := uplinks.get(stream.number)) is not None and uplink.reason
     ]
+    troubled += [f"{stream.name}: {why}" for stream in journal.streams if (why := _moving(stream))]
     backlog = sum(stream.in_journal for stream in journal.streams)
     words = [f"{len(sources)} sources, {len(journal.streams)} streams"]
     if config:
@@ -235,19 +236,37 @@ def _device(source: SourceStatus, reading: LastReading) -> dict[str, Any]:
     }
 
 
+def _moving(stream: StreamSnapshot) -> str:
+    """What somebody has begun and not ended."""
+    if stream.exporting:
+        return (
+            f"{stream.exporting} records are marked for an export that did not end, and nobody sends them: run "
+            "ds-gateway journal export again, or take them back with --cancel"
+        )
+    if stream.importing:
+        return (
+            "a half import, of which nothing is sent: run ds-gateway journal import again with its file, or give "
+            "it up with --cancel"
+        )
+    return ""
+
+
 def _stream(stream: StreamSnapshot, uplink: UplinkSnapshot | None, rate: StreamRate) -> dict[str, Any]:
     last_ok = None if uplink is None or uplink.last_ok_time is None else int(uplink.last_ok_time * 1e9)
     return {
         "name": stream.name,
         "url": stream.url if uplink is None else uplink.url,
         "state": "starting" if uplink is None else uplink.state,
-        "reason": "; ".join(filter(None, ("" if uplink is None else uplink.reason, stream.shedding))),
+        "reason": "; ".join(
+            filter(None, ("" if uplink is None else uplink.reason, stream.shedding, _moving(stream)))
+        ),
         "stop": "" if uplink is None else uplink.stop,
         "accepted": stream.accepted,
         "in_journal": stream.in_journal,
         "in_stream": stream.in_stream,
         "lost": stream.lost,
         "exported": stream.exported,
+        "exporting": stream.exporting,
         "import": stream.imported or None,
         "in_flight": stream.in_flight,
         "epoch": stream.epoch,

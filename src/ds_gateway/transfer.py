@@ -1,7 +1,7 @@
 """Moves what a journal has not sent to another journal, by a file: the verb ``journal`` of the control socket.
 
-    export-begin -> export-page ... -> (the asker's file is on its disk) -> export-end
-    import-begin -> import-part ... -> import-end
+    export-begin -> export-page ... -> export-ending -> (the asker's file is on its disk) -> export-end
+    import-begin -> import-part ... -> import-end, or import-cancel
 
 Each step may be asked for again, also after a crash. The asker writes and reads the file: a service sees neither
 a stick nor its user's folders. Without an open journal (a `Mover`) only what looks is answered.
@@ -84,14 +84,24 @@ class Transfer:
                     return self._begin(self._mover, [str(name) for name in names])
                 case {"action": "export-page", "export": str(export), "after": [int(a), int(b), int(c)]}:
                     return self._page(self._mover, export, (a, b, c))
+                case {"action": "export-ending", "export": str(export)}:
+                    self._mover.end(export)
+                    return {}
                 case {"action": "export-end", "export": str(export)}:
                     self._mover.finish(export)
                     event(_log, "info", "journal.exported", export=export)
                     return {}
-                case {"action": "export-cancel"}:
-                    return self._cancel(self._mover)
-                case {"action": "import-begin", "header": dict(header), "other_server": bool(other)}:
-                    return self._begin_import(self._mover, header_of(header), other_server=other)
+                case {"action": "export-cancel", "files_are_deleted": bool(deleted)}:
+                    return self._cancel(self._mover, files_are_deleted=deleted)
+                case {
+                    "action": "import-begin",
+                    "header": dict(header),
+                    "size_bytes": int(size_bytes),
+                    "other_server": bool(other),
+                }:
+                    return self._begin_import(self._mover, header_of(header), size_bytes, other_server=other)
+                case {"action": "import-cancel"}:
+                    return self._cancel_import(self._mover)
                 case {
                     "action": "import-part",
                     "header": dict(header),
@@ -117,8 +127,13 @@ class Transfer:
         finished = {book.exporting.id for book in books if book.exporting is not None and book.exporting.written}
         for export in finished:
             mover.finish(export)  # a crash came in between; its file was whole
-        resumed = any(book.exporting is not None for book in mover.books())
-        if not resumed:
+        begun = [book.name for book in mover.books() if book.exporting is not None]
+        if begun and names and sorted(names) != sorted(begun):
+            raise ControlError(
+                f"an export of {', '.join(begun)} was begun and did not end: finish it first (without names), or "
+                "give it up with --cancel"
+            )
+        if not begun:
             export = random_letters(_ID_LETTERS)
             mover.mark(export, lambda book: self._is_wanted(book, names))
             event(_log, "info", "journal.export.begun", export=export)
@@ -128,7 +143,7 @@ class Transfer:
         header = None if found is None else Header(found, self._place.gateway, tuple(parts.values()))
         return {
             "export": found,
-            "resumed": resumed,
+            "resumed": bool(begun),
             "header": None if header is None else header_values(header),
             "records": 0 if header is None else header.records,
             "stays": stays,
@@ -199,13 +214,19 @@ class Transfer:
         tail = loss_tail(loss, gateway=self._place.gateway, time_ns=now, positions=(first, last))
         return record_line(element(book.record_id(mover.install, first), tail))
 
-    def _cancel(self, mover: Mover) -> dict[str, Any]:
+    def _cancel(self, mover: Mover, *, files_are_deleted: bool) -> dict[str, Any]:
         marked = {book.exporting.id: book for book in mover.books() if book.exporting is not None}
         if not marked:
             raise ControlError("there is no export to cancel")
         for export, book in marked.items():
             if book.exporting is not None and book.exporting.written:
                 raise ControlError(f"the export {export} is whole in its file: import that to send it from here")
+            if book.exporting is not None and book.exporting.may_be_whole and not files_are_deleted:
+                raise ControlError(
+                    f"a file of the export {export} may be whole, and whoever imports it sends its records: run "
+                    "the export again, and import its file, here if you like; or, if every file of it is deleted "
+                    "and none was imported, --cancel --files-are-deleted"
+                )
             late = mover.take_back(export)
             if late:
                 raise ControlError(
@@ -217,7 +238,9 @@ class Transfer:
 
     # -- in
 
-    def _begin_import(self, mover: Mover, header: Header, *, other_server: bool) -> dict[str, Any]:
+    def _begin_import(
+        self, mover: Mover, header: Header, size_bytes: int, *, other_server: bool
+    ) -> dict[str, Any]:
         books = {book.title: book for book in mover.books()}
         titles = [title(part.incoming, header.export) for part in header.streams]
         begun = [books[each] for each in titles if each in books]
@@ -237,6 +260,12 @@ class Transfer:
                 raise ControlError(
                     f"the export has records for {part.incoming.name}, where only this gateway's receipts may be"
                 )
+        here = sum(book.open_size for book in begun)
+        if (left := mover.room_left() + here) < size_bytes:
+            raise ControlError(
+                f"the journal has room for {max(left, 0):,} bytes, and the file has {size_bytes:,}: make "
+                "journal.max_bytes larger, or wait until something is sent"
+            )
         mover.begin_import(header.export, [self._incoming(part) for part in header.streams])
         return {"resumed": bool(begun), "records": header.records}
 
@@ -246,6 +275,14 @@ class Transfer:
         # The embedded server of one gateway is not that of another, though both are called so.
         same = part.server == self._place.server and "://" in part.server
         return each if same and self._place.reads_back else each.without_anchor()
+
+    def _cancel_import(self, mover: Mover) -> dict[str, Any]:
+        half = sorted({book.imported for book in mover.books() if book.importing and book.open_records})
+        if not half:
+            raise ControlError("there is no half import to give up")
+        mover.give_up_imports()
+        event(_log, "info", "journal.import.given_up", export=", ".join(half))
+        return {"cancelled": half}
 
     def _take_in(self, mover: Mover, header: Header, stream: int, records: Sequence[Any]) -> dict[str, Any]:
         if not 0 <= stream < len(header.streams):
@@ -262,7 +299,8 @@ class Transfer:
         if (left := mover.room_left()) < size:
             raise ControlError(
                 f"the journal has room for {max(left, 0):,} bytes more: make journal.max_bytes larger, or wait "
-                "until something is sent; then import again: it goes on where it ended"
+                "until something is sent; then import again: it goes on where it ended. Or give it up: journal "
+                "import --cancel"
             )
         mover.take_in(title(part, header.export), elements)
         return {"position": position_of(elements[-1]) if elements else 0}

@@ -102,7 +102,7 @@ def show(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0917 - typer's options
     output: Annotated[
         Path | None,
         typer.Option("--output", help="File to write, as on a stick.", dir_okay=False, show_default=False),
@@ -112,6 +112,13 @@ def export(
     ] = None,
     cancel: Annotated[  # noqa: FBT002
         bool, typer.Option("--cancel", help="Give up an export that did not get into its file.")
+    ] = False,
+    files_are_deleted: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--files-are-deleted",
+            help="With --cancel: no file of it is left, also no copy, and none was imported.",
+        ),
     ] = False,
     config: ConfigOption = None,
     json: JsonOption = False,  # noqa: FBT002
@@ -123,9 +130,13 @@ def export(
     """
     if cancel == (output is not None):
         raise typer.BadParameter("name the file to write by --output, or give --cancel")
+    if files_are_deleted and not cancel:
+        raise typer.BadParameter("--files-are-deleted belongs to --cancel")
+    if str(output) == "-":
+        raise typer.BadParameter("--output is a file: it is read back before anything is forgotten here")
     if cancel:
         with moving.opened(config) as ask:
-            answer = ask({"action": "export-cancel"})
+            answer = ask({"action": "export-cancel", "files_are_deleted": files_are_deleted})
         told = f"taken back: {', '.join(answer['cancelled'])}; its records are sent from here\n"
     else:
         assert output is not None, "it was looked at above"
@@ -146,13 +157,22 @@ def _told_export(answer: Mapping[str, Any], output: Path) -> str:
         f"{moved}, and not in this journal any more",
         "import it once, at a gateway that reaches the server: ds-gateway journal import FILE",
     ]
+    if answer["resumed"]:
+        lines.insert(0, "an export that was begun before was finished; what came since is not in it")
     lines += [f"stays: {each['records']} records of {each['stream']}: {each['why']}" for each in answer["stays"]]
     return "".join(f"{_safe(line).plain}\n" for line in lines)
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="File that journal export wrote.", dir_okay=False, exists=True)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="File that journal export wrote.", dir_okay=False, exists=True, show_default=False),
+    ] = None,
+    cancel: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option("--cancel", help="Give up imports that did not get to their end: nothing of them was sent."),
+    ] = False,
     other_server: Annotated[  # noqa: FBT002
         bool,
         typer.Option("--other-server", help="It is for another server: send it to this one."),
@@ -164,10 +184,19 @@ def import_(
 
     The file is checked as a whole first. After a failure run it again: it goes on where it ended.
     """
+    if cancel == (file is not None):
+        raise typer.BadParameter("name the file to import, or give --cancel")
     with moving.opened(config) as ask:
-        answer = moving.import_(ask, file, other_server=other_server)
+        if file is None:
+            answer = ask({"action": "import-cancel"})
+        else:
+            answer = moving.import_(ask, file, other_server=other_server)
     if json:
         print_json(answer)
+    elif file is None:
+        sys.stdout.write(
+            f"given up: {', '.join(answer['cancelled'])}; its file may be imported elsewhere, or here\n"
+        )
     else:
         told = f"{answer['records']} records of {answer['streams']} streams, exported by {answer['gateway']}"
         sys.stdout.write(

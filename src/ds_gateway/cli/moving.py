@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ds_gateway import __version__, assembly, control
 from ds_gateway.cli.configuration import load_configuration
@@ -107,8 +107,11 @@ def export(ask: Ask, output: Path, streams: Sequence[str]) -> dict[str, Any]:
             for line in page["text"].encode().splitlines(keepends=True):
                 write(line)
             progress.show(ending.records, header.records)
+        ask({"action": "export-ending", "export": header.export})
         file.write(ending.line(header.export))
-    _check(output)
+        file.flush()
+        os.fsync(file.fileno())
+        _check(output, file)
     ask({"action": "export-end", "export": header.export})
     return {
         "export": header.export,
@@ -128,19 +131,19 @@ class NothingToExportError(JournalError):
         super().__init__(f"nothing is exported: no record waits that was not sent yet{told}")
 
 
-def _check(file: Path) -> None:
+def _check(output: Path, file: BinaryIO) -> None:
     """Read it back from the disk: only what can be read is forgotten here. Raises `ExportFileError`."""
     try:
-        with file.open("rb") as opened_file:
+        with open(f"/proc/self/fd/{file.fileno()}", "rb") as opened_file:  # noqa: PTH123 - its name is not there yet
             os.posix_fadvise(opened_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             _, records = read_lines(_lines(opened_file))
             for _ in records:
                 pass
     except ExportFileError as error:
         raise ExportFileError(
-            f"{file} does not read back as it was written: {error}. Nothing of it is forgotten here, and "
-            "nothing of it is sent meanwhile: run the command again with another --output, on another disk, or "
-            "take the export back with --cancel"
+            f"{output} does not read back as it was written, and was deleted: {error}. Nothing of it is forgotten "
+            "here, and nothing of it is sent meanwhile: run the command again, on another disk, or take the "
+            "export back with --cancel --files-are-deleted"
         ) from None
 
 
@@ -160,7 +163,14 @@ def import_(ask: Ask, file: Path, *, other_server: bool) -> dict[str, Any]:
                 if sum(counts) % 1000 == 0:
                     progress.show(sum(counts), header.records)
         told = header_values(header)
-        begun = ask({"action": "import-begin", "header": told, "other_server": other_server})
+        begun = ask(
+            {
+                "action": "import-begin",
+                "header": told,
+                "size_bytes": file.stat().st_size,
+                "other_server": other_server,
+            }
+        )
         with file.open("rb") as opened_file, Progress("importing", unit="records") as progress:
             _, records = read_lines(_lines(opened_file))
             done = 0

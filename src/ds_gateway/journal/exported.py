@@ -25,6 +25,8 @@ class Export:
     records: int
     size: int
     """Bytes of the rows that are still here."""
+    may_be_whole: bool = False
+    """Whether a file may have all of it, and so may be imported somewhere: asked for before its last line."""
     written: bool = False
     """Whether the export is whole in a file: its rows are being deleted."""
 

@@ -275,7 +275,10 @@ class Journal:
             shedding=self._writer.settings.when_full if self._writer.upkeep.shedding else "",
             quarantined=self._writer.committed.quarantined,
             losses=self._writer.committed.losses,
-            streams=tuple(self._writer.committed.streams.values()),
+            # An import that was given up is as good as never begun.
+            streams=tuple(
+                each for each in self._writer.committed.streams.values() if each.in_journal or not each.importing
+            ),
             set_aside=self._set_aside(),
         )
 

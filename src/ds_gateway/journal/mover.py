@@ -37,6 +37,10 @@ class Mover:
         self._do(lambda plan: late.extend(moving.take_back(plan, export)))
         return late
 
+    def end(self, export: str) -> None:
+        """See `moving.end`."""
+        self._do(lambda plan: moving.end(plan, export))
+
     def finish(self, export: str) -> None:
         """It is whole in its file: forget it here."""
         self._do(lambda plan: moving.written(plan, export))
@@ -68,6 +72,18 @@ class Mover:
                 moving.take_in(plan, book, elements, self._writer.settings.batch_max_bytes)
 
         self._do(take)
+
+    def give_up_imports(self) -> None:
+        """See `moving.give_up`: for every half import."""
+        more = True
+
+        def give_up(plan: Plan) -> None:
+            nonlocal more
+            half = [book for book in plan.books() if book.importing and book.open_records]
+            more = bool(half) and (moving.give_up(plan, half[0]) or len(half) > 1)
+
+        while more:
+            self._do(give_up)
 
     def finish_import(self, export: str, streams: Sequence[Incoming]) -> None:
         """See `moving.finish_import`."""

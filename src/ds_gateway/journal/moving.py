@@ -2,6 +2,8 @@
 
     mark      open segments are an export's: never sent from here any more, still here     one transaction for all
               (their records are written into a file, which may be begun anew as often as need be)
+    end       the file may be whole from now on, and imported: no way back                 one transaction for all
+              (its last line is written)
     written   the file is whole and on its disk                                            one transaction for all
     delete    the rows, a bounded number at a time
 
@@ -96,6 +98,15 @@ def _first_position(plan: Plan, book: Book, first: int) -> int:
         if segment.count:
             return segment.first_position
     return book.open_position
+
+
+def end(plan: Plan, export: str) -> None:
+    """The last line of its file is about to be written."""
+    for book in plan.books():
+        if book.exporting is not None and book.exporting.id == export:
+            book.exporting.may_be_whole = True
+            plan.touch(book)
+            plan.parts.add("C")
 
 
 def written(plan: Plan, export: str) -> list[Book]:
@@ -262,6 +273,29 @@ def _stands_for(element: bytes) -> int:
 
 
 LOSS: Final = b'"kind":"loss"'
+
+
+def give_up(plan: Plan, book: Book) -> bool:
+    """Forget records of a half import, a bounded number; return whether there are more.
+
+    The newest first: what is left is the beginning of an import, which may go on, at every point. In the end the
+    stream is as it was begun; nothing was ever sent under its producer.
+    """
+    for _ in range(MAX_DELETES):
+        number = book.next_segment - 1
+        if number < book.open_segment:
+            break
+        row, segment = plan.segment(book, number)
+        plan.rows[rows.segment_key(book.number, number)] = None
+        book.next_segment = number
+        book.open_records -= segment.count
+        book.open_size -= len(row) + rows.ROW_OVERHEAD_BYTES
+        book.lost_positions -= sum(map(_stands_for, segment.elements()))
+        is_first = number == book.open_segment
+        book.next_position = book.begins if is_first else segment.first_position
+    plan.touch(book)
+    plan.parts.add("A")
+    return book.next_segment > book.open_segment
 
 
 def finish_import(plan: Plan, book: Book, incoming: Incoming) -> None:

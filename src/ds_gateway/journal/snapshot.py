@@ -40,8 +40,12 @@ class StreamSnapshot:
     """All positions up to this one are known to be in the stream."""
     exported: int = 0
     """Records that were moved away, and are sent by another gateway."""
+    exporting: int = 0
+    """Those of them whose export did not get to its end yet: nobody sends them."""
     imported: str = ""
     """The export that its records came with; empty: they were accepted here."""
+    importing: bool = False
+    """Whether not all of that is here: nothing of it is sent."""
 
     @classmethod
     def of(cls, book: Book) -> StreamSnapshot:
@@ -61,7 +65,9 @@ class StreamSnapshot:
             sealed=book.high_water,
             confirmed=_confirmed(book),
             exported=book.exported_records,
+            exporting=0 if book.exporting is None or book.exporting.written else book.exporting.records,
             imported=book.imported,
+            importing=book.importing,
         )
 
 

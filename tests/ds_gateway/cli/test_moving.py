@@ -23,6 +23,7 @@ from ds_gateway.journal import Journal, JournalLimits, rows
 from ds_gateway.journal import moving as journal_moving
 from ds_gateway.journal.browsing import segments
 from ds_gateway.journal.disk import SUSPECT, Disk
+from ds_gateway.journal.mover import Mover
 from ds_gateway.journal.reading import read_books
 from ds_gateway.journal.requests import Demand
 from ds_gateway.records import Item
@@ -30,12 +31,14 @@ from ds_gateway.uplink import Uplinks, http_client
 from durable_streams.testing import InMemoryStreamServer
 from harness.audit import StreamReader
 from harness.journal_box import position, reading
+from harness.statuses import well
 from harness.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ds_gateway.journal.plan import Plan
     from harness.command import Command, Ended
 
 STREAM = "telemetry/a"
@@ -162,6 +165,24 @@ def bring(command: Command, box: Box, stick: Path, *options: object) -> None:
     assert (done.code, done.stderr) == (0, "")
 
 
+def begin_import(ask: moving.Ask, stick: Path, count: int) -> None:
+    """The first records of the file, and no more."""
+    lines = stick.read_text().splitlines()
+    header = json.loads(lines[0])
+    ask({"action": "import-begin", "header": header, "size_bytes": 1, "other_server": False})
+    for record in lines[2 : 2 + count]:
+        ask({"action": "import-part", "header": header, "stream": 0, "records": [record]})
+
+
+def shown(box: Box) -> list[dict[str, Any]]:
+    """The streams, as a status has them."""
+    journal = box.open()
+    snapshot = journal.snapshot()
+    journal.stop()
+    streams: list[dict[str, Any]] = well(snapshot=snapshot)["streams"]
+    return streams
+
+
 def positions(server: InMemoryStreamServer) -> list[int]:
     found = StreamReader(server.url(f"v1/{STREAM}")).read()
     return [position(each) for each in found if not each["id"].startswith("b.")]
@@ -243,9 +264,9 @@ class TestAnExport:
         assert done.code == 1
         assert f"{stick} does not read back" in done.stderr
         assert "line 3 is damaged" in done.stderr
-        assert "another --output" in done.stderr
         assert "--cancel" in done.stderr
-        assert run(command, away, "export", "--output", f"{stick}2").code == 0
+        assert not stick.exists()
+        assert run(command, away, "export", "--output", stick).code == 0
         assert away.waiting() == {STREAM: 0}
 
     def test_replaces_no_file_and_changes_nothing_then(self, command: Command, away: Box, stick: Path) -> None:
@@ -315,6 +336,56 @@ class TestAnExport:
         assert away.send() == {STREAM: "idle"}
         assert positions(server) == [1, 2, 3, 4, 5, 6, 7, 8]
         assert is_proven(command, away)
+
+    def test_whose_file_may_be_whole_is_not_taken_back_unless_it_is_deleted(
+        self, command: Command, away: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        def die(request: dict[str, Any]) -> dict[str, Any]:
+            if request["action"] == "export-end":
+                raise KeyboardInterrupt
+            return ask(request)
+
+        with moving.opened(away.config) as ask, pytest.raises(KeyboardInterrupt):
+            moving.export(die, stick, [])  # type: ignore[arg-type]
+        assert stick.exists()
+        done = run(command, away, "export", "--cancel")
+        assert done.code == 1
+        assert "may be whole, and whoever imports it sends its records" in done.stderr
+        assert away.waiting() == {STREAM: 0}
+        stick.unlink()
+        assert run(command, away, "export", "--cancel", "--files-are-deleted").code == 0
+        assert away.send() == {STREAM: "idle"}
+        assert positions(server) == [1, 2, 3, 4, 5, 6, 7]
+        assert is_proven(command, away)
+
+    def test_that_did_not_end_is_told_until_it_does(self, command: Command, away: Box, stick: Path) -> None:
+        with moving.opened(away.config) as ask:
+            ask({"action": "export-begin", "streams": []})
+        (told,) = shown(away)
+        assert (told["in_journal"], told["exporting"]) == (0, 4)
+        assert "4 records are marked for an export that did not end, and nobody sends them" in told["reason"]
+        export(command, away, stick)
+        (told,) = shown(away)
+        assert (told["exporting"], told["reason"]) == (0, "")
+
+    def test_that_was_begun_is_not_taken_for_one_of_other_streams(
+        self, command: Command, away: Box, stick: Path
+    ) -> None:
+        away.accept(2, stream="telemetry/b")
+        with moving.opened(away.config) as ask:
+            ask({"action": "export-begin", "streams": [STREAM]})
+        done = run(command, away, "export", "telemetry/b", "--output", stick)
+        assert done.code == 1
+        assert f"an export of {STREAM} was begun and did not end" in done.stderr
+        assert not stick.exists()
+        done = run(command, away, "export", "--output", stick)
+        assert "an export that was begun before was finished" in done.stdout
+        assert away.waiting() == {STREAM: 0, "telemetry/b": 2}
+
+    def test_needs_a_file_that_can_be_read_back(self, command: Command, away: Box) -> None:
+        done = run(command, away, "export", "--output", "-")
+        assert done.code == 2
+        assert away.waiting() == {STREAM: 4}
 
     def test_is_not_taken_back_behind_later_records(
         self, command: Command, away: Box, server: InMemoryStreamServer
@@ -399,16 +470,79 @@ class TestAnImport:
     ) -> None:
         """And nothing is sent before all of it is there."""
         export(command, away, stick)
-        header = json.loads(stick.read_text().splitlines()[0])
-        records = stick.read_text().splitlines()[2:-1]
         ready(helper)
         with moving.opened(helper.config) as ask:
-            ask({"action": "import-begin", "header": header, "other_server": False})
-            ask({"action": "import-part", "header": header, "stream": 0, "records": records[:2]})
+            begin_import(ask, stick, 2)
         assert helper.send() == {}
         bring(command, helper, stick)
         helper.send()
         assert positions(server) == [1, 2, 3, 4, 5, 6, 7]
+
+    @pytest.mark.parametrize("step", [1, 1000])
+    def test_that_breaks_off_can_be_given_up(  # noqa: PLR0917 - fixtures
+        self,
+        command: Command,
+        away: Box,
+        helper: Box,
+        stick: Path,
+        server: InMemoryStreamServer,
+        monkeypatch: pytest.MonkeyPatch,
+        step: int,
+    ) -> None:
+        monkeypatch.setattr(journal_moving, "MAX_DELETES", step)
+        away.accept(6)
+        export(command, away, stick)
+        helper.accept(1)
+        with moving.opened(helper.config) as ask:
+            begin_import(ask, stick, 8)
+        told = shown(helper)
+        assert "a half import, of which nothing is sent" in told[1]["reason"]
+        done = run(command, helper, "import", "--cancel")
+        assert (done.code, done.stdout[:10]) == (0, "given up: "), done.stderr
+        assert [each["name"] for each in shown(helper)] == [STREAM]
+        assert sum(helper.waiting().values()) == 1
+        assert "no half import" in run(command, helper, "import", "--cancel").stderr
+        bring(command, helper, stick)
+        assert set(helper.send().values()) == {"idle"}
+        assert sorted(positions(server)) == [1, *range(1, 14)]
+        assert is_proven(command, helper)
+
+    def test_that_is_given_up_is_the_beginning_of_one_at_every_point(
+        self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
+    ) -> None:
+        away.accept(6)
+        export(command, away, stick)
+        ready(helper)
+        with moving.opened(helper.config) as ask:
+            begin_import(ask, stick, 8)
+        journal = helper.open()
+        journal.start()
+
+        def newest(plan: Plan) -> None:
+            (book,) = plan.books()
+            row = book.next_segment - 1
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(journal_moving, "MAX_DELETES", 1)
+                assert journal_moving.give_up(plan, book)
+            assert book.next_segment == row
+
+        journal.mover._do(newest)
+        journal.stop()
+        (before,) = helper.waiting().values()
+        assert 0 < before < 8
+        bring(command, helper, stick)
+        helper.send()
+        assert positions(server) == list(range(1, 14))
+
+    def test_that_has_no_room_is_not_begun(
+        self, command: Command, away: Box, helper: Box, stick: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export(command, away, stick)
+        monkeypatch.setattr(Mover, "room_left", lambda _self: 100)
+        done = run(command, ready(helper), "import", stick)
+        assert done.code == 1
+        assert "the journal has room for 100 bytes, and the file has" in done.stderr
+        assert helper.waiting() == {}
 
     def test_for_another_server_is_a_decision(
         self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
