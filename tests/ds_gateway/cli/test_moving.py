@@ -736,12 +736,9 @@ class TestDamage:
         self, command: Command, away: Box, helper: Box, stick: Path, server: InMemoryStreamServer
     ) -> None:
         export(command, away, stick)
-        header = json.loads(stick.read_text().splitlines()[0])
         ready(helper)
         with moving.opened(helper.config) as ask:
-            ask({"action": "import-begin", "header": header, "other_server": False})
-            record = stick.read_text().splitlines()[2]
-            ask({"action": "import-part", "header": header, "stream": 0, "records": [record]})
+            begin_import(ask, stick, 1)
         self.break_row(helper, rows.COUNTERS)
         (helper.data / SUSPECT).touch()
         bring(command, helper, stick)
