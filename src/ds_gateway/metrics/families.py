@@ -243,6 +243,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
         of_streams(key("in_journal")),
     ),
     Family(
+        "ds_gateway_stream_exporting_records",
+        "gauge",
+        "Records marked for an export that did not end: nobody sends them until it does, or is given up.",
+        _T,
+        of_streams(key("exporting")),
+    ),
+    Family(
         "ds_gateway_stream_catch_up_seconds",
         "gauge",
         "When the backlog will be sent, if all goes on as it does; absent while it does not shrink.",
