@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from ds_gateway.cli.options import ConfigOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import count
 from ds_gateway.cli.status import ask
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.following import MAX_LAST
@@ -60,7 +61,7 @@ def tail(  # noqa: PLR0917 - typer's options
             sys.stdout.flush()
             if answer["unseen"]:
                 sys.stderr.write(
-                    f"ds-gateway: {answer['unseen']} records passed unseen: they were sent, and not kept here any "
+                    f"ds-gateway: {count(answer['unseen'], 'record')} passed unseen: sent, and not kept here any "
                     "more (journal.retain_bytes)\n"
                 )
             if records is not None and told >= records:
