@@ -18,7 +18,7 @@ from ds_gateway.serial_port.tap import Tap
 from ds_gateway.tapping import heard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -37,6 +37,11 @@ class Listener(Protocol):
     @property
     def trouble(self) -> str:
         """What is wrong now, for people; empty if nothing is."""
+        ...  # pragma: no cover
+
+    @property
+    def is_away(self) -> bool:
+        """The source itself is not there now: nothing of it can be heard."""
         ...  # pragma: no cover
 
     def take(self, timeout_seconds: float) -> Sequence[Chunk]:
@@ -61,6 +66,7 @@ class PortListener:
     def __init__(self, name: str, settings: SerialSettings) -> None:
         self.trouble = ""
         """What is wrong now: it is unplugged, or devices do not answer."""
+        self.is_away = False
         self._tap = Tap(time.monotonic())
         self._source = SerialSource(
             name, settings, pipeline=_no_record, intake=_Nowhere(), random=random.SystemRandom()
@@ -85,7 +91,8 @@ class PortListener:
     def take(self, timeout_seconds: float) -> Sequence[Chunk]:
         """See `Listener`."""
         chunks = _waited(self._tap.take, timeout_seconds)
-        self.trouble = self._source.snapshot().reason
+        snapshot = self._source.snapshot()
+        self.trouble, self.is_away = snapshot.reason, snapshot.state == "waiting"
         return chunks
 
 
@@ -94,6 +101,7 @@ class GatewayListener:
 
     def __init__(self, socket: Path, name: str) -> None:
         self.trouble = ""
+        self.is_away = False
         self._socket = socket
         self._name = name
         self._number = 0
@@ -101,7 +109,7 @@ class GatewayListener:
     def __enter__(self) -> Self:
         answer = self._ask(action="open", source=self._name)
         self._number = answer["tap"]
-        self.trouble = answer["trouble"]
+        self._look(answer)
         return self
 
     def __exit__(
@@ -116,8 +124,12 @@ class GatewayListener:
 
     def _take(self) -> Sequence[Chunk]:
         answer = self._ask(action="take", tap=self._number)
-        self.trouble = answer["trouble"]
+        self._look(answer)
         return heard(answer["chunks"])
+
+    def _look(self, answer: Mapping[str, Any]) -> None:
+        # A gateway that runs since before an update does not say whether it is away.
+        self.trouble, self.is_away = answer["trouble"], answer.get("away", False)
 
     def _ask(self, **arguments: Any) -> dict[str, Any]:
         return control.call(self._socket, "tap", **arguments)

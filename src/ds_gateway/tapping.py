@@ -1,9 +1,10 @@
 """The control socket's verb ``tap``: a running gateway lets others hear what its ports read and write.
 
-    {"verb": "tap", "action": "open", "source": "scale"}  -> {"tap": 1, "trouble": ""}
-    {"verb": "tap", "action": "take", "tap": 1}           -> {"chunks": [{"after": 1.5, "raw": ""}], "trouble": ""}
+    {"verb": "tap", "action": "open", "source": "scale"}  -> {"tap": 1, "trouble": "", "away": false}
+    {"verb": "tap", "action": "take", "tap": 1}           -> {"chunks": [...], "trouble": "", "away": false}
     {"verb": "tap", "action": "close", "tap": 1}          -> {}
 
+A chunk is ``{"after": 1.5, "raw": ""}``; ``away``: the port itself is not there, so that nothing can be heard.
 One that nobody asks for `EXPIRE_SECONDS` is closed: its asker may have been killed.
 """
 
@@ -42,7 +43,7 @@ class Tapped(Protocol):
         ...  # pragma: no cover
 
     def snapshot(self) -> Any:
-        """With a ``reason``."""
+        """With a ``state`` and a ``reason``."""
         ...  # pragma: no cover
 
 
@@ -73,7 +74,7 @@ class Taps:
                 opened.expiry.cancel()
                 opened.expiry = self._expire(number)
                 chunks = [told(chunk) for chunk in opened.tap.take()]
-                return {"chunks": chunks, "trouble": opened.source.snapshot().reason}
+                return {"chunks": chunks, **_condition(opened.source)}
             case {"action": "close", "tap": int(number)}:
                 self._close(number)
                 return {}
@@ -91,7 +92,7 @@ class Taps:
         self._open[number] = _Open(name, source, tap, self._expire(number))
         source.tap(tap)
         event(_log, "info", "serial.tap.opened", source=name)
-        return {"tap": number, "trouble": source.snapshot().reason}
+        return {"tap": number, **_condition(source)}
 
     def _find(self, number: int) -> _Open:
         opened = self._open.get(number)
@@ -111,6 +112,11 @@ class Taps:
             opened.expiry.cancel()
             opened.source.untap(opened.tap)
             event(_log, "info", "serial.tap.closed", source=opened.name)
+
+
+def _condition(source: Tapped) -> dict[str, Any]:
+    snapshot = source.snapshot()
+    return {"trouble": snapshot.reason, "away": snapshot.state == "waiting"}
 
 
 def told(chunk: Chunk) -> dict[str, Any]:

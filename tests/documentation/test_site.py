@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from harness.peers import REPOSITORY
 
@@ -51,6 +52,14 @@ def test_every_mistake_is_told_and_the_build_fails(copy: Path) -> None:
     assert built.returncode != 0
     for told in ("nowhere.md", "#nothing", "nothing.yaml", "orphan.md", "'moving.md' is included in the 'nav'"):
         assert told in built.stdout, built.stdout
+
+
+@pytest.mark.parametrize("section", ["How to", "Reference"])
+def test_the_overview_leads_to_every_page_of(section: str) -> None:
+    nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    (pages,) = [each[section] for each in nav if section in each]
+    overview = (REPOSITORY / "docs/index.md").read_text(encoding="utf-8")
+    assert [page for each in pages for page in each.values() if f"({page})" not in overview] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

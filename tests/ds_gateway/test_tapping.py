@@ -37,7 +37,7 @@ class Port:
 async def test_what_is_heard_is_taken_once() -> None:
     port = Port()
     taps = Taps(lambda: {"scale": port})
-    assert taps.answer({"action": "open", "source": "scale"}) == {"tap": 1, "trouble": "unplugged"}
+    assert taps.answer({"action": "open", "source": "scale"}) == {"tap": 1, "trouble": "unplugged", "away": True}
     chunks = [Chunk(0.0, b"\x00\xff"), Chunk(0.0, b"?", is_sent=True)]
     for chunk in chunks:
         port.taps[0].heard(chunk.raw, 0.0, is_sent=chunk.is_sent)

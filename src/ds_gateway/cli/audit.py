@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ds_gateway.audit import audit_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
-from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.printing import count, print_json
 from ds_gateway.cli.progress import Progress
 from ds_gateway.cli.resolve import read_token
 from ds_gateway.config.loader import load_server
@@ -135,7 +135,7 @@ def document(
         "totals": {key: sum(getattr(each, key) for each in audits) for key in _COUNTS},
         "journal_damaged": list(damaged),
         "losses": {
-            cause: {"entries": entries, "count": count} for cause, (entries, count) in sorted(view.losses.items())
+            cause: {"entries": entries, "count": lost} for cause, (entries, lost) in sorted(view.losses.items())
         },
         "streams": [
             {
@@ -213,7 +213,7 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
         ("MISSING", sum(each.missing for each in read)),
     )
     always = {"appended", "in the journal", "ledgered"}
-    shown = [f"{name} {count}" for name, count in parts if count or name in always]
+    shown = [f"{name} {number}" for name, number in parts if number or name in always]
     line = f"accepted {sum(each.accepted for each in read)} = {' + '.join(shown)}"
     doubt = sum(each.in_doubt for each in read)
     extras = [
@@ -223,7 +223,7 @@ def last_line(audits: Sequence[StreamAudit], *, is_proven: bool) -> str:
             for key in ("twice", "foreign", "out_of_order")
             if (total := sum(getattr(each, key) for each in read))
         ),
-        *([f"{len(audits) - len(read)} streams not read"] if len(read) < len(audits) else []),
+        *([f"{count(len(audits) - len(read), 'stream')} not read"] if len(read) < len(audits) else []),
     ]
     here = " that is here" if any(each.exported for each in read) else ""
     verdict = f"every position{here} is proven once" if is_proven else "NOT PROVEN"

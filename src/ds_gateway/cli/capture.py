@@ -16,7 +16,7 @@ import typer
 from ds_gateway.captures import CaptureWriter
 from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.options import ConfigOption  # noqa: TC001 - read by typer
-from ds_gateway.cli.steps import count
+from ds_gateway.cli.printing import count
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import GatewayError
 from ds_gateway.listening import GatewayListener, PortListener, running_gateway
@@ -59,7 +59,7 @@ def capture(  # noqa: PLR0917 - typer's options
     """
     settings = load_configuration(config).settings
     _check(settings, source, topic)
-    ended = ""
+    ended, has_all = "", False
     with opened(settings, source, topic, config) as listener:
         at = settings.serial[source].where if source in settings.serial else settings.mqtt[source].url
         with CaptureWriter(
@@ -71,14 +71,16 @@ def capture(  # noqa: PLR0917 - typer's options
             replace=force,
         ) as writer:
             try:
-                _record(listener, writer, counting(settings, source), seconds, frames)
+                has_all = _record(listener, writer, counting(settings, source), seconds, frames)
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
             except GatewayError as error:
                 ended = str(error)
+            is_away = listener.is_away and not has_all
     sys.stdout.write(f"{count(writer.chunks, 'chunk')}, {count(writer.bytes, 'byte')} in {output}\n")
     if ended:
         sys.stderr.write(f"ds-gateway: {source}: {ended}\n")
+    if ended or is_away:
         raise typer.Exit(1)
 
 
@@ -135,9 +137,10 @@ def _check(settings: Settings, source: str, topic: str | None) -> None:
 
 def _record(
     listener: Listener, writer: CaptureWriter, trial: Trial, seconds: float | None, frames: int | None
-) -> None:
+) -> bool:
+    """Until its time is over; whether so many frames were there before. Tells what is wrong, each time once."""
     begun = told_at = time.monotonic()
-    found, trouble = 0, ""
+    found, trouble = 0, _tell(listener, "")
     is_terminal = sys.stderr.isatty()
     while True:
         left = _TURN_SECONDS if seconds is None else begun + seconds - time.monotonic()
@@ -150,11 +153,11 @@ def _record(
                 continue
             found += sum(len(step.outcomes) for step in trial.feed(chunk))
             if found >= frames:
-                return
+                return True
         if frames is not None and not chunks:
             found += sum(len(step.outcomes) for step in trial.quiet(time.monotonic() - begun))
             if found >= frames:
-                return
+                return True
         trouble = _tell(listener, trouble)
         if is_terminal and time.monotonic() - told_at >= _PROGRESS_SECONDS:
             told_at = time.monotonic()
@@ -162,6 +165,7 @@ def _record(
             sys.stderr.flush()
     if is_terminal:
         sys.stderr.write("\n")
+    return False
 
 
 def _tell(listener: Listener, before: str) -> str:

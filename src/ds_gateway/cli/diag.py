@@ -30,6 +30,7 @@ from ds_gateway.cli.progress import Progress
 from ds_gateway.config import loader
 from ds_gateway.config.credential import Credential
 from ds_gateway.config.loader import find_control_sockets
+from ds_gateway.config.references import hide
 from ds_gateway.errors import ConfigError, ControlError, GatewayError
 from ds_gateway.inspecting import listing
 from ds_gateway.journal.sqlite_file import SQLITE_VERSION
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 20.0
-_LEAST_CHARACTERS: Final = 4
 _SAYS_PAYLOADS: Final = frozenset({"last_data", "last_rejection", "last_untimed", "reason", "topic"})
 """Keys of devices and of the quarantine whose values repeat what a device said."""
 _USER_OF_A_URL: Final = re.compile(r"(?<=://)[^/@\s]*@")
@@ -186,9 +186,8 @@ def cleaner(config: Path | None) -> Callable[[str], str]:
 
     def clean(text: str) -> str:
         for each in secrets:
-            if len(each) >= _LEAST_CHARACTERS:
-                text = text.replace(each, _HIDDEN)
-                text = text.replace(orjson.dumps(each).decode()[1:-1], _HIDDEN)
+            for written in dict.fromkeys((each, orjson.dumps(each).decode()[1:-1])):
+                text = hide(text, written, _HIDDEN)
         return _USER_OF_A_URL.sub("", text)
 
     return clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,7 +17,7 @@ from rich.text import Text
 from ds_gateway.cli import moving
 from ds_gateway.cli.asking import ask_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
-from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.printing import count, ledgered, print_json
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.inspecting import inspect
 
@@ -63,7 +64,7 @@ def ls(config: ConfigOption = None, json: JsonOption = False) -> None:  # noqa: 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
     console.print(table)
     for cause, counted in answer["losses"].items():
-        console.print(_safe(f"loss ledger: {cause} {counted['records']}, in {counted['entries']} entries"))
+        console.print(_safe(ledgered(cause, counted)))
     for told in answer["damaged"]:
         console.print(Text(f"damaged: {_safe(told).plain}", style="red"))
 
@@ -150,17 +151,22 @@ def export(  # noqa: PLR0917 - typer's options
 
 
 def _told_export(answer: Mapping[str, Any], output: Path) -> str:
-    moved = (
-        f"{answer['records']} records of {answer['streams']} streams are in {output}, export {answer['export']}"
-    )
+    verb = "is" if answer["records"] == 1 else "are"
+    import_it = f"ds-gateway journal import {shlex.quote(str(output))}"
     lines = [
-        f"{moved}, and not in this journal any more",
-        "import it once, at a gateway that reaches the server: ds-gateway journal import FILE",
+        f"{_moved(answer)} {verb} in {output}, export {answer['export']}, and not in this journal any more",
+        f"import it once, at a gateway that reaches the server: {import_it}",
+    ]
+    lines += [
+        f"stays: {count(each['records'], 'record')} of {each['stream']}: {each['why']}" for each in answer["stays"]
     ]
     if answer["resumed"]:
         lines.insert(0, "an export that was begun before was finished; what came since is not in it")
-    lines += [f"stays: {each['records']} records of {each['stream']}: {each['why']}" for each in answer["stays"]]
     return "".join(f"{_safe(line).plain}\n" for line in lines)
+
+
+def _moved(answer: Mapping[str, Any]) -> str:
+    return f"{count(answer['records'], 'record')} of {count(answer['streams'], 'stream')}"
 
 
 @app.command("import")
@@ -198,10 +204,11 @@ def import_(
             f"given up: {', '.join(answer['cancelled'])}; its file may be imported elsewhere, or here\n"
         )
     else:
-        told = f"{answer['records']} records of {answer['streams']} streams, exported by {answer['gateway']}"
-        sys.stdout.write(
-            f"{_safe(told).plain}, are in this journal, and are sent from here; delete the file and its copies\n"
+        verb = "is" if answer["records"] == 1 else "are"
+        told = (
+            f"{_moved(answer)}, exported by {answer['gateway']}, {verb} in this journal, and {verb} sent from here"
         )
+        sys.stdout.write(f"{_safe(told).plain}; delete {_safe(str(file)).plain} and its copies\n")
 
 
 def _safe(text: str) -> Text:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from ds_gateway.audit.reading_back import is_served
 from ds_gateway.cli.capture import counting, opened
 from ds_gateway.cli.checked import Checked
-from ds_gateway.cli.steps import Tally, count
+from ds_gateway.cli.printing import count
+from ds_gateway.cli.steps import Tally
 from ds_gateway.config.server import STREAMS_FOLDER
 from ds_gateway.errors import GatewayError
 from ds_gateway.listening import GatewayListener
@@ -56,7 +57,7 @@ def _source(settings: Settings, config: Path | None, seconds: float, name: str) 
     sample: list[Step] = []
     streams: list[str] = []
     trial = counting(settings, name)
-    trouble, how = "", ""
+    trouble, how, is_away = "", "", False
     problems: list[str] = []
     try:
         with opened(settings, name, None, config) as listener:
@@ -75,7 +76,7 @@ def _source(settings: Settings, config: Path | None, seconds: float, name: str) 
                         streams += [each.stream for each in step.outcomes if each.stream]
                         if len(sample) < _MAX_SHOWN and not step.is_sent:
                             sample.append(step)
-            trouble = listener.trouble
+            trouble, is_away = listener.trouble, listener.is_away
     except GatewayError as error:
         return Checked(kind, name, at, is_ok=False, message=str(error), sample=sample)
     for step in trial.end():
@@ -84,7 +85,10 @@ def _source(settings: Settings, config: Path | None, seconds: float, name: str) 
         sample += [step] if len(sample) < _MAX_SHOWN else []
     is_ok, message = judge_sample(tally, seconds, is_broker=is_broker)
     problems += [trouble] if trouble else []
-    if problems:
+    if is_away and not tally.bytes:
+        # It was never open, and whoever holds it has nothing to be heard.
+        is_ok, how, message = False, "", trouble
+    elif problems:
         is_ok, message = False, "; ".join([*problems, message])
     return Checked(kind, name, at, is_ok, how + message, sample, streams)
 

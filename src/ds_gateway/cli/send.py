@@ -140,12 +140,12 @@ def send(  # noqa: PLR0917 - typer's options
     seconds = None if expires_after is None else _seconds(expires_after)
     command = element(device, payload_of(payload, is_text=text), command_id, seconds, at_most_once=at_most_once)
     if server is not None and gateway is not None:
-        address = remote(server, gateway, token, stream, receipts, ca=ca, proxy=proxy)
+        address, is_trusted = remote(server, gateway, token, stream, receipts, ca=ca, proxy=proxy), False
     else:
-        address = own(config, token)
+        address, is_trusted = own(config, token)
     if timeout is None:
         timeout = max(DEFAULT_TIMEOUT_SECONDS, (seconds or 0.0) + _MORE_THAN_EXPIRY_SECONDS)
-    if not clock.is_synchronised():
+    if not is_trusted and not clock.is_synchronised():
         sys.stderr.write(
             "ds-gateway: this machine's clock is not synchronised, and the command carries its time: a gateway "
             "may take it for too old; timedatectl shows the clock, and sets up its synchronisation\n"
@@ -252,13 +252,17 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def own(config: Path | None, token: str | None) -> Address:
-    """Where the gateway of this configuration takes commands. Raises `ConfigError`."""
+def own(config: Path | None, token: str | None) -> tuple[Address, bool]:
+    """Where the gateway of this configuration takes commands, and if it trusts the clock. Raises `ConfigError`.
+
+    It runs on this machine, so that the command's time and its own are of one clock.
+    """
     settings = load_server(config, os.environ, with_token=token is None, with_downlink=True)
     server = settings.server
     if token is not None:
         server = server.model_copy(update={"token": Credential(token)})
-    return _address(server, settings.gateway.id, settings.downlink)
+    address = _address(server, settings.gateway.id, settings.downlink)
+    return address, settings.gateway.clock == "trusted"
 
 
 def remote(

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ds_gateway import control
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
-from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.printing import count, ledgered, print_json
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
 
@@ -43,6 +43,9 @@ _LOSSES: Final[Mapping[str, str]] = {
     "serial_overrun": "readings or bytes of a serial port that nobody could take in time",
 }
 _PIPED_COLUMNS: Final = 400
+_WAY_OUT: Final = (
+    "for a service, `systemctl status ds-gateway` shows whether it runs, and `journalctl -u ds-gateway` why not"
+)
 WATCH_SECONDS: Final = 1.0
 
 
@@ -73,17 +76,34 @@ def _watch(ask_again: Callable[[], Mapping[str, Any]]) -> None:
     """Over and over until Ctrl-C. A gateway that is away is waited for: it may be starting anew."""
     with Live(screen=True, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            live.update(view(ask_again, datetime.now(UTC)), refresh=True)
+            live.update(view(ask_again, datetime.now(UTC), live.console), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
-def view(ask_again: Callable[[], Mapping[str, Any]], now: datetime) -> RenderableType:
-    """What is shown now: the status, or why there is none."""
+def view(ask_again: Callable[[], Mapping[str, Any]], now: datetime, screen: Console) -> RenderableType:
+    """What is shown now: as much of the status as this screen has room for, or why there is none."""
     head = Text(f"{now.astimezone():%H:%M:%S}, every {WATCH_SECONDS:g} s; Ctrl-C ends", style="dim")
     try:
-        return Group(head, render(ask_again(), now))
+        result = ask_again()
     except ControlError as error:
         return Group(head, _safe(str(error), "bold red"))
+    return fitting(lambda rows: Group(head, render(result, now, rows)), screen)
+
+
+def fitting(render_with: Callable[[int], RenderableType], screen: Console) -> RenderableType:
+    """With as many rows a table as leave room for all tables, and for the lines around them; one at least.
+
+    How many lines a row takes depends on all others: it is tried.
+    """
+
+    def fits(rows: int) -> bool:
+        return len(screen.render_lines(render_with(rows), pad=False)) <= screen.height
+
+    fewest, most = 1, screen.height
+    while fewest < most:
+        middle = (fewest + most + 1) // 2
+        fewest, most = (middle, most) if fits(middle) else (fewest, middle - 1)
+    return render_with(fewest)
 
 
 def ask(
@@ -96,13 +116,16 @@ def ask(
         except control.NobodyThereError as error:
             nobody = error
     if len(sockets) == 1:
-        raise nobody
+        raise ControlError(f"{nobody}; {_WAY_OUT}")
     tried = " or ".join(str(path) for path in sockets)
-    raise ControlError(f"no gateway is running on {data_dir} (no control socket at {tried})")
+    raise ControlError(f"no gateway is running on {data_dir} (no control socket at {tried}); {_WAY_OUT}")
 
 
-def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
-    """The answer as tables. Whatever is missing in it shows as a hyphen."""
+def render(result: Mapping[str, Any], now: datetime, rows: int | None = None) -> RenderableType:
+    """The answer as tables. Whatever is missing in it shows as a hyphen.
+
+    ``rows``: so many of each table at most, those first that need somebody. None: all, as they are.
+    """
     gateway, server = _mapping(result, "gateway"), _mapping(result, "server")
     head = _safe(
         f"gateway {_text(gateway, 'id')}, version {_text(gateway, 'version')}, pid {_text(gateway, 'pid')}, "
@@ -112,16 +135,20 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
         head,
         *_refused(_mapping(gateway, "config_refused")),
         *_clock(_mapping(result, "clock")),
+        *_certificates(result.get("certificates")),
+        *_page(_mapping(result, "page")),
         *_embedded(_mapping(result, "embedded")),
-        _table(
+        *_table(
             "sources",
             result,
+            rows,
             ("name", "kind", "state", "reason", "received", "lost"),
             {"reason": _reason},
         ),
-        _table(
+        *_table(
             "devices",
             result,
+            rows,
             ("name", "last reading", "age", "accepted", "repeated", "rejected"),
             {
                 "last reading": lambda row: _reading(row.get("last_data"), _mapping(row, "units")),
@@ -130,9 +157,10 @@ def render(result: Mapping[str, Any], now: datetime) -> RenderableType:
                 "rejected": _rejected,
             },
         ),
-        _table(
+        *_table(
             "streams",
             result,
+            rows,
             ("name", "state", "accepted", "in journal", "in stream", "lost", "last error / what to do"),
             {
                 "in journal": lambda row: _text(row, "in_journal"),
@@ -185,21 +213,30 @@ def _clock(clock: Mapping[str, Any]) -> list[Text]:
 def _table(
     title: str,
     result: Mapping[str, Any],
+    limit: int | None,
     columns: Sequence[str],
-    cells: Mapping[str, Callable[[Mapping[str, Any]], str]] | None = None,
-) -> Table:
+    cells: Mapping[str, Callable[[Mapping[str, Any]], str]],
+) -> list[RenderableType]:
     table = Table(title=title, title_justify="left", title_style="bold", expand=False)
     for column in columns:
         is_number = column in {"received", "lost", "accepted", "repeated", "in journal", "in stream", "age"}
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    rows = result.get(title)
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            shown = [
-                (cells or {}).get(column, lambda row, column=column: _text(row, column))(row) for column in columns
-            ]
-            table.add_row(*(_coloured(column, text) for column, text in zip(columns, shown, strict=True)))
-    return table
+    rows = _rows(result.get(title))
+    chosen = rows if limit is None else sorted(rows, key=_is_well)[:limit]
+    for row in chosen:
+        shown = [cells.get(column, lambda row, column=column: _text(row, column))(row) for column in columns]
+        table.add_row(*(_coloured(column, text) for column, text in zip(columns, shown, strict=True)))
+    more = len(rows) - len(chosen)
+    left_out = f"and {count(more, f'more {title[:-1]}', f'more {title}')}: ds-gateway status shows all"
+    return [table, *([Text(left_out, style="dim")] if more else [])]
+
+
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _is_well(row: Mapping[str, Any]) -> bool:
+    return row.get("state", "idle") in _GOOD and not any(row.get(key) for key in ("alarms", "rejected", "reason"))
 
 
 def _coloured(column: str, text: str) -> Text:
@@ -212,6 +249,25 @@ def _coloured(column: str, text: str) -> Text:
 def _safe(text: str, style: str = "") -> Text:
     """Names and readings come from outside: nothing in them is markup or a command to the terminal."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), style=style)
+
+
+def _certificates(certificates: Any) -> list[Text]:
+    """Nothing of those that are well."""
+    lines: list[Text] = []
+    for each in _rows(certificates):
+        if each.get("problem"):
+            named = ", ".join(str(each[key]) for key in ("name", "subject") if each.get(key))
+            left = each.get("days_left")
+            has_time = isinstance(left, int | float) and left >= 0
+            lines.append(_safe(f"certificate {named}: {each['problem']}", "yellow" if has_time else "red"))
+    return lines
+
+
+def _page(page: Mapping[str, Any]) -> list[Text]:
+    """Nothing, unless it is wanted and cannot be opened."""
+    if page.get("state") != "unheard":
+        return []
+    return [_safe(f"the status page cannot be opened: {_text(page, 'reason')}", "red")]
 
 
 def _embedded(embedded: Mapping[str, Any]) -> list[Text]:
@@ -229,15 +285,15 @@ def _embedded(embedded: Mapping[str, Any]) -> list[Text]:
 def _downlink(downlink: Mapping[str, Any], sources: Any) -> list[Text]:
     if not downlink:
         return []
-    rows = [row for row in sources if isinstance(row, dict)] if isinstance(sources, list) else []
 
-    def count(key: str) -> int:
-        return sum(row[key] for row in rows if isinstance(row.get(key), int))
+    def total(key: str) -> int:
+        return sum(row[key] for row in _rows(sources) if isinstance(row.get(key), int))
 
+    waiting, unacknowledged = total("orders_waiting"), total("orders_unacknowledged")
     parts = [
         f"commands {_text(downlink, 'state')}, {_text(downlink, 'open')} open",
-        f"{count('orders_waiting')} wait for their broker or port",
-        f"{count('orders_unacknowledged')} are sent and not acknowledged",
+        f"{waiting} {'waits' if waiting == 1 else 'wait'} for their broker or port",
+        f"{unacknowledged} {'is' if unacknowledged == 1 else 'are'} sent and not acknowledged",
     ]
     reason = str(downlink.get("reason") or "")
     return [_safe(": ".join(filter(None, (", ".join(parts), reason))), "red" if reason else "")]
@@ -248,11 +304,12 @@ def _journal(journal: Mapping[str, Any]) -> Text:
         f"journal {_bytes(journal.get('bytes'))} of {_bytes(journal.get('max_bytes'))} used",
         f"{_bytes(journal.get('free_bytes'))} free on the disk",
     ]
+    why = f" ({journal['why_full']})" if journal.get("why_full") else ""
     if journal.get("full") is True:
-        parts.append("FULL: sources wait")
+        parts.append(f"NO ROOM: sources wait{why}")
     elif journal.get("shedding"):
         which = "oldest" if journal["shedding"] == "shed_oldest" else "newest"
-        parts.append(f"FULL: the {which} records are lost")
+        parts.append(f"NO ROOM: the {which} records are lost{why}")
     parts += [f"{name} {journal[name]}" for name in ("quarantined", "lost") if journal.get(name)]
     aside = journal.get("set_aside")
     if isinstance(aside, list) and aside:
@@ -265,16 +322,7 @@ def _journal(journal: Mapping[str, Any]) -> Text:
 
 def _losses(losses: Mapping[str, Any]) -> list[Text]:
     """A line for each cause: what is known to be missing, or may be."""
-    lines = []
-    for cause in losses:
-        counted = _mapping(losses, cause)
-        what = _LOSSES.get(cause, "lost")
-        lines.append(
-            _safe(
-                f"loss ledger: {cause} {_text(counted, 'records')}, in {_text(counted, 'entries')} entries: {what}"
-            )
-        )
-    return lines
+    return [_safe(f"{ledgered(cause, _mapping(losses, cause))}: {_LOSSES.get(cause, 'lost')}") for cause in losses]
 
 
 def _trouble(row: Mapping[str, Any]) -> str:

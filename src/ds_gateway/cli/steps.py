@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from ds_gateway.cli.printing import count
 from ds_gateway.mapping import stream_path
 
 if TYPE_CHECKING:
@@ -48,11 +49,6 @@ class Tally:
             f"{self.frames - self.records - self.unreported} refused"
             + (f"; {self.discarded} discarded for damage or length" if self.discarded else "")
         )
-
-
-def count(number: int, what: str) -> str:
-    """As people say it."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def show(steps: Iterable[Step], *, as_json: bool) -> Tally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -11,16 +12,20 @@ import orjson
 import typer
 
 from ds_gateway.cli.options import ConfigOption  # noqa: TC001 - read by typer
+from ds_gateway.cli.printing import count
 from ds_gateway.cli.status import ask
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.following import MAX_LAST
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 30.0
 _NOBODY_READS: Final = 141
+_MAX_NAMES: Final = 8
+_GATEWAY: Final = "@gateway"
+"""The device of records that are about the gateway itself."""
 
 
 def tail(  # noqa: PLR0917 - typer's options
@@ -48,6 +53,9 @@ def tail(  # noqa: PLR0917 - typer's options
     ends_at = None if seconds is None else time.monotonic() + seconds
     after: Mapping[str, Any] | None = None
     told = 0
+    if devices or stream:
+        for hint in _hints(ask(data_dir, sockets, "status"), devices or [], stream or []):
+            sys.stderr.write(f"ds-gateway: {_safe(hint)}\n")
     try:
         while True:
             answer = ask(data_dir, sockets, "tail", _ANSWER_SECONDS, **request, after=after)
@@ -60,7 +68,7 @@ def tail(  # noqa: PLR0917 - typer's options
             sys.stdout.flush()
             if answer["unseen"]:
                 sys.stderr.write(
-                    f"ds-gateway: {answer['unseen']} records passed unseen: they were sent, and not kept here any "
+                    f"ds-gateway: {count(answer['unseen'], 'record')} passed unseen: sent, and not kept here any "
                     "more (journal.retain_bytes)\n"
                 )
             if records is not None and told >= records:
@@ -72,6 +80,27 @@ def tail(  # noqa: PLR0917 - typer's options
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or its flush at exit fails, too
         raise typer.Exit(_NOBODY_READS) from None
+
+
+def _hints(status: Mapping[str, Any], devices: Sequence[str], streams: Sequence[str]) -> Iterator[str]:
+    """About names that there are not: they may come later, or be misspelt."""
+    heard = [row["name"] for row in status["devices"]]
+    for name in devices:
+        if name not in {*heard, _GATEWAY}:
+            yield f"no device {name!r} was heard since the gateway started: waiting for it; {_near(name, heard)}"
+    known = [row["name"] for row in status["streams"]]
+    for name in streams:
+        if name not in known:
+            yield f"there is no stream {name!r} in the journal yet: waiting for it; {_near(name, known)}"
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return "there is none so far"
+    found = difflib.get_close_matches(name, names, 3) or names
+    more = len(found) - _MAX_NAMES
+    shown = ", ".join(found[:_MAX_NAMES])
+    return f"there are {shown} and {more} more: see ds-gateway status" if more > 0 else f"there are {shown}"
 
 
 def line(row: Mapping[str, Any]) -> str:

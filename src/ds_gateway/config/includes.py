@@ -31,6 +31,8 @@ MAX_FILES: Final = 500
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of all files together: more is no configuration."""
 
+INSTALLED_SAMPLE: Final = Path("/usr/share/ds-gateway/gateway.yaml")
+"""Where the Debian package puts a configuration to begin with."""
 _MAGIC: Final = re.compile(r"[*?\[]")
 
 
@@ -64,7 +66,7 @@ class Disk:
                 raw = opened.read(MAX_BYTES + 1)
         except FileNotFoundError:
             raise FileProblemError(
-                "there is no such file: name one with --config FILE, or copy config/gateway.yaml there and edit it"
+                f"there is no such file: name one with --config FILE, or copy {sample()} there and edit it"
             ) from None
         except PermissionError:
             raise FileProblemError(
@@ -99,6 +101,11 @@ class Copy:
     def find(self, folder: Path, pattern: str) -> Sequence[Path]:
         """The files that a pattern meant. Raises `FileProblemError`."""
         return [Path(each) for each in self.found.get(_key(folder, pattern), ())]
+
+
+def sample(installed: Path = INSTALLED_SAMPLE) -> str:
+    """What to begin with: the package's, or in a checkout that of the repository."""
+    return str(installed) if installed.exists() else "config/gateway.yaml"
 
 
 def _key(folder: Path, pattern: str) -> str:

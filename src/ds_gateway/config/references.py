@@ -16,8 +16,22 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES: Final = 64 * 1024
 _LEAST_TELLING_CHARACTERS: Final = 4
+_LEAST_CERTAIN_CHARACTERS: Final = 8
+"""Nobody writes so many by chance."""
 
 _PART = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+
+
+def hide(text: str, secret: str, instead: str) -> str:
+    """The text without the secret. A short one may be a part of any word: it is hidden where it stands alone."""
+    if len(secret) < _LEAST_TELLING_CHARACTERS:
+        return text
+    if len(secret) >= _LEAST_CERTAIN_CHARACTERS:
+        return text.replace(secret, instead)
+    # Behind the escape of a line's end, as in \nsecret, it stands alone, too.
+    before = r"(?:(?<![^\W_])|(?<=\\[bfnrt]))" if secret[0].isalnum() else ""
+    behind = r"(?![^\W_])" if secret[-1].isalnum() else ""
+    return re.sub(f"{before}{re.escape(secret)}{behind}", lambda _: instead, text)
 
 
 class ReferenceProblemError(ValueError):
@@ -65,8 +79,7 @@ class References:
     def redact(self, message: str) -> str:
         """The message, with what references gave replaced by the references."""
         for value in sorted(self._given, key=len, reverse=True):
-            if len(value) >= _LEAST_TELLING_CHARACTERS:
-                message = message.replace(value, self._given[value])
+            message = hide(message, value, self._given[value])
         return message
 
     def _replace(self, text: str, folder: Path) -> str:

@@ -37,6 +37,7 @@ class BrokerListener:
     ) -> None:
         self.trouble = ""
         """Nothing: what goes wrong ends it."""
+        self.is_away = False
         self.refused: dict[str, str] = {}
         """Filters that the broker refused, with its reasons."""
         self._filters = tuple(filters)

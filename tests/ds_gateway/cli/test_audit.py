@@ -493,7 +493,7 @@ class TestUnread:
         DurableStream.delete_static(f"{server.base_url}/{STREAM}")
         assert "it was deleted there" in text(audited(command, delivered, code=1), "unread")
         done = printed(command, delivered, code=1)
-        assert done.stdout.splitlines()[-1].endswith("; 1 streams not read; NOT PROVEN")
+        assert done.stdout.splitlines()[-1].endswith("; 1 stream not read; NOT PROVEN")
 
     def test_a_closed_stream_is_read(self, command: Command, delivered: Plant, server: Server) -> None:
         with DurableStream(f"{server.base_url}/{STREAM}") as handle:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ds_gateway.captures import CaptureReader, Chunk
-from harness.gateway_process import GatewayProcess
+from harness.gateway_process import GatewayProcess, source_of
 from harness.meanwhile import meanwhile
 from harness.modbus_line import ModbusLine, unit
 from harness.mosquitto import Mosquitto
@@ -223,6 +223,38 @@ class TestAPortThatAGatewayHolds:
         assert done.code == 1
         assert "scale: no gateway is running on" in done.stderr
         assert done.stdout == f"1 chunk, 5 bytes in {tmp_path}/d\n"
+
+    def test_that_is_unplugged_cannot_be_heard(
+        self, processes: Processes, tmp_path: Path, device: PtyDevice, command: Command
+    ) -> None:
+        device.unplug()
+        gateway = GatewayProcess(processes, tmp_path, settings(serial={"scale": {"port": str(device.path)}}))
+        gateway.start()
+        gone = f"{device.path} is not there: unplugged, or it has another name (see /dev/serial/by-id)"
+        gateway.wait_for(lambda status: source_of(status, "scale")["reason"] == gone, what="it looks for the port")
+        live = command("check", "--live", "--seconds", "0.3", "--config", gateway.config)
+        assert live.code == 1
+        assert f"failed: port scale ({device.path}): {gone}\n" in live.stdout
+
+        output = tmp_path / "c"
+        done = command("capture", "scale", "--config", gateway.config, "--output", output, "--seconds", "0.3")
+        assert (done.code, done.stdout) == (1, f"0 chunks, 0 bytes in {output}\n")
+        assert done.stderr == f"ds-gateway: {gone}\n"
+
+        def plug() -> None:
+            wait_until((tmp_path / "d").exists, what="the tap is open")
+            device.plug()
+            gateway.wait_connected()
+            device.send(b"one\r\ntwo\r\n")
+            wait_until(lambda: len(raw_of(tmp_path / "d")) == 10, what="it is heard")
+            device.unplug()
+            gateway.wait_for(lambda status: source_of(status, "scale")["reason"] == gone, what="it is gone")
+            _thread.interrupt_main()
+
+        with meanwhile(plug):
+            done = command("capture", "scale", "--config", gateway.config, "--output", tmp_path / "d")
+        assert done.code == 1, "what came is kept, and it cannot be heard any more"
+        assert done.stdout.endswith(f", 10 bytes in {tmp_path}/d\n")
 
 
 class TestABroker:

@@ -17,6 +17,7 @@ import pytest
 
 from ds_gateway import exports, transfer
 from ds_gateway.cli import moving
+from ds_gateway.cli.printing import count
 from ds_gateway.config.loader import load_server
 from ds_gateway.config.models import ExactlyOnceSettings
 from ds_gateway.journal import Journal, JournalLimits, rows
@@ -221,7 +222,8 @@ class TestAnExport:
     def test_takes_only_streams_that_are_named(self, command: Command, away: Box, stick: Path) -> None:
         away.accept(2, stream="telemetry/b")
         done = run(command, away, "export", "telemetry/b", "--output", stick)
-        assert "2 records of 1 streams are in" in done.stdout
+        assert "2 records of 1 stream are in" in done.stdout
+        assert f"ds-gateway journal import {stick}\n" in done.stdout
         assert f"stays: 4 records of {STREAM}: not asked for" in done.stdout
         assert away.waiting() == {STREAM: 4, "telemetry/b": 0}
         assert run(command, away, "export", "nowhere", "--output", f"{stick}2").code == 1
@@ -238,8 +240,8 @@ class TestAnExport:
     ) -> None:
         monkeypatch.setattr(transfer, "STEP_BYTES", step_bytes)
         streams = {STREAM: 4, "telemetry/b": 5, "telemetry/c": 2, "telemetry/d": 7}
-        for name, count in list(streams.items())[1:]:
-            away.accept(count, stream=name)
+        for name, number in list(streams.items())[1:]:
+            away.accept(number, stream=name)
         assert export(command, away, stick)["records"] == sum(streams.values())
         lines = [json.loads(line) for line in stick.read_text().splitlines()]
         counts: list[int] = []
@@ -652,7 +654,7 @@ class TestWhatWasSentAndNotAnswered:
         sealed = seal(away)
         monkeypatch.setattr(moving, "SETTLE_SECONDS", 0.0)
         done = run(command, away, "export", "--output", stick)
-        assert f"stays: {sealed} records of {STREAM}: sent, and nobody knows whether" in done.stdout
+        assert f"stays: {count(sealed, 'record')} of {STREAM}: sent, and nobody knows whether" in done.stdout
         bring(command, helper, stick)
         helper.send()
         assert away.send() == {STREAM: "idle"}

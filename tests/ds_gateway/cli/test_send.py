@@ -261,6 +261,21 @@ def test_a_clock_that_is_not_synchronised_is_told_and_the_command_sent(
     assert done.stderr.startswith("ds-gateway: this machine's clock is not synchronised")
 
 
+def test_a_clock_that_the_own_gateway_trusts_is_not_told(
+    send: Callable[..., Ended],
+    command: Command,
+    config: Path,
+    server: InMemoryStreamServer,
+    clock_of_this_machine: list[bool],
+) -> None:
+    config.write_text(config.read_text().replace("id: line-7", "id: line-7, clock: trusted"))
+    clock_of_this_machine[0] = False
+    with gateway(server, DONE):
+        assert send("plug", "on").stderr == ""
+        elsewhere = command("send", "plug", "on", "--server", server.url("/v1"), "--gateway", "line-7")
+    assert elsewhere.stderr.startswith("ds-gateway: this machine's clock is not synchronised")
+
+
 class TestWhatCannotBeSent:
     def test_to_a_gateway_that_was_never_there(
         self, send: Callable[..., Ended], server: InMemoryStreamServer

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from ds_gateway.cli.status import render
+from ds_gateway.cli.status import render, view
+from harness import statuses
 from harness.answering import answering
 
 if TYPE_CHECKING:
@@ -139,8 +140,11 @@ class TestTheTables:
         lines = shown({**STATUS, "journal": journal}).splitlines()[-3:]
         assert "FULL: the oldest records are lost" in lines[0]
         assert lines[1:] == [
-            "loss ledger: id_gap 0, in 1 entries: the broker skipped packet ids",
-            "loss ledger: shed_oldest 31, in 2 entries: the journal was full, and the oldest records gave way",
+            "loss ledger: id_gap: an unknown number of records, 1 entry: the broker skipped packet ids",
+            (
+                "loss ledger: shed_oldest: 31 records, 2 entries: the journal was full, and the oldest records "
+                "gave way"
+            ),
         ]
 
     def test_a_server_elsewhere_has_no_line_of_its_own(self) -> None:
@@ -176,7 +180,8 @@ class TestTheTables:
         assert "commands" not in shown({**STATUS, "downlink": None})
 
     def test_a_full_journal(self) -> None:
-        assert "FULL: sources wait" in shown({**STATUS, "journal": {"bytes": 10, "full": True}})
+        full = {"bytes": 10, "full": True, "why_full": "the disk is full"}
+        assert "NO ROOM: sources wait (the disk is full)" in shown({**STATUS, "journal": full})
 
     @pytest.mark.parametrize(
         "result",
@@ -199,6 +204,79 @@ class TestTheTables:
         assert "[red]x[/red]\\x1b[2J\\u202e" in text
         assert "\x1b" not in text
         assert "\x07" not in text
+
+
+class TestCertificatesAndThePage:
+    def test_those_with_a_problem_are_shown_and_no_others(self) -> None:
+        rows = [
+            {"name": "server.tls.ca", "subject": "CN=Plant CA", "days_left": 3000, "problem": ""},
+            {"name": "server.tls.cert", "subject": "CN=line-7", "days_left": 12, "problem": "expires in 12 days"},
+            {"name": "mqtt.hall", "subject": "CN=hall", "days_left": -1, "problem": "has expired at x: renew it"},
+            {"name": "mqtt.hall.tls.ca", "subject": "", "days_left": None, "problem": "cannot be read: gone"},
+        ]
+        assert shown({**STATUS, "certificates": rows}).splitlines()[1:4] == [
+            "certificate server.tls.cert, CN=line-7: expires in 12 days",
+            "certificate mqtt.hall, CN=hall: has expired at x: renew it",
+            "certificate mqtt.hall.tls.ca: cannot be read: gone",
+        ]
+        assert "Plant CA" not in shown({**STATUS, "certificates": rows})
+        assert shown({**STATUS, "certificates": rows[:1]}) == shown(STATUS)
+
+    def test_a_status_as_gateways_make_it(self) -> None:
+        assert "certificate server.tls.cert, CN=line-7: ends in 12 days: renew it" in shown(statuses.troubled())
+
+    def test_a_page_that_cannot_be_opened(self) -> None:
+        page = {"state": "unheard", "url": "", "reason": "cannot listen on 0.0.0.0 port 80: Permission denied"}
+        assert shown({**STATUS, "page": page}).splitlines()[1] == (
+            "the status page cannot be opened: cannot listen on 0.0.0.0 port 80: Permission denied"
+        )
+        for state in ("off", "opening", "listening"):
+            assert shown({**STATUS, "page": {"state": state, "reason": ""}}) == shown(STATUS)
+
+
+class TestAScreen:
+    def watched(self, lines: int, columns: int = 80, count: int = 64) -> list[str]:
+        """What --watch shows on a terminal of this size."""
+        devices = [
+            {**STATUS["devices"][0], "name": f"d{n}", "rejected": int(n == count - 1)} for n in range(count)
+        ]
+        streams = [
+            {**STATUS["streams"][0], "name": f"s{n}", "state": "halted" if n == count - 2 else "idle"}
+            for n in range(count)
+        ]
+        result = {**STATUS, "devices": devices, "streams": streams}
+        screen = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=False)
+        with screen.capture() as capture:
+            screen.print(view(lambda: result, NOW, screen))
+        return capture.get().splitlines()
+
+    @pytest.mark.parametrize(("lines", "columns"), [(40, 80), (30, 200), (60, 100)])
+    def test_has_room_for_all_of_it(self, lines: int, columns: int) -> None:
+        shown = self.watched(lines, columns)
+        assert len(shown) <= lines
+        text = "\n".join(shown)
+        for each in ("sources", "devices", "streams", "journal 3.0 MiB"):
+            assert f"\n{each}" in text, text
+        assert "more devices: ds-gateway status shows all" in text
+        assert "more streams: ds-gateway status shows all" in text
+
+    def test_has_those_first_that_need_somebody(self) -> None:
+        text = "\n".join(self.watched(40, 120))
+        assert rows(text, "devices")[0][0] == "d63"
+        assert rows(text, "streams")[0][:2] == ["s62", "halted"]
+        assert rows(text, "devices")[1][0] == "d0"
+
+    def test_shows_all_where_it_fits(self) -> None:
+        text = "\n".join(self.watched(60, 200, 3))
+        assert "ds-gateway status" not in text
+        assert [len(rows(text, table)) for table in ("sources", "devices", "streams")] == [2, 3, 3]
+
+    def test_that_is_tiny_shows_one_of_each(self) -> None:
+        assert [len(rows("\n".join(self.watched(5, 120)), table)) for table in ("devices", "streams")] == [1, 1]
+
+    def test_is_complete_without_watch(self) -> None:
+        devices = [{**STATUS["devices"][0], "name": f"d{n}"} for n in range(200)]
+        assert len(rows(shown({**STATUS, "devices": devices}), "devices")) == 200
 
 
 class TestTheCommand:
@@ -229,7 +307,9 @@ class TestTheCommand:
         folder = config.parent
         assert (done.code, done.stdout) == (1, "")
         assert done.stderr == (
-            f"ds-gateway: no gateway is running on {folder} (no control socket at {folder}/control.sock)\n"
+            f"ds-gateway: no gateway is running on {folder} (no control socket at {folder}/control.sock); "
+            "for a service, `systemctl status ds-gateway` shows whether it runs, and `journalctl -u ds-gateway` "
+            "why not\n"
         )
 
     def test_without_its_file_is_a_mistake_in_the_configuration(self, command: Command, tmp_path: Path) -> None:

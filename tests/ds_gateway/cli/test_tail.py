@@ -110,6 +110,19 @@ class TestTail:
         assert count("another") == count("--stream", "another") == 0
         assert count("--all") > count()
 
+    def test_waits_for_names_that_it_does_not_know_and_says_so(self, command: Command, plant: Plant) -> None:
+        done = run(command, plant, "tail", "scael", "--stream", "telemetry/line-7/scale", "--seconds", 0)
+        assert (done.code, done.stdout) == (0, "")
+        assert done.stderr.splitlines() == [
+            "ds-gateway: no device 'scael' was heard since the gateway started: waiting for it; there are scale",
+            (
+                "ds-gateway: there is no stream 'telemetry/line-7/scale' in the journal yet: waiting for it; "
+                f"there are {STREAM}"
+            ),
+        ]
+        for known in (["scale"], ["--stream", STREAM], ["@gateway"]):
+            assert run(command, plant, "tail", "--seconds", 0, *known).stderr == ""
+
     def test_shows_what_comes(self, plant: Plant) -> None:
         with subprocess.Popen(
             [console_script("ds-gateway"), "tail", "--records", "2", "-n", "1", "--config", plant.gateway.config],

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ds_gateway.config.references import hide
 from harness.configuration import MINIMAL, load_text, mistakes_in
 
 if TYPE_CHECKING:
@@ -194,6 +195,33 @@ class TestASecret:
     def test_that_is_a_number_wants_quotes_and_is_not_shown(self, tmp_path: Path) -> None:
         text = MINIMAL.replace("    devices:", "    password: 4711\n    devices:")
         assert mistakes_in(tmp_path, text) == ["7: mqtt.hall.password: must be text; put it in quotes"]
+
+
+class TestHiding:
+    """What stands in a message for the secret."""
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("unplugged, or it has another name", "unplugged, or it has another name"),
+            ("others, other1 and bother", "others, other1 and bother"),
+            ("other", "$"),
+            ("token=other;other/x_other other.", "token=$;$/x_$ $."),
+            (r'{"said": "a\nother\tother"}', r'{"said": "a\n$\t$"}'),
+        ],
+    )
+    def test_a_short_one_is_hidden_where_it_stands_alone(self, text: str, told: str) -> None:
+        assert hide(text, "other", "$") == told
+
+    @pytest.mark.parametrize("secret", ["-ab-", "a.*b", "\\d+x", "äöüß"])
+    def test_one_of_other_characters_is_taken_as_it_is(self, secret: str) -> None:
+        assert hide(f"x {secret} y", secret, r"\1") == r"x \1 y"
+
+    def test_a_long_one_is_hidden_everywhere(self) -> None:
+        assert hide(f"x{SECRET}y", SECRET, "$") == "x$y"
+
+    def test_one_of_three_characters_says_too_little_to_be_looked_for(self) -> None:
+        assert hide("mqtt at key 123", "123", "$") == "mqtt at key 123"
 
 
 class TestTheDigest:

@@ -25,9 +25,12 @@ def refusal(path: Path | None) -> str:
 class TestTheFile:
     def test_that_is_not_there(self, tmp_path: Path) -> None:
         assert refusal(tmp_path / "x.yaml") == (
-            f"{tmp_path}/x.yaml: there is no such file: name one with --config FILE, or copy config/gateway.yaml "
+            f"{tmp_path}/x.yaml: there is no such file: name one with --config FILE, or copy {includes.sample()} "
             "there and edit it"
         )
+        assert includes.sample(tmp_path / "no") == "config/gateway.yaml"
+        (tmp_path / "gateway.yaml").touch()
+        assert includes.sample(tmp_path / "gateway.yaml") == f"{tmp_path}/gateway.yaml"
 
     @pytest.mark.skipif(DEFAULT_FILE.exists(), reason="this machine has a gateway")
     def test_by_default_is_in_etc(self) -> None:

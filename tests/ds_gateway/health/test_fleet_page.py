@@ -57,11 +57,16 @@ def test_its_program_tells_of_boxes_that_are_silent_or_in_trouble(
         assert silent.startswith("line-7: silent since 20")
         assert silent.endswith("with 7 records to send")
         assert troubled == "line-8: scale: silent"
-        assert absent.startswith("line-9: cannot be read: ")
+        assert absent == "line-9: has never told anything"
 
         append(record("line-7", timedelta(0)), record("line-8", timedelta(0), reason="stop"))
         stopped, _ = told()
         assert stopped.startswith("line-8: was stopped at 20")
+
+        with DurableStream(server.url("/v1/health/line-7")) as handle:
+            handle.delete()
+        deleted, *_ = told()
+        assert deleted.startswith("line-7: cannot be read: "), "it was there before"
 
 
 def test_its_record_has_the_members_that_records_have() -> None:
