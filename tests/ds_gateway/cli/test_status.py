@@ -138,7 +138,7 @@ class TestTheTables:
         losses = {"id_gap": {"entries": 1, "records": 0}, "shed_oldest": {"entries": 2, "records": 31}}
         journal = {**STATUS["journal"], "losses": losses, "shedding": "shed_oldest"}
         lines = shown({**STATUS, "journal": journal}).splitlines()[-3:]
-        assert "FULL: the oldest records are lost" in lines[0]
+        assert "NO ROOM: the oldest records are lost" in lines[0]
         assert lines[1:] == [
             "loss ledger: id_gap: an unknown number of records, 1 entry: the broker skipped packet ids",
             (
