@@ -21,7 +21,7 @@ from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.open_journal import opened_journal
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.output import writing
-from ds_gateway.cli.printing import print_json
+from ds_gateway.cli.printing import count, print_json
 from ds_gateway.cli.progress import Progress
 from ds_gateway.config.loader import find_control_sockets
 from ds_gateway.errors import ControlError
@@ -145,17 +145,17 @@ def export(  # noqa: PLR0917
     The quarantine keeps them.
     """
     request = {**_wanted(numbers, source, device, reason), "action": "page"}
-    count = 0
+    written = 0
     with _asker(config) as ask, writing(output) as file, Progress("writing", unit="payloads") as progress:
         for answer in steps(lambda after: ask({**request, "after": after})):
             for row in answer["payloads"]:
                 file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                count += 1
-            progress.show(count)
+                written += 1
+            progress.show(written)
             for told in answer["damaged"]:
                 sys.stderr.write(f"{_safe(told).plain}\n")
     if str(output) != "-":
-        sys.stdout.write(f"{count} payloads in {output}\n")
+        sys.stdout.write(f"{count(written, 'payload')} in {output}\n")
 
 
 def _wanted(numbers: list[int] | None, source: str, device: str, reason: str) -> dict[str, Any]:
@@ -163,12 +163,12 @@ def _wanted(numbers: list[int] | None, source: str, device: str, reason: str) ->
 
 
 def _head(answer: Mapping[str, Any]) -> str:
-    shown, count = len(answer["payloads"]), answer["count"]
-    text = f"quarantine: {count} payloads, {answer['bytes']} bytes"
-    if shown < count:
+    shown, total = len(answer["payloads"]), answer["count"]
+    text = f"quarantine: {count(total, 'payload')}, {count(answer['bytes'], 'byte')}"
+    if shown < total:
         text += f"; the newest {shown} (--limit for more)"
     if answer["damaged"]:
-        text += f"; {len(answer['damaged'])} rows are damaged"
+        text += f"; damaged: {count(len(answer['damaged']), 'row')}"
     return text
 
 

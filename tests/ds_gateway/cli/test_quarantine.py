@@ -139,6 +139,8 @@ class TestExport:
     def test_writes_a_file_for_the_user_alone(self, command: Command, config: Path, tmp_path: Path) -> None:
         done = run(command, config, "export", "--output", tmp_path / "out.jsonl", 1, 3)
         assert (done.code, done.stdout) == (0, f"2 payloads in {tmp_path}/out.jsonl\n")
+        done = run(command, config, "export", "--output", tmp_path / "one.jsonl", 1)
+        assert done.stdout == f"1 payload in {tmp_path}/one.jsonl\n"
         rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         assert [(row["number"], row["topic"], base64.b64decode(row["raw"])) for row in rows] == [
             (1, "a/one", b"21.5"),
