@@ -32,7 +32,6 @@ LONG: Final = (
     "durable_streams/producer/test_exploration.py",
     "ds_gateway/test_gateway.py",
     "faults/test_journal_damage.py",
-    "durable_streams/client/test_types.py",
     "durable_streams/server/test_conformance.py",
     "ds_gateway/cli/test_demo.py",
     "faults/test_server_forgets.py",
