@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Credential(SecretStr):
     """A `SecretStr` with a source. ``str`` and ``repr`` show stars, equality compares the values.
 
-    ``read`` returns the present value, or None when the source cannot be read now.
+    ``read`` returns the present value, or None when the source cannot be read now. An empty one, or one of blanks
+    alone, is none: it is no secret, and who compares with it would let everybody in.
     """
 
     def __init__(self, value: str, read: Callable[[], str | None] | None = None) -> None:
@@ -26,11 +27,12 @@ class Credential(SecretStr):
     def get(self) -> str:
         """The value now. Ask at every reconnect and after a refusal; never keep the answer.
 
-        While the source cannot be read (a file being replaced), the value read last is returned: the refusal
-        of the other side is the alarm, not this call. Reads a small file, so it may be called in an event loop.
+        While the source cannot be read or is empty (a file being replaced), the value read last is returned: the
+        refusal of the other side is the alarm, not this call. Reads a small file, so it may be called in an event
+        loop.
         """
         value = self._read() if self._read is not None else None
-        if value is not None:
+        if value is not None and value.strip():
             self._secret_value = value
         return self._secret_value
 

@@ -161,8 +161,10 @@ class PageApp:
         if self._token is None:
             return True
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        is_right = hmac.compare_digest(given.strip().encode(), self._token.get().strip().encode())
-        return is_right and scheme.lower() == "bearer"
+        token = self._token.get().strip().encode()
+        # A header's bytes are read as Latin-1, whatever they are: these are the bytes that were sent.
+        is_right = hmac.compare_digest(given.strip().encode("latin-1"), token)
+        return bool(token) and is_right and scheme.lower() == "bearer"
 
 
 class Request:

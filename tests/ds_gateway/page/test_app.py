@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -11,14 +12,17 @@ import httpx
 import pytest
 
 from ds_gateway.config.credential import Credential
+from ds_gateway.page import Inside
+from ds_gateway.page.app import PageApp
 from ds_gateway.page.document import Page, policy
+from ds_gateway.page.inside import Asking
 from harness.configuration import MINIMAL, mistakes_in
 from harness.page_rig import PageRig
 from harness.peers import REPOSITORY
 from harness.statuses import GATEWAY, mqtt, reading, well
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, MutableMapping
     from pathlib import Path
 
 TOKEN = "a-secret-of-the-page"
@@ -177,6 +181,41 @@ class TestWithAToken:
             file.write_text("second")
             assert get(rig, "/status.json", **bearer("first")).status_code == 401
             assert get(rig, "/status.json", **bearer("second")).status_code == 200
+
+    @pytest.mark.parametrize("content", ["", "\n", " \t\n"])
+    def test_an_empty_one_is_the_one_before_and_opens_nothing(self, tmp_path: Path, content: str) -> None:
+        file = tmp_path / "token"
+        file.write_text(content)
+        with PageRig(token=Credential("first", file.read_text)) as rig:
+            for value in ("Bearer", "Bearer first"):
+                answer = get(rig, "/status.json", authorization=value)
+                assert (value, answer.status_code) == (value, 200 if "first" in value else 401)
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("token", ["", " "])
+    async def test_without_one_that_it_ever_had_nobody_is_let_in(self, token: str) -> None:
+        said: list[MutableMapping[str, Any]] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            said.append(message)
+
+        async def receive() -> MutableMapping[str, Any]:
+            raise AssertionError
+
+        headers = [(b"authorization", b"Bearer")]
+        asking = Asking(Inside(well, list, str), asyncio.get_running_loop())
+        scope = {"type": "http", "method": "GET", "path": "/status.json", "headers": headers}
+        await PageApp(asking, Credential(token, lambda: None))(scope, receive, send)
+        assert said[0]["status"] == 401
+
+    def test_one_in_any_letters_is_compared_by_its_bytes(self, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        file.write_text("first")
+        with PageRig(token=Credential("first", lambda: file.read_text(encoding="utf-8"))) as rig:
+            file.write_text("stra\N{LATIN SMALL LETTER SHARP S}e", encoding="utf-8")
+            given = {b"authorization": b"Bearer " + file.read_bytes()}
+            answer = httpx.get(f"{rig.url}status.json", headers=given, trust_env=False, verify=False)
+            assert answer.status_code == 200
 
 
 class TestHealth:
