@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 """A record of an import is a part of a request."""
+SMALL_REQUEST_BYTES: Final = 64 * 1024
+MAX_LARGE_REQUESTS: Final = 4
+"""Of those that are larger than that, at a time: what all that may ask can make the gateway hold is bounded."""
 MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
 MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 3.0
+"""How often it is looked whether the socket is still there."""
 _SOCKET_MODE: Final = 0o660
 _LISTEN_BACKLOG: Final = 16
 _MAX_SOCKET_PATH: Final = 107
@@ -48,16 +53,31 @@ class NobodyThereError(ControlError):
     """No gateway listens on this socket."""
 
 
+class _RefusedError(Exception):
+    """A request is not taken, and the conversation ends; the text is the answer."""
+
+
 class ControlServer:
     """Answers requests on a Unix socket. One for each gateway; an async context manager.
 
-    Raises `ControlError` on entry if the socket cannot be made, or another gateway listens on it.
+    A socket that somebody removed is made again. Raises `ControlError` on entry if it cannot be made, or another
+    gateway listens on it.
     """
 
-    def __init__(self, path: Path, verbs: Mapping[str, Verb], *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        verbs: Mapping[str, Verb],
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._path = path
         self._verbs = dict(verbs)
         self._idle_seconds = idle_seconds
+        self._look_seconds = look_seconds
+        self._watch: asyncio.Task[None] | None = None
+        self._large_requests = 0
         self._server: asyncio.Server | None = None
         self._inode: int | None = None
         self._conversations: set[asyncio.Task[None]] = set()
@@ -74,12 +94,40 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen; a socket left over by a killed gateway is replaced."""
+        await self._open()
+        self._watch = asyncio.create_task(self._keep(), name="control socket")
+
+    async def _open(self) -> None:
         listener = _listen(self._path)
         self._inode = self._path.stat().st_ino
-        self._server = await asyncio.start_unix_server(self._converse, sock=listener, limit=MAX_REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(self._converse, sock=listener, limit=SMALL_REQUEST_BYTES)
+
+    async def _keep(self) -> None:
+        """Make the socket again when it is gone: without it nobody could ask until the next start."""
+        told = ""
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            if os.path.lexists(self._path):  # noqa: ASYNC240 - a look at a folder in memory
+                continue
+            before = self._server
+            try:
+                await self._open()
+            except (ControlError, OSError) as error:
+                if str(error) != told:
+                    event(_log, "warning", "control.socket.gone", path=self._path, reason=str(error))
+                told = str(error)
+                continue
+            if before is not None:
+                before.close()  # its conversations go on
+            event(_log, "warning", "control.socket.made_again", path=self._path)
+            told = ""
 
     async def stop(self) -> None:
         """Close every conversation and remove the socket. May be called twice."""
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -121,13 +169,46 @@ class ControlServer:
         while True:
             try:
                 async with asyncio.timeout(self._idle_seconds):
-                    line = await reader.readline()
-            except ValueError:
-                await self._send(writer, _refusal(f"a request has at most {MAX_REQUEST_BYTES} bytes"))
+                    line = await self._line(reader)
+            except _RefusedError as refused:
+                await self._send(writer, _refusal(str(refused)))
                 return
             if not line:
                 return
             await self._send(writer, await self._answer(line))
+
+    async def _line(self, reader: asyncio.StreamReader) -> bytes:
+        """The next line, or what there is of it at the end. Raises `_RefusedError`."""
+        try:
+            return await reader.readuntil()
+        except asyncio.IncompleteReadError as end:
+            return end.partial
+        except asyncio.LimitOverrunError:
+            pass  # all of it is in the reader still
+        if self._large_requests == MAX_LARGE_REQUESTS:
+            raise _RefusedError(
+                f"{MAX_LARGE_REQUESTS} requests of more than {SMALL_REQUEST_BYTES} bytes are being read; try again"
+            )
+        self._large_requests += 1
+        try:
+            return await self._large_line(reader)
+        finally:
+            self._large_requests -= 1
+
+    async def _large_line(self, reader: asyncio.StreamReader) -> bytes:
+        line = bytearray()
+        while len(line) <= MAX_REQUEST_BYTES:
+            try:
+                line += await reader.readuntil()
+                break
+            except asyncio.IncompleteReadError as end:
+                line += end.partial
+                break
+            except asyncio.LimitOverrunError as more:
+                line += await reader.readexactly(more.consumed)
+        if len(line) > MAX_REQUEST_BYTES:
+            raise _RefusedError(f"a request has at most {MAX_REQUEST_BYTES} bytes")
+        return bytes(line)
 
     async def _send(self, writer: asyncio.StreamWriter, reply: Mapping[str, Any]) -> None:
         writer.write(orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE))

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio import to_thread
 
-from ds_gateway.control import MAX_CONNECTIONS, MAX_REQUEST_BYTES, ControlServer, NobodyThereError, call
+from ds_gateway.control import (
+    MAX_CONNECTIONS,
+    MAX_LARGE_REQUESTS,
+    MAX_REQUEST_BYTES,
+    SMALL_REQUEST_BYTES,
+    ControlServer,
+    NobodyThereError,
+    call,
+)
 from ds_gateway.errors import ControlError, JournalError
 from harness.meanwhile import meanwhile
 from harness.waiting import await_until
@@ -129,12 +137,41 @@ class TestAConversation:
     async def test_ends_with_a_request_that_is_too_long(self, path: Path) -> None:
         async with ControlServer(path, VERBS):
             reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(b"x" * (MAX_REQUEST_BYTES + 1))
+            writer.write(b"x" * (MAX_REQUEST_BYTES + 2 * SMALL_REQUEST_BYTES + 1))
             assert json.loads(await reader.readline()) == {
                 "ok": False,
                 "error": f"a request has at most {MAX_REQUEST_BYTES} bytes",
             }
             writer.close()
+
+    @pytest.mark.parametrize("size", [SMALL_REQUEST_BYTES, 200_000, MAX_REQUEST_BYTES - 1000])
+    async def test_takes_large_requests_one_after_the_other(self, path: Path, size: int) -> None:
+        request = json.dumps({"verb": "echo", "text": "x" * size}).encode() + b"\n"
+        async with ControlServer(path, VERBS):
+            answers = await raw(path, b'{"verb":"echo","n":1}\n' + request * 2 + b'{"verb":"echo","n":2}\n')
+        assert [answer["result"] for answer in answers] == [
+            {"n": 1},
+            {"text": "x" * size},
+            {"text": "x" * size},
+            {"n": 2},
+        ]
+
+    async def test_with_a_large_request_is_refused_while_there_are_enough_of_them(self, path: Path) -> None:
+        async with ControlServer(path, VERBS) as server:
+            large = []
+            for _ in range(MAX_LARGE_REQUESTS):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(b"x" * (SMALL_REQUEST_BYTES * 3))
+                large.append(writer)
+            full = MAX_LARGE_REQUESTS
+            await await_until(lambda: server._large_requests == full, what="they are being read")
+            with pytest.raises(ControlError, match="requests of more than 65536 bytes are being read; try again"):
+                await ask(path, "echo", text="x" * SMALL_REQUEST_BYTES)
+            assert await ask(path, "status"), "small ones are served all the same"
+            for writer in large:
+                writer.close()
+            await await_until(lambda: server._large_requests == 0, what="they are over")
+            assert await ask(path, "echo", text="x" * SMALL_REQUEST_BYTES)
 
     async def test_ends_when_nothing_is_asked(self, path: Path) -> None:
         async with ControlServer(path, VERBS, idle_seconds=0.01):
@@ -199,6 +236,34 @@ class TestTheSocket:
         assert await ask(path, "status")
         await successor.stop()
         await successor.stop()
+
+    async def test_is_made_again_when_somebody_removed_it(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with ControlServer(path, VERBS, look_seconds=0.01):
+            reader, writer = await asyncio.open_unix_connection(path)
+            path.unlink()
+            await await_until(path.is_socket, what="it is there again")
+            await await_until(lambda: "control.socket.made_again" in caplog.text, what="it is logged")
+            assert await ask(path, "status")
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            writer.write(b'{"verb":"status"}\n')
+            assert json.loads(await reader.readline())["ok"], "who spoke before goes on"
+            writer.close()
+        assert not path.exists()
+
+    async def test_is_made_again_when_its_folder_is_there_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = tmp_path / "run"
+        folder.mkdir()
+        async with ControlServer(folder / "control.sock", VERBS, look_seconds=0.01):
+            folder.rename(tmp_path / "moved")
+            await await_until(lambda: "control.socket.gone" in caplog.text, what="it is said that it is gone")
+            folder.mkdir()
+            await await_until((folder / "control.sock").is_socket, what="it is there again")
+            assert await ask(folder / "control.sock", "status")
+        assert [record.getMessage() for record in caplog.records].count("control.socket.gone") == 1
 
     async def test_never_replaces_a_file(self, path: Path) -> None:
         path.write_text("precious")
