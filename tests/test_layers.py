@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # its own and from itself, never sideways. The architecture's number of each layer stands beside it.
 LAYERS: Final = (
     ("errors",),  # 0
-    ("records", "spans", "commands", "journald"),  # 0
+    ("records", "spans", "commands", "journald", "plain_files"),  # 0
     ("logs", "notify", "config", "clock", "signals", "liveness"),  # 1
     ("timekeeping", "times", "captures", "tls", "x509"),  # 1
     ("framing", "decoding", "certificates"),  # 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway.logs import event, logger
+from ds_gateway.plain_files import open_plain
 from ds_gateway.x509 import Certificate, from_pem, parse
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _log = logger("certificates")
 
 WARNING_DAYS: Final = 30
 _DAY_SECONDS: Final = 86400.0
-_MAX_FILE_BYTES: Final = 4 * 1024 * 1024
-"""A file with all authorities of the world has a tenth of it."""
+MAX_FILE_BYTES: Final = 1024 * 1024
+"""A file with all authorities of the world has a quarter of it."""
 _STAMP = tuple[int, int, int]
 
 
@@ -101,8 +102,12 @@ def places(settings: Settings) -> list[Place]:
 def read(place: Place) -> Entry:
     """Read a file. Whatever is in it, this tells and does not raise."""
     try:
-        with Path(place.path).open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES)
+        with open_plain(place.path) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            return Entry(
+                place, None, "is larger than 1 MiB: no more of it is read here, so nobody knows when it ends"
+            )
         found = from_pem(content)
     except OSError as error:
         return Entry(place, None, f"cannot be read: {error.strerror}")
@@ -116,7 +121,7 @@ def read(place: Place) -> Entry:
 
 
 class Certificates:
-    """Knows them all. `shown` may be called in any thread, everything else on the event loop."""
+    """Knows them all. `look` reads files, so in a thread; `shown` in any; everything else on the event loop."""
 
     def __init__(self, files: Iterable[Place] = ()) -> None:
         self._files = tuple(files)
@@ -136,11 +141,13 @@ class Certificates:
                 self._shown[name] = Entry(Place(name, url=url), first)
 
     def look(self) -> None:
-        """Read the files that are not as they were."""
+        """Read the files that are not as they were. For one thread at a time."""
+        found = dict(self._read)
         for place in self._files:
-            stamp, before = _stamp(place.path), self._read.get(place.name)
+            stamp, before = _stamp(place.path), found.get(place.name)
             if before is None or stamp is None or before[0] != stamp:
-                self._read[place.name] = (stamp, read(place))
+                found[place.name] = (stamp, read(place))
+        self._read = found  # in one step: the event loop may be going through the one before
 
     def document(self, *, is_synchronised: bool, now: datetime | None = None) -> list[dict[str, Any]]:
         """For the status: every one of them, as the clock stands now."""

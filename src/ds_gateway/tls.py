@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ds_gateway import clock
 from ds_gateway.errors import CertificateError
+from ds_gateway.plain_files import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +191,6 @@ def _no_passphrase() -> str:
 
 def _must_be_readable(path: str, key: str) -> None:
     try:
-        with open(path, "rb"):  # noqa: PTH123 - only whether it opens, and the path as it was configured
-            pass
+        open_plain(path).close()
     except OSError as error:
         raise CertificateError(f"{key}: cannot read {path}: {error.strerror}") from error

@@ -15,7 +15,10 @@ import binascii
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SEQUENCE: Final = 0x30
 _SET: Final = 0x31
@@ -25,6 +28,7 @@ _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
 _CENTURY_FROM: Final = 50
 """UTCTime has two digits for the year: below 50 they are of this century (RFC 5280, 4.1.2.5.1)."""
+_MAX_TIME_CHARACTERS: Final = 30
 _BMP_STRING: Final = 0x1E
 _LONG: Final = 0x80
 _MAX_LENGTH_BYTES: Final = 4
@@ -34,9 +38,8 @@ MAX_SUBJECT_CHARACTERS: Final = 200
 _ATTRIBUTES: Final = {bytes((0x55, 0x04, 3)): "CN", bytes((0x55, 0x04, 10)): "O", bytes((0x55, 0x04, 11)): "OU"}
 """What is shown of a name: the common name, the organisation, its unit (2.5.4.n)."""
 
-_PEM = re.compile(
-    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.*?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----", re.DOTALL
-)
+_BEGIN = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
+_END = re.compile(rb"-----END (?:TRUSTED |X509 )?CERTIFICATE-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +62,23 @@ class _Value:
 def from_pem(text: bytes) -> list[Certificate]:
     """Every certificate in a PEM file, in its order; what stands around them is passed over. Raises ValueError."""
     found: list[Certificate] = []
-    for block in _PEM.finditer(text):
+    for block in _blocks(text):
         if len(found) == MAX_CERTIFICATES:
             break
         try:
-            der = base64.b64decode(b"".join(block[1].split()), validate=True)
+            der = base64.b64decode(b"".join(block.split()), validate=True)
         except binascii.Error as error:
             raise ValueError(f"a certificate in it is no base64 ({error})") from None
         found.append(parse(der))
     return found
+
+
+def _blocks(text: bytes) -> Iterator[bytes]:
+    """What stands between the lines. Each byte is looked at once: where one end is missing there is no other."""
+    at = 0
+    while (begin := _BEGIN.search(text, at)) and (end := _END.search(text, begin.end())):
+        yield text[begin.end() : end.start()]
+        at = end.end()
 
 
 def parse(der: bytes) -> Certificate:
@@ -114,6 +125,8 @@ def _values(data: bytes, tag: int | None, *, most: int) -> list[_Value]:
 
 
 def _time(value: _Value) -> datetime:
+    if len(value.content) > _MAX_TIME_CHARACTERS:
+        raise ValueError("a certificate in it has a time that is none")  # and that no message shall repeat
     text = value.content.decode("ascii")
     if value.tag == _UTC_TIME:
         text = ("20" if int(text[:2]) < _CENTURY_FROM else "19") + text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_gateway.certificates import WARNING_DAYS, Certificates, Place, places, read
+from ds_gateway.certificates import MAX_FILE_BYTES, WARNING_DAYS, Certificates, Place, places, read
 from ds_gateway.x509 import Certificate, from_pem, parse
 from harness.configuration import load_text
 
@@ -72,6 +73,19 @@ class TestReading:
         with pytest.raises(ValueError, match="certificate"):
             from_pem(text)
 
+    def test_looks_at_each_byte_once_where_no_end_follows(self) -> None:
+        # Looking for the end behind each beginning again would take minutes, and the test's time limit.
+        line = b"-----BEGIN CERTIFICATE-----\n"
+        assert from_pem(SERVER + line * (MAX_FILE_BYTES // len(line))) == from_pem(SERVER)
+
+    def test_of_a_time_that_is_none_does_not_repeat_it(self) -> None:
+        content = der("server.pem")
+        at = content.index(b"\x17\x0d2")
+        long = content[: at + 1] + b"\x82\x04\x00" + b"9" * 1024 + content[at + 2 + 13 :]
+        with pytest.raises(ValueError) as caught:
+            parse(_with_lengths(long, 1024 + 2 - 13))
+        assert len(str(caught.value)) < 100
+
     @given(
         cut=st.integers(0, 411), flips=st.lists(st.tuples(st.integers(0, 410), st.integers(0, 255)), max_size=4)
     )
@@ -86,6 +100,21 @@ class TestReading:
     def test_of_noise_is_a_value_error(self, content: bytes) -> None:
         with pytest.raises(ValueError):
             parse(content)
+
+
+def _with_lengths(content: bytes, more: int) -> bytes:
+    """The certificate with the lengths of what is around the first of its times so much greater."""
+    changed = bytearray(content)
+    at = content.index(b"\x17\x82")
+    # The certificate, what is signed of it, and the validity that the time stands in.
+    for place in (0, 4, at - 2):
+        if changed[place + 1] == 0x82:
+            size = int.from_bytes(changed[place + 2 : place + 4], "big") + more
+            changed[place + 2 : place + 4] = size.to_bytes(2, "big")
+        else:
+            size = changed[place + 1] + more
+            changed[place + 1 : place + 2] = b"\x82" + size.to_bytes(2, "big")
+    return bytes(changed)
 
 
 def entry(
@@ -141,6 +170,7 @@ class TestAnEntry:
             (None, "cannot be read: No such file or directory"),
             (b"", "has no certificate in PEM form"),
             (b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----", "cannot be understood: "),
+            (SERVER + b"\n" * MAX_FILE_BYTES, "is larger than 1 MiB: no more of it is read"),
         ],
     )
     def test_of_a_bad_file_tells_it(self, tmp_path: Path, content: bytes | None, problem: str) -> None:
@@ -150,6 +180,17 @@ class TestAnEntry:
         found = entry(path, END)
         assert found["problem"].startswith(problem)
         assert (found["days_left"], found["not_after"]) == (None, None)
+
+    def test_of_a_file_that_is_as_large_as_may_be_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "cert.pem"
+        path.write_bytes(SERVER + b"\n" * (MAX_FILE_BYTES - len(SERVER)))
+        assert entry(path, END - timedelta(days=100))["problem"] == ""
+
+    def test_of_what_is_no_file_does_not_wait_for_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "cert.pem"
+        os.mkfifo(path)
+        assert entry(path, END)["problem"] == "cannot be read: it is no file, but a pipe or a device"
+        assert entry(tmp_path, END)["problem"] == "cannot be read: Is a directory"
 
 
 CONFIGURATION = """\

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -24,9 +23,11 @@ from ds_gateway.config.places import DEFAULT_FILE, Machine
 from ds_gateway.config.plain import Plain
 from ds_gateway.config.references import References
 from ds_gateway.errors import ConfigError, Problem
+from ds_gateway.plain_files import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from ds_gateway.config.checks import Check
     from ds_gateway.config.includes import Files
@@ -269,8 +270,7 @@ _WAY_OUT: Final[Mapping[type[OSError], str]] = {
 
 def _check_readable(path: document.Path, name: str, findings: Findings) -> None:
     try:
-        with Path(name).open("rb"):
-            pass
+        open_plain(name).close()
     except OSError as error:
         findings.add(path, f"{name} cannot be read: {error.strerror}; {_WAY_OUT.get(type(error), _CORRECT)}")
     except ValueError:

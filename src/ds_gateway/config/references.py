@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ds_gateway.plain_files import open_plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -140,7 +142,7 @@ class References:
 def _content(path: Path, what: str) -> str:
     """The text of a small file without its trailing newline."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ReferenceProblemError(f"{what} cannot be read: {error.strerror}") from None

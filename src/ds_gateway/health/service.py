@@ -101,7 +101,7 @@ class Health:
             self._intake = journal.intake(_SOURCE, max_items=2)
             most = journal.snapshot().max_bytes // SHARE // report.MAX_INFO_BYTES
             self._pace = Pace(self._settings.health.interval_seconds, most=max(1, min(MOST, most)))
-        self.certificates.look()
+        self.certificates.look()  # what is read of files is bounded, and a status has them from the start
         self._task = asyncio.create_task(self._run(), name="health")
 
     async def stop(self) -> None:
@@ -128,6 +128,8 @@ class Health:
     async def _run(self) -> None:
         while True:
             try:
+                # A file's size, its disk and what was put into it are nothing that the event loop should wait for.
+                await asyncio.to_thread(self.certificates.look)
                 self.look()
             except Exception as error:  # noqa: BLE001
                 # Supervision boundary: telling how it goes must stop nothing.
@@ -136,7 +138,6 @@ class Health:
 
     def look(self) -> None:
         """Look once, and write what is due."""
-        self.certificates.look()
         document = self._document()
         self.certificates.tell(document["certificates"])
         wrong = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,20 @@ def credentials(tmp_path: Path) -> dict[str, str]:
     folder.mkdir()
     (folder / "stream_token").write_text(SECRET + "\n")
     return {"CREDENTIALS_DIRECTORY": str(folder)}
+
+
+class TestAFileThatChanges:
+    @pytest.mark.parametrize("content", ["", "\n", "  \r\n"])
+    def test_and_is_empty_is_as_one_that_cannot_be_read(self, tmp_path: Path, content: str) -> None:
+        file = tmp_path / "token.txt"
+        file.write_text(SECRET)
+        token = token_of(tmp_path, "${file:token.txt}")
+        file.write_text(content)
+        assert token.get() == SECRET
+        file.unlink()
+        assert token.get() == SECRET
+        file.write_text("another\n")
+        assert token.get() == "another"
 
 
 class TestAReference:
@@ -137,6 +152,11 @@ class TestAReference:
         [problem] = mistakes_in(tmp_path, with_token("${file:token}"))
         assert problem.startswith("3: server.token: ")
         assert told in problem
+
+    def test_to_a_pipe_does_not_wait_for_who_writes_to_it(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "token")
+        [problem] = mistakes_in(tmp_path, with_token("${file:token}"))
+        assert problem.endswith("cannot be read: it is no file, but a pipe or a device")
 
 
 class TestASecret:

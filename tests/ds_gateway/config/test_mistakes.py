@@ -325,7 +325,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     ),
     (
         "certificates without TLS",
-        HEAD + "mqtt: {hall: {url: 'mqtt://h', tls: {ca: /dev/null}, devices: [{topic: a}]}}\n",
+        HEAD + "mqtt: {hall: {url: 'mqtt://h', tls: {ca: /proc/version}, devices: [{topic: a}]}}\n",
         ["4: mqtt.hall: tls is for mqtts:// URLs"],
     ),
     (
@@ -340,7 +340,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     ),
     (
         "half a client certificate",
-        HEAD + "mqtt: {hall: {url: 'mqtts://h', tls: {cert: /dev/null}, devices: [{topic: a}]}}\n",
+        HEAD + "mqtt: {hall: {url: 'mqtts://h', tls: {cert: /proc/version}, devices: [{topic: a}]}}\n",
         ["4: mqtt.hall.tls: cert and key belong together: give both or neither"],
     ),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -187,6 +188,23 @@ class TestRoom:
 
 
 class TestWhatGoesWrong:
+    async def test_a_certificate_that_takes_long_to_read_holds_up_nothing(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, answered = threading.Event(), threading.Event()
+
+        def look() -> None:
+            asked.set()
+            answered.wait()
+
+        rig.health.start(rig.box.journal, UNWATCHED, rig.document)
+        monkeypatch.setattr(rig.health.certificates, "look", look)
+        try:
+            await await_until(asked.is_set, what="the files are being read")
+        finally:
+            answered.set()
+        await await_until(rig.is_committed, what="the first record is in the journal")
+
     async def test_a_defect_in_it_stops_nothing(
         self, rig: Rig, box: JournalBox, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
