@@ -24,10 +24,10 @@ run: setup ## set up all that is needed and run the demo (ARGS="--seconds 20 --n
 	@tools/setup-peers mosquitto
 	.venv/bin/ds-gateway demo $(ARGS)
 
-# Most tests wait for something: three processes wait side by side. A file is run by one of them, as its tests share
+# Most tests wait for something: four processes wait side by side. A file is run by one of them, as its tests share
 # servers and installations; tests/conftest.py says which files come first. The last -n counts: ARGS="-n 0 --pdb".
 test: setup peers ## set up all that is needed and run the tests (ARGS="-k journal")
-	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
+	.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
 
 # Tests start hundreds of interpreters. Where this is set, each of them compiles the whole source again.
 test soak: export PYTHONDONTWRITEBYTECODE =
