@@ -16,21 +16,21 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote
 
 import orjson
 import typer
-from pydantic import BaseModel
 
 from ds_gateway import __version__, control
-from ds_gateway.cli.configuration import load_configuration
 from ds_gateway.cli.options import ConfigOption, JsonOption  # noqa: TC001 - read by typer
 from ds_gateway.cli.output import writing
 from ds_gateway.cli.printing import print_json
 from ds_gateway.cli.progress import Progress
-from ds_gateway.config import loader
-from ds_gateway.config.credential import Credential
+from ds_gateway.config import loader, secrets
 from ds_gateway.config.loader import find_control_sockets
+from ds_gateway.config.places import DEFAULT_FILE
 from ds_gateway.config.references import hide
+from ds_gateway.config.secrets import SOUNDS_SECRET
 from ds_gateway.errors import ConfigError, ControlError, GatewayError
 from ds_gateway.inspecting import listing
 from ds_gateway.journal.sqlite_file import SQLITE_VERSION
@@ -38,14 +38,14 @@ from ds_gateway.quarantine import MAX_LIMIT, Wanted
 from ds_gateway.quarantine import listing as quarantine_listing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _ANSWER_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 20.0
 _SAYS_PAYLOADS: Final = frozenset({"last_data", "last_rejection", "last_untimed", "reason", "topic"})
 """Keys of devices and of the quarantine whose values repeat what a device said."""
-_USER_OF_A_URL: Final = re.compile(r"(?<=://)[^/@\s]*@")
-_SOUNDS_SECRET: Final = re.compile(r"pass|secret|token|credential|authori|api.?key|private", re.IGNORECASE)
+_USER_OF_A_URL: Final = re.compile(r"""(?<=://)(?:[^/@:\s]*:(?!\d+[/,;"'\s])[^\s"']*|[^/@\s]*)@""")
+"""A password may have a slash in it, and a port is none."""
 _HIDDEN: Final = "secret"
 
 
@@ -78,13 +78,18 @@ def diag(  # noqa: PLR0917 - typer's options
     file = output or Path(f"ds-gateway-diag-{now:%Y%m%dT%H%M%SZ}.tar.gz")
     with Progress("collecting"):
         content = dict(_collect(config, with_payloads=with_payloads, unit=unit, log_lines=log_lines))
-        clean = cleaner(config)
+        found = secrets.find(config, os.environ, credentials=credential_folders(unit))
+        clean = cleaner(found.values)
+        if found.missing:
+            content["secrets.json"] = _json({"not_taken_out": found.missing})
         with writing(file) as archive, tarfile.open(fileobj=archive, mode="w:gz") as tar:
             for name, text in content.items():
                 raw = clean(text).encode("utf-8", "replace")
                 member = tarfile.TarInfo(f"ds-gateway-diag/{name}")
                 member.size, member.mtime, member.mode = len(raw), int(now.timestamp()), 0o600
                 tar.addfile(member, io.BytesIO(raw))
+    for each in found.missing:
+        sys.stderr.write(f"could not be read and so cannot be taken out of the log: {clean(each)}\n")
     if json:
         print_json({"file": str(file), "content": list(content)})
     else:
@@ -178,37 +183,25 @@ def _log(unit: str, lines: int) -> str:
 # -- what is left out
 
 
-def cleaner(config: Path | None) -> Callable[[str], str]:
-    """Takes every secret of the configuration out of a text, wherever it came from, and users out of URLs."""
-    secrets: list[str] = []
-    with suppress(GatewayError):  # who may not read them cannot have them in what is collected
-        secrets = sorted(set(secrets_of(load_configuration(config).settings)), key=len, reverse=True)
+def cleaner(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Takes secrets out of a text, wherever they came from, and users out of URLs."""
+    known = sorted(set(secrets), key=len, reverse=True)
 
     def clean(text: str) -> str:
-        for each in secrets:
-            for written in dict.fromkeys((each, orjson.dumps(each).decode()[1:-1])):
+        for each in known:
+            for written in dict.fromkeys((each, orjson.dumps(each).decode()[1:-1], quote(each, safe=""))):
                 text = hide(text, written, _HIDDEN)
         return _USER_OF_A_URL.sub("", text)
 
     return clean
 
 
-def secrets_of(value: Any) -> Iterator[str]:
-    """The secrets in settings."""
-    match value:
-        case Credential():
-            yield value.get()
-        case BaseModel():
-            for name in type(value).model_fields:
-                yield from secrets_of(getattr(value, name))
-        case dict():
-            for each in value.values():
-                yield from secrets_of(each)
-        case list() | tuple():
-            for each in value:
-                yield from secrets_of(each)
-        case _:
-            pass
+def credential_folders(unit: str) -> list[Path]:
+    """Where credentials of the service are beside $CREDENTIALS_DIRECTORY, which only the service has."""
+    return [
+        Path("/run/credentials") / f"{unit.removesuffix('.service')}.service",
+        DEFAULT_FILE.parent / "credentials",
+    ]
 
 
 def hidden(value: Any) -> Any:
@@ -217,7 +210,7 @@ def hidden(value: Any) -> Any:
         case dict():
             return {
                 key: _HIDDEN
-                if _SOUNDS_SECRET.search(str(key)) and not isinstance(each, dict | list)
+                if SOUNDS_SECRET.search(str(key)) and not isinstance(each, dict | list)
                 else hidden(each)
                 for key, each in value.items()
             }
