@@ -83,7 +83,9 @@ class _Search:
         self.found = Found()
         self._folder = file.absolute().parent
         folders = [environ.get(_CREDENTIALS, ""), *map(str, credentials)]
-        self._environs = [{**environ, _CREDENTIALS: each} for each in dict.fromkeys(folders) if each] or [environ]
+        self._environs = [{**environ, _CREDENTIALS: each} for each in dict.fromkeys(folders) if each] or [
+            dict(environ)
+        ]
 
     def misses(self, what: str, why: str) -> None:
         """Tell it once."""
