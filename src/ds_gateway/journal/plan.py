@@ -221,8 +221,10 @@ class Plan(Losing):
 
     def reseal(self, book: Book, max_records: int) -> SealedBatch:
         """Seal a smaller batch under the same number. Only for one that the server provably refused."""
+        assert book.sealed is not None, "there is a batch"
+        most = min(max_records, book.sealed.count)  # never with what came since
         book.unseal()
-        return self.seal(book, self._segment_max_bytes, max_records=max_records)
+        return self.seal(book, self._segment_max_bytes, max_records=most)
 
     # -- C: resolve and trim
 

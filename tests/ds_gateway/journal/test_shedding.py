@@ -98,6 +98,15 @@ class TestTheOldestGiveWay:
         assert losses(messages)[0]["first_position"] == 3
         assert covered(messages) == list(range(1, 159))
 
+    def test_a_batch_that_is_sealed_anew_has_nothing_that_came_since(self, box: JournalBox) -> None:
+        box.open(max_bytes=20_000)
+        box.accept(reading(1))
+        before = box.demand(A, 10_000)
+        box.accept(reading(2))
+        resealed: list[SealedBatch] = []
+        box.change(A, lambda book, plan: resealed.append(plan.reseal(book, 5)))
+        assert resealed[0] == before
+
     def test_the_fullest_stream_gives_way(self, box: JournalBox) -> None:
         box.open(max_bytes=20_000, when_full="shed_oldest")
         fill(box, 5, stream=B)
