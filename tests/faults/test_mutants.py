@@ -97,6 +97,7 @@ MUTANTS = (
         ),
         f"{FIRST_MESSAGE}[before B]",
         "in_stream: 1 != 0",
+        is_long=True,
     ),
     Mutant(
         "sources are told before the commit",
@@ -187,6 +188,7 @@ MUTANTS = (
         ),
         f"{DOWNLINK}::test_what_has_its_receipt_is_not_done_again",
         "True, True]",
+        is_long=True,
     ),
     Mutant(
         "a command is given before the server has its acceptance",

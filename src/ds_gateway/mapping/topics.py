@@ -108,7 +108,8 @@ def overlap(one: str, other: str) -> bool:
         left = a[index] if index < len(a) else None
         right = b[index] if index < len(b) else None
         if _REST in {left, right}:
-            return True
+            # All that these two have in common is the empty topic, which is none (MQTT 5, 4.7.3).
+            return {one, other} != {_ONE, f"/{_REST}"}
         if left is None or right is None or (left != right and _ONE not in {left, right}):
             return False
     return True

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
@@ -124,6 +124,7 @@ class TestRelations:
 
     @settings(deadline=None, max_examples=200)
     @given(one=_FILTERS, other=_FILTERS)
+    @example(one="+", other="/#")
     def test_filters_overlap_exactly_if_some_topic_matches_both(self, one: str, other: str) -> None:
         common = [t for t in _matched(one) if TopicPattern(other).match(t) is not None]
         assert overlap(one, other) == bool(common)

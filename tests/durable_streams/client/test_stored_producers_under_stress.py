@@ -102,7 +102,7 @@ class TestAnInterrupt:
                 break
         within_seconds(producer.close, what="the producer is closed")
 
-    @pytest.mark.parametrize("what", ["start", "restart", "close"])
+    @pytest.mark.parametrize("what", ["start", pytest.param("restart", marks=pytest.mark.soak), "close"])
     def test_of_what_starts_or_ends_it(
         self, url: str, server: InMemoryStreamServer, tmp_path: Path, what: str
     ) -> None:

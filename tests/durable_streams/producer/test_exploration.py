@@ -134,7 +134,8 @@ FENCING_ALWAYS = [
 ]
 # Every process but the first may be one that only settles: what is open then goes to another server.
 SETTLED = [
-    Limits(Fate(crashes=1, losses=2), policies=(BY_AN_OPERATOR, SETTLING_ONLY)),
+    long(Limits(Fate(crashes=1, losses=2), policies=(BY_AN_OPERATOR, SETTLING_ONLY))),
+    Limits(Fate(crashes=1, losses=1), policies=(BY_AN_OPERATOR, SETTLING_ONLY)),
     Limits(Fate(crashes=2, losses=1), groups=SMALL, policies=(BY_ITSELF, SETTLING)),
     Limits(Fate(crashes=1, losses=1, torn=1), groups=SMALL, policies=(BY_ITSELF, SETTLING)),
     Limits(Fate(crashes=1, losses=1, forgets=1), groups=SMALL, policies=(BY_ITSELF, SETTLING)),
