@@ -173,9 +173,7 @@ class TestAClientsCertificate:
     async def test_that_is_renewed_counts_from_the_next_request_on(
         self, streams: InMemoryStreamServer, tmp_path: Path
     ) -> None:
-        files = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
-        shutil.copy(TLS / "client-expired.pem", files["cert"])
-        shutil.copy(TLS / "client.key", files["key"])
+        files = copied(tmp_path, TLS / "client-expired.pem")
         with front(streams, clients=TLS / "ca.pem", newest=OLD_TLS) as server:
             given = settings(server.base_url, tls=files)
             async with http_client(given, None, Shown()) as client:
@@ -187,9 +185,7 @@ class TestAClientsCertificate:
     async def test_of_which_only_half_is_there_yet_leaves_the_one_before(
         self, streams: InMemoryStreamServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        files = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
-        shutil.copy(TLS / "client.pem", files["cert"])
-        shutil.copy(TLS / "client.key", files["key"])
+        files = copied(tmp_path, TLS / "client.pem")
         with front(streams, clients=TLS / "ca.pem") as server:
             given = settings(server.base_url, tls=files)
             async with http_client(given, None, Shown()) as client:
@@ -201,9 +197,8 @@ class TestAClientsCertificate:
     async def test_that_cannot_be_used_at_the_start_counts_as_soon_as_it_can(
         self, streams: InMemoryStreamServer, tmp_path: Path
     ) -> None:
-        files = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
-        files["cert"].touch()  # as a power cut leaves what was being written
-        shutil.copy(TLS / "client.key", files["key"])
+        files = copied(tmp_path, TLS / "client.pem")
+        files["cert"].write_bytes(b"")  # as a power cut leaves what was being written
         with front(streams, clients=TLS / "ca.pem") as server:
             given = settings(server.base_url, tls=files)
             async with http_client(given, None, Shown()) as client:
@@ -284,6 +279,14 @@ class TestAskingWhatTheServerHasAgainstIt:
                         await client.head(f"{given.url}/a")
                     now[0] += 1
         assert len(asked) <= 1
+
+
+def copied(folder: Path, certificate: Path) -> dict[str, Path]:
+    """A client's certificate and its key, as files that can be replaced."""
+    files = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
+    shutil.copy(certificate, files["cert"])
+    shutil.copy(TLS / "client.key", files["key"])
+    return files
 
 
 def replace(new: Path, old: Path) -> None:

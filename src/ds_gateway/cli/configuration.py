@@ -139,11 +139,7 @@ def _downlink(
         return
     if not _is_fine(("downlink",), partial(check_downlink_streams, downlink, gateway.id), findings):
         return
-    for path, stream in _streams(brokers, ports):
-        try:
-            check_telemetry_stream(stream, downlink, gateway.id)
-        except MappingError as error:
-            findings.add((*path, error.key), str(error))
+    _each_stream(brokers, ports, lambda stream: check_telemetry_stream(stream, downlink, gateway.id), findings)
 
 
 def _health(
@@ -160,9 +156,19 @@ def _health(
         return
     if not _is_fine(("health",), partial(check_health_stream, health, downlink, gateway.id), findings):
         return
+    _each_stream(brokers, ports, lambda stream: check_beside_health(stream, health, gateway.id), findings)
+
+
+def _each_stream(
+    brokers: Mapping[str, Mapping[int, DeviceSettings]],
+    ports: Mapping[str, SerialSettings],
+    check: Callable[[str], object],
+    findings: Findings,
+) -> None:
+    """Check the streams of all devices; each mistake is told where it stands."""
     for path, stream in _streams(brokers, ports):
         try:
-            check_beside_health(stream, health, gateway.id)
+            check(stream)
         except MappingError as error:
             findings.add((*path, error.key), str(error))
 
